@@ -1,0 +1,41 @@
+"""The Typer application: one file a command, none of which imports torch before it runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dpdm_cli import __version__
+from dpdm_cli.commands.calibrate import calibrate
+from dpdm_cli.commands.classify import classify
+from dpdm_cli.commands.console import reports_errors
+from dpdm_cli.commands.fid import fid
+from dpdm_cli.commands.sample import sample
+from dpdm_cli.commands.train import train
+
+app = typer.Typer(
+    name="dpdm",
+    help="Turn images you may not share into synthetic images you may publish, "
+    "with a diffusion model trained under differential privacy.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (calibrate, train, sample, fid, classify):
+    app.command()(reports_errors(command))
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dpdm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Turn images you may not share into synthetic images you may publish, with differential privacy."""

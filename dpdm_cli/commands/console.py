@@ -1,0 +1,144 @@
+"""The one place that writes to the screen.
+
+The result of a command goes to stdout (a table for people, one JSON object with `--json`); everything else
+(remarks, warnings, progress, errors) goes to stderr.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec
+
+import rich.box
+import rich.console
+import rich.progress
+import rich.table
+import typer
+from rich.markup import escape
+
+from dpdm_cli.errors import DpdmError
+from dpdm_cli.runs.reporter import Progress
+
+P = ParamSpec("P")
+
+SECONDS_BETWEEN_LINES = 5.0
+
+
+class BarProgress:
+    """A Rich task."""
+
+    def __init__(self, bars: rich.progress.Progress, task: rich.progress.TaskID) -> None:
+        self._bars, self._task = bars, task
+
+    def advance(self, count: int = 1, **fields: str) -> None:
+        details = "  ".join(f"{name} {value}" for name, value in fields.items())
+        self._bars.update(self._task, advance=count, details=details)
+
+
+class LineProgress:
+    """A plain line every few seconds, for logs and pipes."""
+
+    def __init__(self, console: Console, title: str, total: int, unit: str, done: int) -> None:
+        self._console, self._title, self._unit = console, title, unit
+        self._total, self._done, self._first = total, done, done
+        self._start = self._last = time.monotonic()
+
+    def advance(self, count: int = 1, **fields: str) -> None:
+        self._done += count
+        now = time.monotonic()
+        if now - self._last < SECONDS_BETWEEN_LINES and self._done < self._total:
+            return
+        self._last = now
+        rate = (self._done - self._first) / max(now - self._start, 1e-9)
+        left = (self._total - self._done) / rate if rate > 0 else float("inf")
+        details = "".join(f", {name} {value}" for name, value in fields.items())
+        self._console.note(
+            f"{self._title}: {self._done}/{self._total} {self._unit}{details}, {left:.0f} s left"
+        )
+
+
+class Console:
+    """Output of one command in one of three modes: human, json, quiet.
+
+    Implements `dpdm_cli.runs.reporter.Reporter`.
+    """
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+        self.out = rich.console.Console(highlight=False)
+        self.err = rich.console.Console(stderr=True, highlight=False)
+
+    def note(self, text: str) -> None:
+        if not self.quiet:
+            self.err.print(escape(text), soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        self.err.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
+
+    def error(self, error: DpdmError) -> None:
+        self.err.print(f"[red]error:[/] {escape(error.message)}", soft_wrap=True)
+        if error.hint:
+            self.err.print(f"  {escape(error.hint)}", soft_wrap=True)
+
+    @contextmanager
+    def progress(self, title: str, total: int, unit: str, done: int = 0) -> Iterator[Progress]:
+        if self.quiet:
+            self_muted = Console(quiet=True)
+            yield LineProgress(self_muted, title, total, unit, done)
+        elif not self.err.is_terminal:
+            yield LineProgress(self, title, total, unit, done)
+        else:
+            columns = (
+                rich.progress.TextColumn("{task.description}"),
+                rich.progress.BarColumn(),
+                rich.progress.MofNCompleteColumn(),
+                rich.progress.TextColumn(unit),
+                rich.progress.TimeRemainingColumn(),
+                rich.progress.TextColumn("{task.fields[details]}"),
+            )
+            with rich.progress.Progress(*columns, console=self.err) as bars:
+                task = bars.add_task(title, total=total, completed=done, details="")
+                yield BarProgress(bars, task)
+
+    def result(self, values: dict[str, Any], human: Callable[[], object] | None = None) -> None:
+        """Print a command's result: `values` as one JSON object, or what `human` returns.
+
+        `human` gives a Rich renderable or a string; without it, a two-column table of `values`.
+        """
+        if self.as_json:
+            sys.stdout.write(json.dumps(values, indent=2, allow_nan=False) + "\n")
+        elif not self.quiet:
+            self.out.print(human() if human else pairs_table(values))
+
+
+def pairs_table(values: dict[str, Any], title: str | None = None) -> rich.table.Table:
+    """Names on the left, values on the right."""
+    table = rich.table.Table(title=title, box=rich.box.SIMPLE, show_header=False, title_justify="left")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in values.items():
+        table.add_row(escape(str(name)), escape(str(value)))
+    return table
+
+
+def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn a `DpdmError` into its message and exit code; anything else is a bug and keeps its traceback."""
+
+    @functools.wraps(command)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except DpdmError as error:
+            if os.environ.get("DPDM_DEBUG"):
+                raise
+            Console().error(error)
+            raise typer.Exit(error.exit_code) from None
+
+    return guarded

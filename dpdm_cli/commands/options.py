@@ -1,0 +1,32 @@
+"""Options that several commands share, so that they read and behave alike everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+PRIVACY, DATA, MODEL, TRAINING, OUTPUT = "Privacy", "Data", "Model", "Training", "Output"
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the result as one JSON object.", rich_help_panel=OUTPUT)
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.", rich_help_panel=OUTPUT)
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="DPDM_DATA_DIR",
+        help="Where named data sets lie, as torchvision lays them out.  [default: the user's cache]",
+        rich_help_panel=DATA,
+        show_default=False,
+    ),
+]
+Download = Annotated[
+    bool, typer.Option("--download/--no-download", help="Fetch a named set that is missing.", rich_help_panel=DATA)
+]
+Device = Annotated[
+    str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.", rich_help_panel=TRAINING)
+]

@@ -1,0 +1,17 @@
+"""Fixtures that many tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real data sets, laid out as torchvision does."""
+    folder = os.environ.get("DPDM_DATA_DIR")
+    if not folder:
+        pytest.skip("DPDM_DATA_DIR is unset: this test needs the real MNIST and Fashion-MNIST files")
+    return Path(folder)
