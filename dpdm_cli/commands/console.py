@@ -120,7 +120,9 @@ class Console:
 
 def pairs_table(values: dict[str, Any], title: str | None = None) -> rich.table.Table:
     """Names on the left, values on the right."""
-    table = rich.table.Table(title=title, box=rich.box.SIMPLE, show_header=False, title_justify="left")
+    table = rich.table.Table(
+        title=title, box=rich.box.SIMPLE, show_header=False, title_justify="left"
+    )
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in values.items():

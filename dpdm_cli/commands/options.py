@@ -10,10 +10,14 @@ import typer
 PRIVACY, DATA, MODEL, TRAINING, OUTPUT = "Privacy", "Data", "Model", "Training", "Output"
 
 Json = Annotated[
-    bool, typer.Option("--json", help="Print the result as one JSON object.", rich_help_panel=OUTPUT)
+    bool,
+    typer.Option("--json", help="Print the result as one JSON object.", rich_help_panel=OUTPUT),
 ]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.", rich_help_panel=OUTPUT)
+    bool,
+    typer.Option(
+        "--quiet", "-q", help="Print nothing but warnings and errors.", rich_help_panel=OUTPUT
+    ),
 ]
 DataDir = Annotated[
     Path | None,
@@ -25,7 +29,10 @@ DataDir = Annotated[
     ),
 ]
 Download = Annotated[
-    bool, typer.Option("--download/--no-download", help="Fetch a named set that is missing.", rich_help_panel=DATA)
+    bool,
+    typer.Option(
+        "--download/--no-download", help="Fetch a named set that is missing.", rich_help_panel=DATA
+    ),
 ]
 Device = Annotated[
     str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.", rich_help_panel=TRAINING)

@@ -1,0 +1,315 @@
+"""`dpdm calibrate`: how much noise a claim needs, or what a noise is worth."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import rich.console
+import typer
+from rich.markup import escape
+
+from dpdm_cli.commands.console import Console, pairs_table
+from dpdm_cli.commands.options import DATA, OUTPUT, PRIVACY, TRAINING, Json, Quiet
+from dpdm_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from dpdm_cli.privacy.accounting import Claim
+    from dpdm_cli.privacy.plan import PrivacyPlan
+
+DEFAULT_DATASET = "mnist"
+DEFAULT_MULTIPLICITY = 32
+
+
+class Profile(StrEnum):
+    """How q and sigma are chosen."""
+
+    exact = "exact"
+    paper = "paper"
+
+
+def paper_defaults(dataset: str) -> dict[str, Any]:
+    """Public figures of a data set's plan.
+
+    Returns:
+        dataset_size, batch_size, epochs, delta, noise_multiplicity, clip_norm.
+
+    Raises:
+        UsageError: no such data set.
+    """
+    from dpdm_cli.data.named import NAMED
+
+    mnist = {"batch_size": 4096, "epochs": 300, "delta": 1e-5, "noise_multiplicity": 32}
+    settings: dict[str, dict[str, Any]] = {
+        "digits": {"batch_size": 256, "epochs": 300, "delta": 1e-4, "noise_multiplicity": 32},
+        "mnist": mnist,
+        "fashion-mnist": mnist,
+        "cifar10": {"batch_size": 2048, "epochs": 500, "delta": 1e-5, "noise_multiplicity": 8},
+        "celeba": {"batch_size": 2048, "epochs": 300, "delta": 1e-6, "noise_multiplicity": 32},
+        "imagenet32": {
+            "dataset_size": 1_281_167,
+            "batch_size": 2048,
+            "epochs": 100,
+            "delta": 7e-7,
+            "noise_multiplicity": 8,
+        },
+    }
+    if dataset not in settings:
+        raise UsageError(
+            f"no plan is known for the data set {dataset!r}",
+            f"choose one of {', '.join(settings)}, or give -n, --batch-size, --epochs and --delta",
+        )
+    size = {"dataset_size": NAMED[dataset].train_size} if dataset in NAMED else {}
+    return {"clip_norm": 1.0, **size, **settings[dataset]}
+
+
+def calibrate(
+    epsilon: Annotated[
+        float | None,
+        typer.Option(
+            "--eps",
+            "--epsilon",
+            "-e",
+            help="The epsilon to stay within: find sigma.",
+            rich_help_panel=PRIVACY,
+        ),
+    ] = None,
+    sigma: Annotated[
+        float | None,
+        typer.Option(
+            help="The other way round: what this noise multiplier claims.",
+            rich_help_panel=PRIVACY,
+        ),
+    ] = None,
+    delta: Annotated[
+        float | None,
+        typer.Option(
+            help="Delta, below 1/N. (default: the data set's)",
+            show_default=False,
+            rich_help_panel=PRIVACY,
+        ),
+    ] = None,
+    accountant: Annotated[
+        str | None,
+        typer.Option(
+            help="Who makes the claim: prv, rdp or pld. (default: prv)",
+            show_default=False,
+            rich_help_panel=PRIVACY,
+        ),
+    ] = None,
+    profile: Annotated[
+        Profile,
+        typer.Option(
+            help="exact: q = B/N and the least noise. paper: q = 1/ceil(N/B), RDP with orders to "
+            "127 and a tolerance of 0.01, as in the paper's tables.",
+            rich_help_panel=PRIVACY,
+        ),
+    ] = Profile.exact,
+    clip_norm: Annotated[
+        float | None,
+        typer.Option(
+            help="Clip norm C; the claim does not depend on it. (default: 1)",
+            show_default=False,
+            rich_help_panel=PRIVACY,
+        ),
+    ] = None,
+    noise_multiplicity: Annotated[
+        int | None,
+        typer.Option(
+            help="K, noisy copies of each image; they cost nothing. (default: the data set's)",
+            show_default=False,
+            rich_help_panel=PRIVACY,
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="Take the plan of a known data set: digits, mnist, fashion-mnist, cifar10, celeba "
+            "or imagenet32. (default: mnist, unless -n is given)",
+            show_default=False,
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    dataset_size: Annotated[
+        int | None,
+        typer.Option(
+            "--dataset-size",
+            "-n",
+            help="N, the public number of images.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        float | None,
+        typer.Option(
+            "--batch-size",
+            "-b",
+            help="B, the expected number of images in a step.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Passes over the data: epochs * N / B steps.", rich_help_panel=TRAINING),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Noisy steps.", rich_help_panel=TRAINING)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the plan to this file, for `dpdm train --plan`.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find the noise that keeps training within a privacy budget, and what it claims.
+
+    Without further options the plan is MNIST's: dpdm calibrate --eps 10 --delta 1e-5
+    """
+    console = Console(as_json=json, quiet=quiet)
+    if profile is Profile.paper and accountant not in (None, "rdp"):
+        raise UsageError(
+            f"--profile paper means the rdp accountant, not {accountant}",
+            "leave --accountant away, or use --profile exact",
+        )
+    from dpdm_cli.privacy.plan import refuse_existing, write_plan_file
+
+    if out is not None:
+        refuse_existing(out)
+    facts = _facts(
+        dataset,
+        dataset_size=dataset_size,
+        batch_size=batch_size,
+        epochs=epochs,
+        steps=steps,
+        delta=delta,
+        clip_norm=clip_norm,
+        noise_multiplicity=noise_multiplicity,
+    )
+    asked = accountant or "prv"
+    plan = _plan(profile, facts, epsilon=epsilon, sigma=sigma, accountant=asked)
+
+    from dpdm_cli.privacy.accounting import claim
+
+    result = claim(plan)
+    if profile is Profile.exact and plan.accountant != asked:
+        why = claim(dataclasses.replace(plan, accountant=asked)).reason
+        console.warn(f"calibrated and claimed by RDP: {why or f'{asked} cannot claim this target'}")
+    elif result.reason:
+        console.warn(f"claimed by {result.accountant.upper()}: {result.reason}")
+    claimed = {
+        **result.to_dict(),
+        "target_epsilon": epsilon,
+        "slack": None if epsilon is None else epsilon - result.epsilon,
+    }
+    if out is not None:
+        write_plan_file(out, plan, claimed)
+        console.note(f"wrote {out}: run it with `dpdm train DATA --plan {out}`")
+    console.result({**plan.to_dict(), **claimed}, lambda: _human(plan, result, epsilon))
+
+
+def _facts(dataset: str | None, **given: Any) -> dict[str, Any]:
+    """The plan's public figures: what was given, else the data set's."""
+    own = dataset is None and given["dataset_size"] is not None
+    facts: dict[str, Any] = (
+        {"clip_norm": 1.0, "noise_multiplicity": DEFAULT_MULTIPLICITY}
+        if own
+        else paper_defaults(dataset or DEFAULT_DATASET)
+    )
+    if given["epochs"] is not None and given["steps"] is not None:
+        raise UsageError("--epochs and --steps say the same twice", "give one of them")
+    if given["steps"] is not None:
+        facts["epochs"] = None
+    facts = {**facts, **{name: value for name, value in given.items() if value is not None}}
+    lacking = [name for name in ("batch_size", "delta") if facts.get(name) is None]
+    if facts.get("epochs") is None and facts.get("steps") is None:
+        lacking.append("epochs")
+    if lacking:
+        names = ", ".join("--" + name.replace("_", "-") for name in lacking)
+        raise UsageError(
+            f"a plan for {facts['dataset_size']} images of your own also needs {names}",
+            "for example: dpdm calibrate --eps 10 -n 50000 --batch-size 1000 --epochs 100 "
+            "--delta 1e-6",
+        )
+    return facts
+
+
+def _plan(
+    profile: Profile,
+    facts: dict[str, Any],
+    *,
+    epsilon: float | None,
+    sigma: float | None,
+    accountant: str,
+) -> PrivacyPlan:
+    """The plan for a target, or for a given sigma."""
+    if (epsilon is None) == (sigma is None):
+        raise UsageError(
+            "give either a target (--eps) or a noise multiplier (--sigma)",
+            "for example: dpdm calibrate --eps 10 --delta 1e-5",
+        )
+    from dpdm_cli.privacy.accounting import calibrate as calibrate_exactly
+    from dpdm_cli.privacy.paper_profile import batches_per_epoch, calibrate_like_paper, paper_plan
+    from dpdm_cli.privacy.plan import PrivacyPlan, positive_integer, steps_for_epochs
+
+    size, batch, steps = facts["dataset_size"], facts["batch_size"], facts.get("steps")
+    common: dict[str, Any] = {
+        "dataset_size": size,
+        "delta": facts["delta"],
+        "clip_norm": facts["clip_norm"],
+        "noise_multiplicity": facts["noise_multiplicity"],
+    }
+    if profile is Profile.paper:
+        if steps is None:
+            steps = positive_integer("epochs", facts["epochs"]) * batches_per_epoch(size, batch)
+        common |= {"batch_size": batch, "steps": steps}
+        if epsilon is not None:
+            return calibrate_like_paper(epsilon=epsilon, **common)
+        return paper_plan(**common | {"sigma": sigma})
+    if steps is None:
+        steps = steps_for_epochs(size, batch, facts["epochs"])
+    common |= {"expected_batch_size": batch, "steps": steps, "accountant": accountant}
+    if epsilon is not None:
+        return calibrate_exactly(epsilon=epsilon, **common)
+    return PrivacyPlan(**common | {"sigma": sigma})
+
+
+def _human(plan: PrivacyPlan, result: Claim, target: float | None) -> rich.console.Group:
+    """The plan as a table, and one sentence that says what it means."""
+    from dpdm_cli.privacy.accounting import round_up
+
+    rows: dict[str, str] = {
+        "images N": f"{plan.dataset_size:,}",
+        "sampling rate q": f"{plan.sample_rate!r}",
+        "expected batch B": f"{plan.expected_batch_size:,.10g}",
+        "steps": f"{plan.steps:,}",
+        "clip norm C": f"{plan.clip_norm:g}",
+        "noise multiplicity K": f"{plan.noise_multiplicity}",
+        "sigma": f"{plan.sigma!r}",
+        "delta": f"{plan.delta!r}",
+    }
+    for name in ("prv", "rdp", "pld"):
+        if name in result.epsilon_by:
+            text = f"{round_up(result.epsilon_by[name], 4):.4f}"
+            text += "  (the claim)" if name == result.accountant else ""
+        else:
+            text = f"not computed: {result.not_computed.get(name, '')}"
+        rows[f"epsilon by {name.upper()}"] = text
+    if target is not None:
+        rows["target epsilon"] = f"{target:g}, {target - result.epsilon:.2g} of it unused"
+    rows["adjacency"] = plan.adjacency.replace("-", " ")
+    rows["unit"] = plan.unit
+    factor = ""
+    if result.epsilon < 13:
+        factor = f" = {round_up(math.exp(result.epsilon), 0 if result.epsilon > 3 else 2):,g}"
+    sentence = (
+        f"Claim: ({result.epsilon_text}, {plan.delta:g})-differential privacy for one image. "
+        "Adding or removing any one image multiplies the probability of any outcome by at most "
+        f"e^{result.epsilon_text}{factor}, plus {plan.delta:g}."
+    )
+    return rich.console.Group(pairs_table(rows, title="Privacy plan"), escape(sentence))

@@ -1,0 +1,139 @@
+"""`dpdm fid`: the Fréchet distance between synthetic and real images."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dpdm_cli.commands.console import Console
+from dpdm_cli.commands.options import DATA, MODEL, TRAINING, DataDir, Device, Download, Json, Quiet
+
+if TYPE_CHECKING:
+    import rich.table
+
+    from dpdm_cli.runs.scoring import FidResult
+
+
+class Split(StrEnum):
+    """Which part of the reference is compared."""
+
+    both = "both"
+    train = "train"
+    test = "test"
+
+
+class Resize(StrEnum):
+    """clean-fid's resizing modes."""
+
+    clean = "clean"
+    legacy_tensorflow = "legacy_tensorflow"
+
+
+def fid(
+    synth: Annotated[
+        str,
+        typer.Argument(
+            metavar="SYNTH", help="Synthetic images: a folder, zip or .npz.", show_default=False
+        ),
+    ],
+    against: Annotated[
+        str,
+        typer.Option(
+            metavar="DATA",
+            help="Real images: digits, mnist, fashion-mnist, cifar10, celeba, folder, zip or .npz.",
+            rich_help_panel=DATA,
+            show_default=False,
+        ),
+    ],
+    split: Annotated[
+        Split, typer.Option(help="Which split of DATA; both when it has two.", rich_help_panel=DATA)
+    ] = Split.both,
+    data_dir: DataDir = None,
+    download: Download = True,
+    extractor: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="inception, pixels (needs no weights), or a TorchScript file taking float "
+            "[B,3,H,W] in 0..255; loading a file runs the code in it.",
+            rich_help_panel=MODEL,
+        ),
+    ] = "inception",
+    inception_weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="TorchScript file of Inception.",
+            rich_help_panel=MODEL,
+            show_default="the published one, fetched once",
+        ),
+    ] = None,
+    resize: Annotated[
+        Resize, typer.Option(help="How Inception's input is resized.", rich_help_panel=MODEL)
+    ] = Resize.clean,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="DPDM_CACHE_DIR",
+            help="Where weights and reference statistics are kept.",
+            rich_help_panel=DATA,
+            show_default="the user's cache",
+        ),
+    ] = None,
+    device: Device = "auto",
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Images at a time.", rich_help_panel=TRAINING)
+    ] = 64,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure how far synthetic images are from real ones (FID; lower is closer).
+
+    The figure is computed from the real images and is not covered by any privacy claim.
+
+    Example: dpdm fid samples --against mnist
+    """
+    console = Console(as_json=as_json, quiet=quiet)
+    from dpdm_cli.runs import scoring
+
+    result = scoring.fid(
+        synth,
+        against,
+        split=split.value,
+        extractor=extractor,
+        weights=inception_weights,
+        resize=resize.value,
+        data_dir=data_dir,
+        download=download,
+        device=device,
+        batch_size=batch_size,
+        cache_dir=cache_dir,
+        reporter=console,
+    )
+    console.result(result.to_dict(), lambda: _table(result, synth))
+
+
+def _table(result: FidResult, synth: str) -> rich.table.Table:
+    import rich.box
+    import rich.table
+    from rich.markup import escape
+
+    measure = "FID" if result.extractor == "inception" else "Fréchet distance"
+    table = rich.table.Table(
+        title=escape(f"{measure}: {synth} ({result.n} images) against {result.against}"),
+        caption=escape(
+            f"features: {result.extractor} {result.extractor_digest[:12]}, resize {result.resize}"
+        ),
+        box=rich.box.SIMPLE,
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("split")
+    table.add_column("images", justify="right")
+    table.add_column(measure, justify="right")
+    for split, score in result.scores.items():
+        table.add_row(split, str(score.n), f"{score.fid:.4g}")
+    return table

@@ -1,0 +1,188 @@
+"""`dpdm sample`: synthetic images from a model."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dpdm_cli.commands.console import Console, pairs_table
+from dpdm_cli.commands.options import MODEL, OUTPUT, TRAINING, Device, Json, Quiet
+
+if TYPE_CHECKING:
+    import rich.table
+
+    from dpdm_cli.runs.sampling import SampleResult
+
+SAMPLING = "Sampling"
+
+
+class SamplerKind(StrEnum):
+    """How noise becomes an image."""
+
+    ddim = "ddim"
+    stochastic_ddim = "stochastic-ddim"
+    euler = "euler"
+    heun = "heun"
+
+
+class Goal(StrEnum):
+    """What the paper chose its samplers for."""
+
+    fid = "fid"
+    accuracy = "accuracy"
+
+
+class ImageFormat(StrEnum):
+    """How images are stored."""
+
+    png = "png"
+    npz = "npz"
+    zip = "zip"
+
+
+def sample(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CKPT", help="A model.safetensors, or the folder of a run.", show_default=False
+        ),
+    ],
+    count: Annotated[
+        int,
+        typer.Option(
+            "--count", "-n", help="How many images.", rich_help_panel=OUTPUT, show_default=False
+        ),
+    ],
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Classes to draw, by name or index, with commas; drawn in turn.  \\[default: all]",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    goal: Annotated[
+        Goal | None,
+        typer.Option(
+            "--for",
+            help="Take the paper's sampler for the best FID or classifier accuracy on this data set and epsilon.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = None,
+    sampler: Annotated[
+        SamplerKind | None,
+        typer.Option(
+            help="How noise becomes an image.  \\[default: ddim]", rich_help_panel=SAMPLING
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Noise levels.  \\[default: 50]", rich_help_panel=SAMPLING)
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            help="Weight of classifier-free guidance; doubles the work.  \\[default: 0]",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = None,
+    churn: Annotated[
+        float | None,
+        typer.Option(
+            help="Noise added back (S_churn); euler and heun.  \\[default: 0]",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = None,
+    s_min: Annotated[
+        float | None,
+        typer.Option(help="Lowest noise level of churn.  \\[default: 0]", rich_help_panel=SAMPLING),
+    ] = None,
+    s_max: Annotated[
+        float | None,
+        typer.Option(
+            help="Highest noise level of churn.  \\[default: no limit]", rich_help_panel=SAMPLING
+        ),
+    ] = None,
+    s_noise: Annotated[
+        float | None,
+        typer.Option(
+            help="Scale of the noise that churn adds.  \\[default: 1]", rich_help_panel=SAMPLING
+        ),
+    ] = None,
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="Image i depends on the seed, i and its class alone.", rich_help_panel=SAMPLING
+        ),
+    ] = 0,
+    device: Device = "auto",
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size",
+            "-B",
+            help="Images at a time; another number changes images by rounding.  \\[default: 64, on CUDA 1000]",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder for the images; the same command goes on there.  \\[default: synth beside CKPT]",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    format: Annotated[
+        ImageFormat,
+        typer.Option(
+            help="png: one folder a class. npz: samples.npz. zip: samples.zip.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = ImageFormat.png,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw synthetic images from a trained model. Costs no privacy, however many are drawn.
+
+    Example: dpdm sample runs/mnist -n 60000
+    """
+    console = Console(as_json=as_json, quiet=quiet)
+    from dpdm_cli.runs import sampling
+
+    result = sampling.sample(
+        checkpoint,
+        out,
+        n=count,
+        purpose=None if goal is None else goal.value,
+        overrides={
+            "sampler": sampler and sampler.value,
+            "steps": steps,
+            "guidance": guidance,
+            "churn": churn,
+            "s_min": s_min,
+            "s_max": s_max,
+            "s_noise": s_noise,
+        },
+        labels=[name for given in labels for name in given.split(",")] if labels else None,
+        seed=seed,
+        batch_size=batch_size,
+        format=format.value,
+        device=device,
+        reporter=console,
+    )
+    console.result(result.to_dict(), lambda: _table(result))
+
+
+def _table(result: SampleResult) -> rich.table.Table:
+    metadata = result.metadata
+    values = {
+        "images": f"{result.n:,} in {result.images}",
+        "claim": metadata["headline"],
+        "sampler": f"{result.sampler} ({metadata['sampler_from']})",
+        "seed": metadata["seed"],
+        "look at": result.folder / "grid.png",
+    }
+    return pairs_table(values)

@@ -1,0 +1,183 @@
+"""One file's bytes become one array. Knows pixels; no folders, no archives, no sets.
+
+Only what loses nothing is converted unasked: 1-bit images become 8-bit grey, and the orientation
+that a camera wrote beside the pixels is applied. Palettes, alpha, 16 bits, CMYK and animations are
+refused, since each of them can be turned into grey or colour in more than one way. Colour profiles
+are ignored. WEBP has no grey images: they arrive as colour.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from dpdm_cli.errors import UsageError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+MAX_PIXELS = 64_000_000
+MAX_SIDE = 4096
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+Pixels = NDArray[np.uint8]
+
+
+class BadImageError(Exception):
+    """This file cannot be used; the message says why, in words that fit after the file's name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What every image of a set is made into.
+
+    Attributes:
+        image_size: side in pixels; None leaves the size as it is. Otherwise the largest centred
+            square is cut out and resized with Lanczos' filter, which is antialiased when it
+            shrinks.
+        channels: 1 makes colour grey (ITU-R 601 luma), 3 repeats grey; None leaves both as they
+            are.
+
+    Raises:
+        UsageError: values that no image can have.
+    """
+
+    image_size: int | None = None
+    channels: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.image_size is not None and not 1 <= self.image_size <= MAX_SIDE:
+            raise UsageError(
+                f"image size must be between 1 and {MAX_SIDE} pixels, found {self.image_size}"
+            )
+        if self.channels not in (None, 1, 3):
+            raise UsageError(f"channels must be 1 (grey) or 3 (colour), found {self.channels}")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One usable image.
+
+    Attributes:
+        pixels: uint8 [H, W] or [H, W, 3], after the fit.
+        size: width and height before the fit.
+    """
+
+    pixels: Pixels
+    size: tuple[int, int]
+
+
+def decode(data: bytes, fit: Fit) -> Decoded:
+    """Decode one PNG, JPEG, WEBP or BMP file, whatever its name says it is.
+
+    Args:
+        data: the whole file.
+        fit: size and channels wanted.
+
+    Raises:
+        BadImageError: empty, truncated, of another format, more than `MAX_PIXELS`, 16-bit, with a
+            palette, with transparency, CMYK, or of several frames.
+    """
+    if not data:
+        raise BadImageError("is empty")
+    png = data.startswith(_PNG_SIGNATURE)
+    if png:
+        _check_png(data)
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",) if png else FORMATS) as image:
+            _check_header(image)
+            image.load()
+            return _finish(image, fit)
+    except (BadImageError, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        raise BadImageError("is no PNG, JPEG, WEBP or BMP image") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise BadImageError(f"has more than {MAX_PIXELS:,} pixels") from None
+    except Exception as error:
+        # The decoders answer broken files with exceptions of a dozen types.
+        raise BadImageError(f"is truncated or damaged ({error})") from None
+
+
+def _check_png(data: bytes) -> None:
+    """What Pillow does not look at: the checksums, the end, and a depth that it halves silently.
+
+    PNG specification, section 5.3: each chunk is a length, a type, that many bytes and a CRC-32.
+    """
+    start, kind = len(_PNG_SIGNATURE), b""
+    while kind != b"IEND":
+        header = data[start : start + 8]
+        end = start + 8 + int.from_bytes(header[:4], "big")
+        if len(header) < 8 or end + 4 > len(data):
+            raise BadImageError("is truncated")
+        kind = header[4:]
+        stated = int.from_bytes(data[end : end + 4], "big")
+        if zlib.crc32(memoryview(data)[start + 4 : end]) != stated:
+            raise BadImageError("is damaged (a checksum is wrong)")
+        if kind == b"IHDR" and data[start + 16 : start + 17] == b"\x10":
+            raise BadImageError("has 16 bits a channel, 8 are expected")
+        start = end + 4
+
+
+def _check_header(image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise BadImageError(f"has {width}x{height} pixels, more than {MAX_PIXELS:,}")
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise BadImageError(f"is animated or holds several pictures ({frames} frames)")
+    mode = image.mode
+    if mode in ("P", "PA"):
+        raise BadImageError("has a colour palette, grey or RGB is expected")
+    if mode in ("LA", "La", "RGBA", "RGBa") or "transparency" in image.info:
+        raise BadImageError("has transparency (an alpha channel), grey or RGB is expected")
+    if mode.startswith(("I", "F")):
+        raise BadImageError(f"has more than 8 bits a channel (mode {mode}), 8 are expected")
+    if mode not in ("1", "L", "RGB"):
+        raise BadImageError(f"is {mode}, grey or RGB is expected")
+
+
+def _finish(image: Image.Image, fit: Fit) -> Decoded:
+    if "exif" in image.info:
+        image = ImageOps.exif_transpose(image)
+    size = image.size
+    if image.mode == "1":
+        image = image.convert("L")
+    return Decoded(np.asarray(_fitted(image, fit)), size)
+
+
+def _fitted(image: Image.Image, fit: Fit) -> Image.Image:
+    if fit.channels is not None:
+        mode = "L" if fit.channels == 1 else "RGB"
+        if image.mode != mode:
+            image = image.convert(mode)
+    side = fit.image_size
+    if side is None or image.size == (side, side):
+        return image
+    width, height = image.size
+    square = min(width, height)
+    left, top = (width - square) // 2, (height - square) // 2
+    image = image.crop((left, top, left + square, top + square))
+    return image.resize((side, side), Image.Resampling.LANCZOS)
+
+
+def refit(images: Pixels, fit: Fit) -> Pixels:
+    """The fit of `decode` for images that are already arrays.
+
+    Args:
+        images: uint8 [N, H, W] or [N, H, W, 3].
+        fit: size and channels wanted.
+
+    Returns:
+        uint8 [N, H', W'] or [N, H', W', 3]; `images` itself when it already fits.
+    """
+    channels = 1 if images.ndim == 3 else 3
+    height, width = images.shape[1:3]
+    right_size = fit.image_size is None or (height, width) == (fit.image_size, fit.image_size)
+    if right_size and fit.channels in (None, channels):
+        return images
+    return np.stack([np.asarray(_fitted(Image.fromarray(image), fit)) for image in images])

@@ -1,0 +1,95 @@
+"""A set of images in memory. Does not know where it came from, nor what it will be used for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dpdm_cli.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images of one size with their classes, in the memory of the CPU.
+
+    Attributes:
+        name: short name for messages. For a user's own folder it is that folder's name, which may
+            be private: it does not belong into anything that is published.
+        images: uint8 [N, C, H, W], C is 1 (grey) or 3 (colour), N at least 1.
+        labels: int64 [N] with values in [0, len(classes)), or None when unconditional.
+        classes: names in label order; empty exactly when `labels` is None. A class may have no
+            image.
+
+    Raises:
+        DataError: the tensors do not fit together, there is no image, or a label is out of range.
+    """
+
+    name: str
+    images: Tensor
+    labels: Tensor | None
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        images, labels = self.images, self.labels
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise DataError(
+                f"{self.name}: expected images as uint8 [N, 1 or 3, H, W], "
+                f"found {images.dtype} {list(images.shape)}"
+            )
+        if images.numel() == 0:
+            raise DataError(f"{self.name} holds no image", "A data set needs at least one image.")
+        if (labels is None) != (not self.classes):
+            raise DataError(
+                f"{self.name}: labels and class names go together, found only one of them"
+            )
+        if labels is not None:
+            check_labels(self.name, labels.numpy(), len(images), len(self.classes))
+
+    @property
+    def channels(self) -> int:
+        """1 (grey) or 3 (colour)."""
+        return int(self.images.shape[1])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return int(self.images.shape[2]), int(self.images.shape[3])
+
+
+def check_labels(name: str, labels: NDArray[np.integer], images: int, classes: int) -> None:
+    """Refuse labels that do not belong to `images` images of `classes` classes.
+
+    Raises:
+        DataError: another shape than [images], another type than int64, a value outside [0,
+            classes).
+    """
+    if labels.shape != (images,) or labels.dtype != np.int64:
+        raise DataError(
+            f"{name}: expected labels as int64 [{images}], "
+            f"found {labels.dtype} {list(labels.shape)}",
+            "One label for each image, in the same order.",
+        )
+    outside = np.flatnonzero((labels < 0) | (labels >= classes))
+    if outside.size:
+        first = int(outside[0])
+        raise DataError(
+            f"{name}: {outside.size} labels are outside 0..{classes - 1}; "
+            f"the first is {int(labels[first])} at image {first}",
+            f"{classes} classes are declared: declare more, or mend the labels.",
+        )
+
+
+def duplicate_count(images: ImageSet) -> int:
+    """How many images equal an earlier one, pixel for pixel, whatever their labels.
+
+    A picture that is in the set twice is protected half as well: the two copies count as two
+        records,
+    while the guarantee is for one.
+    """
+    rows = images.images.contiguous().numpy()
+    return len(rows) - len({blake2b(row, digest_size=16).digest() for row in rows})

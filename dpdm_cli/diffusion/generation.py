@@ -1,0 +1,167 @@
+"""Draw images from a denoiser: which sampler, which labels, which seed.
+
+Tensors in, uint8 tensors out. Knows no file and no data set.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dpdm_cli.diffusion.denoiser import Denoiser
+from dpdm_cli.diffusion.keyed_noise import KeyedNoise
+from dpdm_cli.diffusion.samplers import SAMPLERS, Churn, Denoise, guided, noise_grid
+from dpdm_cli.errors import DpdmError, UsageError
+
+CHURNING = ("euler", "heun")
+"""The samplers that can add noise back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerSettings:
+    """How images are drawn.
+
+    Attributes:
+        sampler: ddim, stochastic-ddim, euler or heun.
+        steps: noise levels visited.
+        guidance: w of classifier-free guidance; 0 for none.
+        churn: noise added back; used by euler and heun.
+        t_min, t_max, rho: the grid of noise levels (EDM, equation 5).
+
+    Raises:
+        UsageError: an unknown sampler, a value out of range, or churn for a sampler without it.
+    """
+
+    sampler: str = "ddim"
+    steps: int = 50
+    guidance: float = 0.0
+    churn: Churn = field(default_factory=Churn)
+    t_min: float = 0.002
+    t_max: float = 80.0
+    rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise UsageError(
+                f"unknown sampler {self.sampler!r}", f"choose one of {', '.join(SAMPLERS)}"
+            )
+        if not 0 <= self.guidance < math.inf:
+            raise UsageError(f"guidance must be finite and not negative, found {self.guidance}")
+        if self.churn.amount and self.sampler not in CHURNING:
+            raise UsageError(
+                f"{self.sampler} takes no churn, found {self.churn.amount:g}",
+                f"choose {' or '.join(CHURNING)}, or leave out the churn",
+            )
+        self.grid()
+
+    def grid(self) -> list[float]:
+        """Noise levels, from t_max down to 0: steps + 1 of them."""
+        return noise_grid(self.steps, t_min=self.t_min, t_max=self.t_max, rho=self.rho)
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the network for one image."""
+        once = 2 * self.steps - 1 if self.sampler == "heun" else self.steps
+        return once * (2 if self.guidance else 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; an unlimited churn range ends at null."""
+        values = {
+            "sampler": self.sampler,
+            "steps": self.steps,
+            "guidance": self.guidance,
+            "t_min": self.t_min,
+            "t_max": self.t_max,
+            "rho": self.rho,
+        }
+        if self.churn.amount:
+            highest = self.churn.highest
+            values["churn"] = {
+                "amount": self.churn.amount,
+                "lowest": self.churn.lowest,
+                "highest": highest if math.isfinite(highest) else None,
+                "scale": self.churn.scale,
+            }
+        return values
+
+    def __str__(self) -> str:
+        parts = [self.sampler, f"{self.steps} steps"]
+        if self.churn.amount:
+            parts.append(
+                f"churn {self.churn.amount:g} between {self.churn.lowest:g} "
+                f"and {self.churn.highest:g}"
+            )
+        if self.guidance:
+            parts.append(f"guidance {self.guidance:g}")
+        return ", ".join(parts)
+
+
+class _Draws:
+    """`KeyedNoise` bound to one image shape."""
+
+    def __init__(self, noise: KeyedNoise, shape: tuple[int, int, int]) -> None:
+        self._noise, self._shape = noise, shape
+
+    def normal(self) -> Tensor:
+        return self._noise.normal(*self._shape)
+
+
+@torch.inference_mode()
+def generate(
+    denoiser: Denoiser,
+    indices: Tensor,
+    labels: Tensor | None,
+    shape: tuple[int, int, int],
+    settings: SamplerSettings,
+    *,
+    seed: int,
+    null_label: int | None = None,
+) -> Tensor:
+    """Draw one image for each index; image i depends on the seed, i and its label alone.
+
+    That holds up to rounding, which depends on the number of rows in the call; with the same number
+    and place of its row, an image is the same to the bit.
+
+    Args:
+        denoiser: on the device of `indices`.
+        indices: int64 [R].
+        labels: classes [R], or None for an unconditional model.
+        shape: (C, H, W) of one image.
+        settings: see `SamplerSettings`.
+        seed: any integer.
+        null_label: the label that stands for no class; guidance needs it.
+
+    Returns:
+        uint8 [R, C, H, W], rounded to the nearest level.
+
+    Raises:
+        UsageError: guidance without labels or without a null label.
+        DpdmError: the denoiser's output is not finite.
+    """
+    draws = _Draws(KeyedNoise((seed,), indices), shape)
+
+    def with_labels(given: Tensor | None) -> Denoise:
+        return lambda x, sigma: denoiser(x, sigma, given)
+
+    denoise = with_labels(labels)
+    if settings.guidance:
+        if labels is None or null_label is None:
+            raise UsageError(
+                f"guidance is {settings.guidance:g}, but there are no classes to guide to",
+                "leave it out for an unconditional model",
+            )
+        nothing = torch.full_like(labels, null_label)
+        denoise = guided(denoise, with_labels(nothing), settings.guidance)
+    grid = settings.grid()
+    sampler = SAMPLERS[settings.sampler]
+    x = sampler(denoise, draws.normal() * grid[0], grid, draws, settings.churn)
+    if not x.isfinite().all():
+        raise DpdmError(
+            f"the sampler ({settings}) ran into numbers that are not finite",
+            "take less guidance or churn, or more steps",
+        )
+    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

@@ -1,0 +1,329 @@
+"""What a plan may claim, and the plan that a claim needs.
+
+A claim is never below the truth as far as the accountants know: it is made by the accountant the
+plan names where that one is computable and agrees with the others, else by RDP with a reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, Decimal
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from dpdm_cli.errors import DamagedFileError, PrivacyError, ResourceError
+from dpdm_cli.privacy import accountants
+from dpdm_cli.privacy.accountants import MAX_SIGMA, MIN_SIGMA, NotComputable
+from dpdm_cli.privacy.plan import (
+    PrivacyPlan,
+    positive_integer,
+    positive_number,
+    read_plan_file,
+)
+
+MAX_EPSILON = 1000.0
+TIGHTNESS = 0.999
+"""A calibrated plan claims at least this share of its target."""
+
+PLD_MISSING = "the PLD accountant needs dp-accounting, which is not installed"
+PLD_HINT = "pip install 'dpdm-cli[pld]', or choose another accountant"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """(epsilon, delta)-differential privacy for one image, as the named accountant proves it.
+
+    Attributes:
+        epsilon: the claim, an upper bound; print it by `epsilon_text`, which rounds up.
+        delta: the plan's.
+        accountant: the one that made the claim: prv, rdp or pld.
+        epsilon_by: the bound of every accountant that has one; rdp is always among them.
+        reason: why the claim is not by the accountant the plan names; empty when it is.
+        not_computed: why an accountant has no bound, by accountant.
+    """
+
+    epsilon: float
+    delta: float
+    accountant: str
+    epsilon_by: Mapping[str, float]
+    reason: str = ""
+    not_computed: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def epsilon_text(self) -> str:
+        """Epsilon for the screen, rounded up at two decimals, at four below 1."""
+        digits = 2 if self.epsilon >= 1 else 4
+        return f"{round_up(self.epsilon, digits):.{digits}f}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The claim beside `PrivacyPlan.to_dict`, under names that do not clash with it."""
+        return {
+            "epsilon": self.epsilon,
+            "claimed_by": self.accountant,
+            "epsilon_by": dict(self.epsilon_by),
+            "reason": self.reason,
+        }
+
+
+def claim(plan: PrivacyPlan, steps: int | None = None) -> Claim:
+    """What may be claimed after `steps` steps of the plan, or after all of them.
+
+    PRV gives its upper bound with eps_error = min(0.01, 0.01 * RDP's epsilon); RDP is always
+    computed, PLD when dp-accounting is installed. The claim falls back to RDP when PRV passes RDP
+    by more than eps_error, or differs from PLD by more than 2 eps_error + 1 % after PLD was
+    refined, or cannot be computed. Answers are remembered; one takes up to seconds.
+
+    Raises:
+        UsageError: steps below 1: what took no step has nothing to claim.
+        PrivacyError: RDP has no finite bound.
+        ResourceError: the plan names PLD and dp-accounting is not installed.
+    """
+    taken = plan.steps if steps is None else positive_integer("steps", steps)
+    if plan.accountant == "pld" and not accountants.pld_installed():
+        raise ResourceError(PLD_MISSING, PLD_HINT)
+    rate, delta = plan.sample_rate, plan.delta
+    found, missing = _bounds(rate, plan.sigma, taken, delta, accountants.pld_installed())
+    reason = _fault(plan.accountant, found, missing)
+    used = "rdp" if reason else plan.accountant
+    return Claim(
+        epsilon=found[used],
+        delta=delta,
+        accountant=used,
+        epsilon_by=found,
+        reason=reason,
+        not_computed=missing,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _bounds(
+    q: float, sigma: float, steps: int, delta: float, pld_installed: bool
+) -> tuple[Mapping[str, float], Mapping[str, str]]:
+    """Epsilon by accountant, and by accountant why there is none."""
+    rdp = accountants.rdp_epsilon(q, sigma, steps, delta)
+    if not math.isfinite(rdp):
+        raise PrivacyError(
+            f"no finite epsilon can be claimed at sigma = {sigma:g}",
+            "add more noise: `dpdm calibrate` finds how much",
+        )
+    found: dict[str, float] = {"rdp": rdp}
+    missing: dict[str, str] = {}
+    try:
+        found["prv"] = accountants.prv_epsilon(q, sigma, steps, delta, prv_error(rdp))
+    except NotComputable as error:
+        missing["prv"] = str(error)
+    try:
+        interval = math.inf
+        for wanted in (1e-4, 1e-5, 1e-6):
+            finer = accountants.pld_interval(q, sigma, steps, delta, wanted)
+            if finer >= interval:
+                break
+            interval = finer
+            found["pld"] = accountants.pld_epsilon(q, sigma, steps, delta, interval)
+            # PLD errs upwards and less on a finer grid; nothing else would be cured by one.
+            if found["pld"] <= found.get("prv", rdp) + _tolerance(found):
+                break
+    except NotComputable as error:
+        if "pld" not in found:
+            missing["pld"] = str(error)
+    ordered: dict[str, float] = {
+        name: found[name] for name in ("prv", "rdp", "pld") if name in found
+    }
+    return MappingProxyType(ordered), MappingProxyType(missing)
+
+
+def _tolerance(found: Mapping[str, float]) -> float:
+    """By how much two sound accountants may differ."""
+    return 2 * prv_error(found["rdp"]) + 0.01 * found.get("prv", found["rdp"])
+
+
+def _fault(asked: str, found: Mapping[str, float], missing: Mapping[str, str]) -> str:
+    """Why the accountant that was asked for may not claim; empty when it may."""
+    if asked == "rdp":
+        return ""
+    if asked in missing:
+        return f"{asked.upper()} is not computable here: {missing[asked]}"
+    if found[asked] > found["rdp"] + prv_error(found["rdp"]):
+        return f"{asked.upper()} gives {found[asked]:.6g}, above RDP's {found['rdp']:.6g}"
+    if "prv" in found and "pld" in found and abs(found["prv"] - found["pld"]) > _tolerance(found):
+        return f"PRV ({found['prv']:.6g}) and PLD ({found['pld']:.6g}) disagree"
+    return ""
+
+
+def prv_error(rdp_epsilon: float) -> float:
+    """The error the PRV accountant adds to its estimate, at most 1 % of what RDP says."""
+    return min(0.01, 0.01 * rdp_epsilon)
+
+
+def calibrate(
+    *,
+    epsilon: float,
+    delta: float,
+    dataset_size: int,
+    expected_batch_size: float,
+    steps: int,
+    clip_norm: float = 1.0,
+    noise_multiplicity: int = 1,
+    accountant: str = "prv",
+) -> PrivacyPlan:
+    """The plan with the least noise whose claim is at most `epsilon`.
+
+    `claim(plan).epsilon` is at most the target and at least 99.5 % of it. Where the accountant
+    asked for cannot claim near the target, the plan is calibrated by RDP and says so in its
+    `accountant`.
+
+    Raises:
+        UsageError, PrivacyError: as for `PrivacyPlan`; an epsilon that is no positive number; one
+            that no amount of noise between sigma = 0.01 and 10^6 reaches, or above 1000.
+        ResourceError: PLD is asked for and dp-accounting is not installed.
+    """
+    target = check_target(epsilon)
+
+    def plan_with(sigma: float, by: str = accountant) -> PrivacyPlan:
+        return PrivacyPlan(
+            dataset_size=dataset_size,
+            expected_batch_size=expected_batch_size,
+            steps=steps,
+            sigma=sigma,
+            delta=delta,
+            clip_norm=clip_norm,
+            noise_multiplicity=noise_multiplicity,
+            accountant=by,
+        )
+
+    draft = plan_with(1.0)
+    if accountant == "pld" and not accountants.pld_installed():
+        raise ResourceError(PLD_MISSING, PLD_HINT)
+    q, delta = draft.sample_rate, draft.delta
+
+    def rdp(sigma: float) -> float:
+        return accountants.rdp_epsilon(q, sigma, draft.steps, delta)
+
+    def roughly(sigma: float) -> float:
+        if accountant == "pld":
+            interval = 1e-3 if target > 1 else 1e-4
+            return accountants.pld_epsilon(q, sigma, draft.steps, delta, interval)
+        fine = prv_error(rdp(sigma))
+        coarse = 10 * fine
+        return accountants.prv_epsilon(q, sigma, draft.steps, delta, coarse) - coarse + fine
+
+    def claimed(sigma: float) -> float:
+        made = claim(plan_with(sigma))
+        if made.reason:
+            raise NotComputable(made.reason)
+        return made.epsilon
+
+    # As the noise of T steps were one Gaussian's; only where the search begins.
+    guess = max(0.3, q * math.sqrt(draft.steps * 2 * math.log(1.25 / delta)) / target)
+    by_rdp = _least_sigma(rdp, target, guess)
+    if accountant != "rdp":
+        sigma = 0.95 * (by_rdp or guess)
+        try:
+            if accountant == "prv":
+                accountants.prv_grid(q, sigma, draft.steps, delta, prv_error(rdp(sigma)))
+            by_claim = _least_sigma(claimed, target, _least_sigma(roughly, target, sigma) or sigma)
+            if by_claim is not None:
+                return plan_with(by_claim)
+        except NotComputable:
+            pass
+    if by_rdp is None:
+        raise PrivacyError(
+            f"epsilon = {target:g} cannot be claimed at delta = {delta:g} for {draft.steps} steps "
+            f"at q = {q:g}: RDP claims {rdp(MAX_SIGMA):.2g} to {rdp(MIN_SIGMA):.2g} for sigma from "
+            f"{MAX_SIGMA:g} to {MIN_SIGMA:g}",
+            "choose an epsilon well inside that range",
+        )
+    return plan_with(by_rdp, "rdp")
+
+
+def check_target(epsilon: object) -> float:
+    """`epsilon` as a float that a plan can be calibrated to.
+
+    Raises:
+        UsageError: no positive finite number.
+        PrivacyError: above 1000.
+    """
+    target = positive_number("epsilon", epsilon)
+    if target > MAX_EPSILON:
+        raise PrivacyError(
+            f"epsilon = {target:g} is above {MAX_EPSILON:g}: such a claim protects nobody",
+            "choose an epsilon of at most 10 or so",
+        )
+    return target
+
+
+def _least_sigma(bound: Callable[[float], float], target: float, guess: float) -> float | None:
+    """Sigma with TIGHTNESS * target <= bound(sigma) <= target, by a bracketed secant in log-log.
+
+    Returns the smallest sigma found on the safe side when `bound` jumps over that range, and None
+    when it stays above (or below) the target for all noise that is allowed.
+    """
+    aim = math.log(target * (1 + TIGHTNESS) / 2)
+    unsafe: tuple[float, float] | None = None
+    safe: tuple[float, float] | None = None
+    x, slope = math.log(min(max(guess, MIN_SIGMA), MAX_SIGMA)), -1.3
+    for _ in range(80):
+        sigma = _seven_digits_up(math.exp(x))
+        value = bound(sigma)
+        if TIGHTNESS * target <= value <= target:
+            return sigma
+        x, y = math.log(sigma), math.log(max(value, 1e-300))
+        if value <= target:
+            safe = x, y
+        else:
+            unsafe = x, y
+        if safe and unsafe:
+            width = safe[0] - unsafe[0]
+            if width < 2e-6:
+                break
+            x = unsafe[0] + width * (unsafe[1] - aim) / (unsafe[1] - safe[1])
+            x = min(max(x, unsafe[0] + 0.03 * width), safe[0] - 0.03 * width)
+        else:
+            if not math.log(MIN_SIGMA) < x < math.log(MAX_SIGMA):
+                return None
+            step = (aim - y) / slope
+            x = min(max(x + min(max(step, -2.0), 2.0), math.log(MIN_SIGMA)), math.log(MAX_SIGMA))
+    return math.exp(safe[0]) if safe else None
+
+
+def _seven_digits_up(sigma: float) -> float:
+    """`sigma` rounded up to seven significant digits, so that it can be read and copied."""
+    exponent = 6 - math.floor(math.log10(sigma))
+    return float(
+        Decimal(repr(sigma)).scaleb(exponent).to_integral_value(ROUND_CEILING).scaleb(-exponent)
+    )
+
+
+def check_plan_file(path: str | Path) -> tuple[PrivacyPlan, Claim]:
+    """The plan in a file and what may truly be claimed for it.
+
+    Raises:
+        PrivacyError: the file states a smaller epsilon than the true one.
+        DataError, DamagedFileError: as for `plan.read_plan_file`; an epsilon that is no number.
+    """
+    plan, stated = read_plan_file(path)
+    epsilon = stated["epsilon"]
+    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float):
+        raise DamagedFileError(f"{path}: epsilon is {epsilon!r}, not a number")
+    true = claim(plan)
+    # Another release of the numerical libraries may differ in the last digits.
+    if not epsilon >= true.epsilon * (1 - 1e-6):
+        raise PrivacyError(
+            f"{path} states epsilon = {epsilon!r}, but its plan costs {true.epsilon_text}",
+            "calibrate again: `dpdm calibrate --out plan.json`",
+        )
+    return plan, true
+
+
+def round_up(value: float, digits: int) -> float:
+    """`value` at `digits` decimals, never below it: 9.9999 gives 10.0 at 2, 10.0001 gives 10.01.
+
+    Infinities and NaN come back unchanged.
+    """
+    if not math.isfinite(value):
+        return value
+    return float(Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), ROUND_CEILING))

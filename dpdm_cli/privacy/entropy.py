@@ -1,0 +1,55 @@
+"""Secret randomness: everything that protects privacy is drawn here, from the operating system's entropy.
+
+There is no seed and no state, so nothing can be repeated, saved, restored or set by accident. A pseudo-random
+generator would not do: torch's CPU generator keeps 32 bits of its seed, and a noise stream that can be guessed or
+drawn twice takes the guarantee with it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+Entropy = Callable[[int], bytes]
+"""`entropy(n)` gives n fresh bytes. The package always uses `os.urandom`; tests may inject their own."""
+
+_CHUNK = 1 << 20
+
+
+def bernoulli(
+    probability: float, count: int, entropy: Entropy = os.urandom
+) -> npt.NDArray[np.int64]:
+    """Indices of the successes among `count` independent trials.
+
+    A trial succeeds when a 64-bit word falls below `probability` * 2^64, rounded down: exact to 2^-64 and never
+    above `probability`, also where float32 would be biased (q near 1e-8).
+
+    Args:
+        probability: in [0, 1].
+        count: number of trials.
+
+    Returns:
+        Ascending indices, int64 [successes].
+    """
+    threshold = int(Fraction(probability) * 2**64)
+    if threshold >= 2**64:
+        return np.arange(count)
+    hits = []
+    for start in range(0, count, _CHUNK):
+        words = np.frombuffer(entropy(8 * min(_CHUNK, count - start)), dtype=np.uint64)
+        hits.append(np.flatnonzero(words < np.uint64(threshold)) + start)
+    return np.concatenate(hits) if hits else np.arange(0)
+
+
+def standard_normal(count: int, entropy: Entropy = os.urandom) -> npt.NDArray[np.float64]:
+    """`count` independent draws from N(0, 1) in float64, by the Box-Muller transform."""
+    pairs = -(-count // 2)
+    words = np.frombuffer(entropy(16 * pairs), dtype=np.uint64).reshape(2, pairs)
+    uniform = ((words >> np.uint64(11)) + 1.0) * 2.0**-53  # in (0, 1]: the logarithm stays finite
+    radius = np.sqrt(-2.0 * np.log(uniform[0]))
+    angle = 2.0 * np.pi * uniform[1]
+    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]

@@ -1,0 +1,282 @@
+"""For each kind of layer: its forward, its input's gradient and its per-example parameter gradients.
+
+Symbols: R = B*K rows, B examples of K copies each, rows example-major; x the layer's input, g the gradient of its
+output, C channels, H and W height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LayerRule(Protocol):
+    """How one kind of layer is differentiated."""
+
+    autocasts: bool  # whether the layer runs in the autocast dtype
+
+    def forward(
+        self, module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        """The layer's output and what its backward needs beside x and weight."""
+
+    def input_gradient(
+        self, module: nn.Module, g: Tensor, x: Tensor, weight: Tensor, extra: Sequence[Tensor]
+    ) -> Tensor | None:
+        """Gradient of x, [R, ...]."""
+
+    def parameter_gradients(
+        self,
+        module: nn.Module,
+        g: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        extra: Sequence[Tensor],
+        examples: int,
+    ) -> dict[str, Tensor]:
+        """Gradients [B, *shape] by parameter name, contracted over the copies."""
+
+
+class Conv2dRule:
+    """Convolution without groups: the weight gradient of an example is a convolution over its own rows."""
+
+    autocasts = True
+
+    def forward(
+        self, module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        return F.conv2d(x, weight, bias, module.stride, module.padding, module.dilation), ()
+
+    def input_gradient(
+        self, module: nn.Module, g: Tensor, x: Tensor, weight: Tensor, extra: Sequence[Tensor]
+    ) -> Tensor:
+        gradient: Tensor = _convolution_backward(module, g, x, weight, 1, (True, False, False))[0]
+        return gradient
+
+    def parameter_gradients(
+        self,
+        module: nn.Module,
+        g: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        extra: Sequence[Tensor],
+        examples: int,
+    ) -> dict[str, Tensor]:
+        copies = g.shape[0] // examples
+        # Few copies: one grouped convolution spreads the call's overhead. Many: a loop over examples is as fast and
+        # rearranges nothing.
+        by_example = _grouped_weight_gradients if copies <= 4 else _looped_weight_gradients
+        return {
+            "weight": by_example(module, g, x, weight, examples),
+            "bias": g.flatten(2).sum(-1).view(examples, copies, -1).sum(1),
+        }
+
+
+class LinearRule:
+    """Affine map of the last dimension."""
+
+    autocasts = True
+
+    def forward(
+        self, module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        return F.linear(x, weight, bias), ()
+
+    def input_gradient(
+        self, module: nn.Module, g: Tensor, x: Tensor, weight: Tensor, extra: Sequence[Tensor]
+    ) -> Tensor:
+        return g @ weight
+
+    def parameter_gradients(
+        self,
+        module: nn.Module,
+        g: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        extra: Sequence[Tensor],
+        examples: int,
+    ) -> dict[str, Tensor]:
+        rows_g = g.reshape(examples, -1, g.shape[-1])
+        rows_x = x.reshape(examples, -1, x.shape[-1])
+        return {"weight": rows_g.transpose(1, 2) @ rows_x, "bias": rows_g.sum(1)}
+
+
+class GroupNormRule:
+    """Group normalisation: statistics belong to one row, so rows stay independent."""
+
+    autocasts = False
+
+    def forward(
+        self, module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        rows, channels = x.shape[:2]
+        y, mean, rstd = torch.native_group_norm(
+            x.contiguous(),
+            weight,
+            bias,
+            rows,
+            channels,
+            x[0, 0].numel(),
+            module.num_groups,
+            module.eps,
+        )
+        return y, (mean, rstd)
+
+    def input_gradient(
+        self, module: nn.Module, g: Tensor, x: Tensor, weight: Tensor, extra: Sequence[Tensor]
+    ) -> Tensor:
+        mean, rstd = extra
+        rows, channels = x.shape[:2]
+        gradient: Tensor = torch.ops.aten.native_group_norm_backward(
+            g.contiguous(),
+            x.contiguous(),
+            mean,
+            rstd,
+            weight,
+            rows,
+            channels,
+            x[0, 0].numel(),
+            module.num_groups,
+            (True, False, False),
+        )[0]
+        return gradient
+
+    def parameter_gradients(
+        self,
+        module: nn.Module,
+        g: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        extra: Sequence[Tensor],
+        examples: int,
+    ) -> dict[str, Tensor]:
+        mean, rstd = (s.view(x.shape[0], -1, 1) for s in extra)
+        by_group = x.reshape(x.shape[0], mean.shape[1], -1)
+        # Normalised before it is summed: sum(g x) - mean sum(g) would lose digits where |mean| >> std.
+        normalised = ((by_group - mean) * rstd).view(x.shape)
+        return {
+            "weight": (g * normalised).flatten(2).sum(-1).view(examples, -1, x.shape[1]).sum(1),
+            "bias": g.flatten(2).sum(-1).view(examples, -1, x.shape[1]).sum(1),
+        }
+
+
+class EmbeddingRule:
+    """Table look-up: each row's gradient is added to the line it looked up."""
+
+    autocasts = False
+
+    def forward(
+        self, module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        return F.embedding(x, weight), ()
+
+    def input_gradient(
+        self, module: nn.Module, g: Tensor, x: Tensor, weight: Tensor, extra: Sequence[Tensor]
+    ) -> None:
+        return None
+
+    def parameter_gradients(
+        self,
+        module: nn.Module,
+        g: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        extra: Sequence[Tensor],
+        examples: int,
+    ) -> dict[str, Tensor]:
+        lines, width = weight.shape
+        owner = torch.arange(examples, device=x.device).view(-1, 1)
+        target = (x.reshape(examples, -1) + owner * lines).flatten()
+        table = torch.zeros(examples * lines, width, dtype=weight.dtype, device=g.device)
+        return {"weight": table.index_add_(0, target, g.reshape(-1, width).to(table.dtype))}
+
+
+_RULES: dict[type[nn.Module], LayerRule] = {
+    nn.Conv2d: Conv2dRule(),
+    nn.Linear: LinearRule(),
+    nn.GroupNorm: GroupNormRule(),
+    nn.Embedding: EmbeddingRule(),
+}
+
+
+def rule_for(module: nn.Module, name: str) -> LayerRule | None:
+    """The rule of a layer, None for one that has no parameters of its own.
+
+    Raises:
+        TypeError: the layer has trainable parameters and no rule, options its rule does not know, or it couples the
+            rows of a batch.
+    """
+    if isinstance(module, nn.modules.batchnorm._NormBase):
+        raise TypeError(f"{name}: {type(module).__name__} mixes the examples of a batch")
+    if not any(p.requires_grad for p in module.parameters(recurse=False)):
+        return None
+    rule = _RULES.get(type(module))
+    if rule is None:
+        raise TypeError(f"{name}: no per-example gradient for {type(module).__name__}")
+    if isinstance(module, nn.Conv2d) and (module.groups != 1 or module.padding_mode != "zeros"):
+        raise TypeError(f"{name}: grouped convolutions and padding modes are not supported")
+    if isinstance(module, nn.Conv2d) and isinstance(module.padding, str):
+        raise TypeError(f"{name}: give the padding as numbers")
+    if isinstance(module, nn.Embedding) and (
+        module.padding_idx is not None or module.max_norm is not None or module.scale_grad_by_freq
+    ):
+        raise TypeError(f"{name}: embedding options beyond the table's size are not supported")
+    return rule
+
+
+def _convolution_backward(
+    module: nn.Module,
+    g: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    groups: int,
+    wanted: tuple[bool, bool, bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    result: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
+        g,
+        x,
+        weight,
+        None,
+        module.stride,
+        module.padding,
+        module.dilation,
+        False,
+        (0, 0),
+        groups,
+        wanted,
+    )
+    return result
+
+
+def _looped_weight_gradients(
+    module: nn.Module, g: Tensor, x: Tensor, weight: Tensor, examples: int
+) -> Tensor:
+    """[B, *weight.shape], one convolution an example."""
+    copies = g.shape[0] // examples
+    pairs = zip(g.split(copies), x.split(copies), strict=True)
+    return torch.stack(
+        [
+            _convolution_backward(module, gb, xb, weight, 1, (False, True, False))[1]
+            for gb, xb in pairs
+        ]
+    )
+
+
+def _grouped_weight_gradients(
+    module: nn.Module, g: Tensor, x: Tensor, weight: Tensor, examples: int
+) -> Tensor:
+    """[B, *weight.shape], one convolution whose groups are the examples."""
+
+    def side_by_side(rows: Tensor) -> Tensor:  # [B*K, C, H, W] -> [K, B*C, H, W]
+        by_example = rows.reshape(examples, -1, *rows.shape[1:])
+        return by_example.transpose(0, 1).flatten(1, 2).contiguous()
+
+    shape = weight.new_empty(examples * weight.shape[0], *weight.shape[1:])
+    gradient = _convolution_backward(
+        module, side_by_side(g), side_by_side(x), shape, examples, (False, True, False)
+    )[1]
+    return gradient.view(examples, *weight.shape)

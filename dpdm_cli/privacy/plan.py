@@ -1,0 +1,338 @@
+"""The one set of numbers that sampler, clip, noise, divisor and accountant are all built from.
+
+Everything in a plan is public: a figure the user states or a preset carries. It knows no data, no
+accountant and no torch; what its numbers cost in epsilon is the business of `accounting`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import numbers
+import operator
+import os
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from dpdm_cli.errors import DamagedFileError, DataError, PrivacyError, ResourceError, UsageError
+
+ADJACENCY = "add-or-remove-one"
+UNIT = "one image"
+ACCOUNTANTS = ("prv", "rdp", "pld")
+
+CLAIM_KEYS = ("epsilon", "claimed_by", "epsilon_by", "reason", "target_epsilon", "slack")
+"""What a plan file states beside the plan: the claim it was written with."""
+
+MAX_PLAN_BYTES = 1_000_000
+LARGEST_INTEGER = 10**9
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyPlan:
+    """A subsampled Gaussian mechanism, repeated: DP-SGD as Algorithm 1 of the DPDM paper runs it.
+
+    Each of `steps` steps includes every image independently with probability `sample_rate`, clips
+    one gradient per image to `clip_norm`, adds N(0, (sigma * clip_norm)^2) to every coordinate of
+    the sum and divides by `divisor`. Neighbouring data sets differ in one image (`adjacency`).
+
+    Attributes:
+        dataset_size: N, the public number of images; never read off the private data.
+        expected_batch_size: B, the expected number of images in a step; at most N.
+        steps: number of noisy steps, at least 1.
+        sigma: standard deviation of the noise in units of `clip_norm`.
+        delta: of the (epsilon, delta) claim; below 1/N.
+        clip_norm: C, the largest L2 norm of one image's contribution.
+        noise_multiplicity: K, noise draws of the diffusion loss per image; averaged before the
+            clip, so that it costs nothing.
+        accountant: which accountant the claim is asked from: prv, rdp or pld.
+
+    Raises:
+        UsageError: a field that is no number of its kind or out of its range.
+        PrivacyError: delta at or above 1/N, or the `gdp` accountant.
+    """
+
+    dataset_size: int
+    expected_batch_size: float
+    steps: int
+    sigma: float
+    delta: float
+    clip_norm: float = 1.0
+    noise_multiplicity: int = 1
+    accountant: str = "prv"
+
+    def __post_init__(self) -> None:
+        for name in ("dataset_size", "steps", "noise_multiplicity"):
+            self._set(name, positive_integer(name, getattr(self, name)))
+        for name in ("expected_batch_size", "sigma", "delta", "clip_norm"):
+            self._set(name, positive_number(name, getattr(self, name)))
+        if self.expected_batch_size > self.dataset_size:
+            raise UsageError(
+                f"expected_batch_size is {self.expected_batch_size:g}, more than the "
+                f"{self.dataset_size} images there are: the sampling rate would pass 1",
+                "choose a batch size of at most the data set's size",
+            )
+        check_delta(self.delta, self.dataset_size)
+        check_accountant(self.accountant)
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    @property
+    def sample_rate(self) -> float:
+        """q = B / N, the probability that a step includes a given image."""
+        return self.expected_batch_size / self.dataset_size
+
+    @property
+    def divisor(self) -> float:
+        """What the noisy sum is divided by: the public B, never the batch that was drawn."""
+        return self.expected_batch_size
+
+    @property
+    def adjacency(self) -> str:
+        """The neighbouring relation of the claim."""
+        return ADJACENCY
+
+    @property
+    def unit(self) -> str:
+        """What the claim protects."""
+        return UNIT
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, with the sampling rate, adjacency and unit that follow from them."""
+        return {
+            **dataclasses.asdict(self),
+            "sample_rate": self.sample_rate,
+            "adjacency": self.adjacency,
+            "unit": self.unit,
+        }
+
+    @classmethod
+    def from_dict(cls, values: object) -> PrivacyPlan:
+        """The plan that `to_dict` described.
+
+        Raises:
+            DamagedFileError: missing or extra keys, values out of range, derived values that do
+                not follow from the fields.
+            PrivacyError: as for the constructor.
+        """
+        if not isinstance(values, dict):
+            raise DamagedFileError(f"a plan is a JSON object, not {type(values).__name__}")
+        fields = {field.name for field in dataclasses.fields(cls)}
+        check_keys(values, fields | {"sample_rate", "adjacency", "unit"}, "the plan")
+        try:
+            plan = cls(**{name: values[name] for name in fields})
+        except UsageError as error:
+            raise DamagedFileError(f"the plan is not usable: {error.message}") from error
+        for name in ("sample_rate", "adjacency", "unit"):
+            if values[name] != getattr(plan, name):
+                raise DamagedFileError(
+                    f"the plan says {name} = {values[name]!r}, but its other figures "
+                    f"give {getattr(plan, name)!r}",
+                    "the plan was edited by hand or damaged: make it again with `dpdm calibrate`",
+                )
+        return plan
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of the plan as canonical JSON: equal if and only if the plans are equal."""
+        text = json.dumps(
+            self.to_dict(),
+            sort_keys=True,
+            separators=(",", ":"),
+            ensure_ascii=True,
+            allow_nan=False,
+        )
+        return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def steps_for_epochs(dataset_size: int, batch_size: float, epochs: int) -> int:
+    """floor(epochs * N / B) in exact arithmetic, at least 1.
+
+    Floating point would lose a step here and there: int(300 / (1 / n)) is not 300 n for n = 91.
+
+    Raises:
+        UsageError: an argument that is not positive and finite.
+    """
+    images = positive_integer("dataset_size", dataset_size)
+    batch = positive_number("batch_size", batch_size)
+    return max(1, math.floor(positive_integer("epochs", epochs) * images / Fraction(batch)))
+
+
+def load_plan(path: str | Path) -> PrivacyPlan:
+    """The plan in a file that `dpdm calibrate --out` wrote; see `read_plan_file`."""
+    return read_plan_file(path)[0]
+
+
+def read_plan_file(path: str | Path) -> tuple[PrivacyPlan, dict[str, Any]]:
+    """The plan in a file and the claim the file states (`CLAIM_KEYS`), which is not checked here.
+
+    Raises:
+        DataError: no readable file at `path`.
+        DamagedFileError: not JSON, or keys or values that no plan has.
+        PrivacyError: figures no claim can be made for.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_PLAN_BYTES + 1)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot read the plan: {error.strerror or error}",
+            "write one with `dpdm calibrate --out plan.json`",
+        ) from error
+    try:
+        if len(text) > MAX_PLAN_BYTES:
+            raise ValueError("it is larger than any plan")
+        values = json.loads(text.decode("utf-8"), object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:
+        raise DamagedFileError(
+            f"{path}: not a plan: {error}", "write one with `dpdm calibrate --out plan.json`"
+        ) from error
+    try:
+        if not isinstance(values, dict):
+            raise DamagedFileError(f"a plan is a JSON object, not {type(values).__name__}")
+        stated = {name: values.pop(name) for name in CLAIM_KEYS if name in values}
+        plan = PrivacyPlan.from_dict(values)
+        check_keys(stated, set(CLAIM_KEYS), "the plan's claim")
+    except DamagedFileError as error:
+        hint = error.hint or "write it again with `dpdm calibrate --out plan.json`"
+        raise DamagedFileError(f"{path}: {error.message}", hint) from error
+    return plan, stated
+
+
+def write_plan_file(path: str | Path, plan: PrivacyPlan, claimed: dict[str, Any]) -> None:
+    """Write a plan and its claim (`CLAIM_KEYS`) whole or not at all; never over another file.
+
+    Raises:
+        UsageError: `path` exists already, or its folder does not.
+        ResourceError: the file cannot be written.
+    """
+    path = Path(path)
+    refuse_existing(path)
+    check_keys(claimed, set(CLAIM_KEYS), "the plan's claim")
+    text = json.dumps({**plan.to_dict(), **claimed}, indent=2, allow_nan=False) + "\n"
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        try:
+            with part.open("x", encoding="ascii") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ResourceError(
+            f"{path}: cannot write the plan: {error.strerror or error}",
+            "choose another place with --out",
+        ) from error
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise `UsageError` unless a new file can be made at `path`."""
+    if os.path.lexists(path):
+        raise UsageError(
+            f"{path} exists already and would be lost", "choose another name, or move it away"
+        )
+    if not path.parent.is_dir():
+        raise UsageError(f"there is no folder {path.parent}", f"make it: mkdir -p {path.parent}")
+
+
+def positive_integer(name: str, value: object) -> int:
+    """`value` as a Python int of at least 1, or a UsageError that names it."""
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise UsageError(
+            f"{name} must be a whole number, found {value!r}", f"give {name} as 1, 2, ..."
+        )
+    if number < 1:
+        raise UsageError(f"{name} must be at least 1, found {number}", f"give {name} as 1, 2, ...")
+    if number > LARGEST_INTEGER:
+        raise UsageError(
+            f"{name} must be at most {LARGEST_INTEGER}, found {number}", f"give a smaller {name}"
+        )
+    return number
+
+
+def positive_number(name: str, value: object) -> float:
+    """`value` as a finite Python float above 0, or a UsageError that names it."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise UsageError(
+            f"{name} must be a number, found {value!r}", f"give {name} as a number above 0"
+        )
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number) or number <= 0:
+        raise UsageError(
+            f"{name} must be finite and above 0, found {value!r}",
+            f"give {name} as a number above 0",
+        )
+    return number
+
+
+def check_delta(delta: float, dataset_size: int) -> None:
+    """Refuse a delta that lets whole images through.
+
+    With delta = 1/N a mechanism that publishes one random image in full is "private".
+
+    Raises:
+        PrivacyError: delta >= 1/N.
+    """
+    if delta >= 1 / dataset_size:
+        raise PrivacyError(
+            f"delta is {delta:g}, but must be below 1/N = {1 / dataset_size:g} for N = "
+            f"{dataset_size} images: publishing a random image whole would satisfy such a claim",
+            f"choose a smaller delta, for example {_delta_below(dataset_size):g}",
+        )
+
+
+def check_accountant(name: object) -> None:
+    """Refuse an accountant whose answers are no guarantee.
+
+    Raises:
+        PrivacyError: `gdp`.
+        UsageError: any other unknown name.
+    """
+    if name == "gdp":
+        raise PrivacyError(
+            "the gdp accountant is a central-limit approximation, not a bound: it answers 0.037 "
+            "for one step at q = 0.01 and sigma = 1, where the true epsilon is 0.199",
+            f"choose one of {', '.join(ACCOUNTANTS)}",
+        )
+    if name not in ACCOUNTANTS:
+        raise UsageError(f"unknown accountant {name!r}", f"choose one of {', '.join(ACCOUNTANTS)}")
+
+
+def check_keys(values: dict[str, Any], expected: set[str], what: str) -> None:
+    """Refuse an object whose keys are not exactly `expected`.
+
+    Raises:
+        DamagedFileError: naming the missing and the unknown keys.
+    """
+    missing = ", ".join(sorted(expected - values.keys()))
+    unknown = ", ".join(sorted(str(key) for key in values.keys() - expected))
+    faults = [f"lacks {missing}" if missing else "", f"has unknown {unknown}" if unknown else ""]
+    if missing or unknown:
+        raise DamagedFileError(f"{what} {' and '.join(fault for fault in faults if fault)}")
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, refusing two values under one name."""
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a name appears twice in one object")
+    return values
+
+
+def _delta_below(dataset_size: int) -> float:
+    """The largest power of ten that is clearly below 1/N."""
+    return float(10.0 ** (-len(str(dataset_size))))

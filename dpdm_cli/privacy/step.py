@@ -1,0 +1,82 @@
+"""One private step: select, differentiate, clip, noise, account. Algorithm 1 of DPDM (arXiv 2210.09929).
+
+It is handed a function from examples to one loss per example, so it serves a diffusion model and a classifier alike.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from dpdm_cli.privacy.entropy import Entropy
+from dpdm_cli.privacy.ledger import Ledger
+from dpdm_cli.privacy.mechanism import GaussianMechanism
+from dpdm_cli.privacy.per_example import PerExampleGradients
+from dpdm_cli.privacy.poisson import PoissonSampler
+
+Losses = Callable[[Tensor], Tensor]
+"""From indices of examples [b] to their losses [b]; the loss of one must not depend on the others."""
+
+
+class PrivateStep:
+    """Noisy gradients of a network's trainable parameters.
+
+    Guarantee: each call is one release of the plan's subsampled Gaussian mechanism, whatever the micro-batch.
+
+    Args:
+        network: its trainable parameters are differentiated; see `PerExampleGradients` for what it may hold.
+        ledger: the plan, and where each call is entered.
+        records: number of records really held; only their selection depends on it.
+        micro_batch: examples differentiated at a time. Speed and memory, not the mechanism.
+        entropy: source of secret bytes.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        ledger: Ledger,
+        *,
+        records: int,
+        micro_batch: int,
+        entropy: Entropy = os.urandom,
+    ) -> None:
+        self.per_example = PerExampleGradients(network)
+        device = self.per_example.parameters[0].device
+        self._sampler = PoissonSampler(ledger.plan, entropy)
+        self._mechanism = GaussianMechanism(ledger, self.per_example.size, device, entropy)
+        self._records = records
+        self._micro_batch = micro_batch
+        self._device = device
+
+    def __call__(self, losses: Losses) -> None:
+        """Draw a batch and set each parameter's `.grad` to the noisy mean gradient.
+
+        Raises:
+            PrivacyError: the plan's steps are spent.
+        """
+        batch = self._sampler.draw(self._records).to(self._device)
+        # torch splits nothing into one empty piece; no image means no micro-batch, and noise alone.
+        pieces = batch.split(self._micro_batch) if len(batch) else ()
+        gradient = self._mechanism.privatize(
+            self.per_example(lambda piece=piece: losses(piece), len(piece)) for piece in pieces
+        )
+        self.per_example.assign(gradient)
+
+
+def plain_step(network: nn.Module, losses: Losses, batch: Tensor, micro_batch: int) -> None:
+    """The ordinary step, without privacy: set `.grad` to the mean gradient over `batch` [b], b >= 1."""
+    network.zero_grad(set_to_none=True)
+    for piece in batch.split(micro_batch):
+        (losses(piece).sum() / len(batch)).backward()  # type: ignore[no-untyped-call]
+
+
+def fits(size: int, copies: int, *, rows: int, gradient_bytes: int) -> int:
+    """A micro-batch, in examples, of about `rows` rows whose gradients stay within `gradient_bytes`."""
+    return max(1, min(rows // copies, gradient_bytes // (4 * size)))
+
+
+def parameter_count(network: nn.Module) -> int:
+    """P, the number of trainable parameters."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)

@@ -1,0 +1,207 @@
+"""Safetensors files that describe themselves and notice damage.
+
+A file's header carries one JSON object: what it is, the SHA-256 of its tensors, and whatever its kind needs. Two kinds:
+`model`, which may be published (averaged weights, network, statement), and `state`, which may not (what resuming needs).
+No pickle anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
+from dpdm_cli.diffusion.unet import UNet, UNetConfig
+from dpdm_cli.errors import DamagedFileError, DataError
+from dpdm_cli.runs.files import replacing
+
+FORMAT = 1
+_KEY = "dpdm"
+_MOST_TENSORS = 10_000
+_MOST_BYTES = 16 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A trained denoiser and what is known about it.
+
+    Attributes:
+        denoiser: on the CPU, in evaluation mode.
+        config: the network's shape.
+        parameterisation: edm, v, vp or ve.
+        classes: names in label order; empty for an unconditional model.
+        dataset: the named set it was trained on, or "custom".
+        statement: the privacy claim.
+        sha256: of the file.
+    """
+
+    denoiser: Denoiser
+    config: UNetConfig
+    parameterisation: str
+    classes: tuple[str, ...]
+    dataset: str
+    statement: dict[str, Any]
+    sha256: str = ""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.config.image_channels, self.config.image_size, self.config.image_size
+
+
+def write_tensors(
+    path: Path,
+    tensors: dict[str, Tensor],
+    kind: str,
+    facts: dict[str, Any],
+    *,
+    private: bool = False,
+) -> None:
+    """Write tensors with their description; whole or not at all.
+
+    Raises:
+        ResourceError: the disk is full or not writable; an older file stays as it was.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = {"format": FORMAT, "kind": kind, "weights_sha256": _digest(tensors), **facts}
+    text = json.dumps(header, sort_keys=True, allow_nan=False)
+    content = safetensors.torch.save(tensors, metadata={_KEY: text})
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+        if private:
+            temporary.chmod(0o600)
+
+
+def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a file of the given kind, checked before and after its tensors are loaded.
+
+    Raises:
+        DataError: no such file, or one of another kind.
+        DamagedFileError: truncated, altered, not one of ours, or with values that aren't finite.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file", "give the path of a model.safetensors")
+    hint = "the file is not what was written: copy it again, or go back to an older one"
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if _KEY not in metadata:
+                raise DataError(
+                    f"{path}: a safetensors file, but not written by dpdm",
+                    "give a model.safetensors of a run",
+                )
+            header = json.loads(metadata[_KEY])
+            if not isinstance(header, dict) or header.get("format") != FORMAT:
+                raise DamagedFileError(f"{path}: unknown format {str(header)[:80]}", hint)
+            if header.get("kind") != kind:
+                raise DataError(
+                    f"{path}: this is a {header.get('kind')} file, expected a {kind} file"
+                )
+            names = list(file.keys())
+            if len(names) > _MOST_TENSORS:
+                raise DamagedFileError(
+                    f"{path}: {len(names)} tensors are more than any model has", hint
+                )
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, ValueError, RecursionError, OSError) as error:
+        raise DamagedFileError(f"{path}: damaged: {str(error).splitlines()[0]}", hint) from error
+    if _digest(tensors) != header.get("weights_sha256"):
+        raise DamagedFileError(
+            f"{path}: damaged: the SHA-256 of its tensors is not the one written", hint
+        )
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise DamagedFileError(f"{path}: {name} holds values that are not finite", hint)
+    return tensors, header
+
+
+def save_model(path: Path, model: Model) -> None:
+    """Write the publishable file: averaged weights, network, classes and statement."""
+    facts = {
+        "network": asdict(model.config),
+        "parameterisation": model.parameterisation,
+        "classes": list(model.classes),
+        "dataset": model.dataset,
+        "statement": model.statement,
+    }
+    write_tensors(path, model.denoiser.network.state_dict(), "model", facts)
+
+
+def load_model(path: Path) -> Model:
+    """Read a published file.
+
+    Raises:
+        DataError, DamagedFileError: see `read_tensors`; also when tensors and description disagree.
+    """
+    if path.is_dir() and (path / "model.safetensors").is_file():
+        path = path / "model.safetensors"
+    tensors, header = read_tensors(path, "model")
+    try:
+        shape = {k: tuple(v) if isinstance(v, list) else v for k, v in header["network"].items()}
+        config = UNetConfig(**shape)
+        parameterisation, statement = header["parameterisation"], header["statement"]
+        classes, dataset = tuple(map(str, header["classes"])), str(header["dataset"])
+        _check_shapes(path, config, tensors)
+        denoiser = Denoiser(UNet(config), PARAMETERISATIONS[parameterisation])
+        if len(classes) != config.classes or not isinstance(statement, dict):
+            raise ValueError("classes or statement do not fit the network")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedFileError(f"{path}: its description is damaged: {error}") from error
+    denoiser.network.load_state_dict(tensors)
+    denoiser.eval().requires_grad_(False)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Model(
+        denoiser=denoiser,
+        config=config,
+        parameterisation=parameterisation,
+        classes=classes,
+        dataset=dataset,
+        statement=statement,
+        sha256=digest,
+    )
+
+
+def _check_shapes(path: Path, config: UNetConfig, tensors: dict[str, Tensor]) -> None:
+    """Compare with the network the description asks for, before any of its memory is allocated."""
+    if max(config.channels * max(config.multipliers), config.embedding, config.classes) > 1 << 16:
+        raise ValueError("layers wider than any network of ours")
+    if config.blocks * len(config.multipliers) > 256:
+        raise ValueError("more layers than any network of ours")
+    with torch.device("meta"):
+        expected = {name: t.shape for name, t in UNet(config).state_dict().items()}
+    if sum(4 * math.prod(s) for s in expected.values()) > _MOST_BYTES:
+        raise ValueError("larger than any network of ours")
+    found = {name: tensor.shape for name, tensor in tensors.items()}
+    wrong = [n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n)]
+    if wrong:
+        name = min(wrong)
+        raise DamagedFileError(
+            f"{path}: {len(wrong)} tensors do not fit the network it describes, first {name}: "
+            f"expected {_shape(expected.get(name))}, found {_shape(found.get(name))}",
+            "the file was written for another network",
+        )
+
+
+def _shape(shape: torch.Size | None) -> str:
+    return "none" if shape is None else str(tuple(shape))
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes, in the order of names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(memoryview(tensor.flatten().view(torch.uint8).numpy()))
+    return digest.hexdigest()

@@ -1,0 +1,32 @@
+"""Where a run computes."""
+
+from __future__ import annotations
+
+import torch
+
+from dpdm_cli.errors import ResourceError, UsageError
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of that name; `auto` takes CUDA or Apple's MPS where there is one, else the CPU.
+
+    Raises:
+        UsageError: no name of a device.
+        ResourceError: this machine has no such device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"unknown device {name!r}", "choose auto, cpu, cuda, cuda:1 or mps")
+    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (device.index or 0) >= count.get(device.type, 1):
+        raise ResourceError(
+            f"this machine has no device {name!r}", "choose --device cpu, or auto to take the best"
+        )
+    return device

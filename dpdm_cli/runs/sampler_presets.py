@@ -1,0 +1,172 @@
+"""Which sampler a user asked for: settings by name, over the paper's for a purpose, over the default.
+
+The paper's table is data: see `presets/samplers.toml`. Knows no model and no file of the user's.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Literal
+
+from dpdm_cli.diffusion.generation import CHURNING, SamplerSettings
+from dpdm_cli.diffusion.samplers import Churn
+from dpdm_cli.errors import UsageError
+
+Purpose = Literal["fid", "accuracy"]
+PURPOSES: tuple[Purpose, ...] = ("fid", "accuracy")
+
+_CHURN = {"churn": "amount", "s_min": "lowest", "s_max": "highest", "s_noise": "scale"}
+_OTHERS = ("sampler", "steps", "guidance")
+_SAME_BUDGET = math.log(1.05)  # a plan may spend a little less than its target
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerChoice:
+    """A sampler and why it is this one.
+
+    Attributes:
+        settings: see `SamplerSettings`.
+        origin: where the settings are from, for people.
+        remark: how they differ from what was asked for; empty when they don't.
+    """
+
+    settings: SamplerSettings
+    origin: str
+    remark: str = ""
+
+
+def choose_sampler(
+    base: SamplerSettings | None = None,
+    *,
+    purpose: Purpose | None = None,
+    dataset: str = "custom",
+    image_size: int | None = None,
+    epsilon: float | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> SamplerChoice:
+    """Settings given by name, over `base` or the paper's for a purpose, over the default.
+
+    Args:
+        base: whole settings; not together with `purpose`.
+        purpose: `fid` or `accuracy`, what the paper chose its settings for.
+        dataset, image_size, epsilon: of the model; epsilon is None without privacy.
+        overrides: some of sampler, steps, guidance, churn, s_min, s_max, s_noise; None values are
+            ignored. A sampler without churn drops that of the settings it overrides.
+
+    Raises:
+        UsageError: an unknown name or purpose, or values that make no sense alone or together.
+    """
+    if base is not None and purpose is not None:
+        raise UsageError("a sampler and a purpose are both given", "give one of them")
+    if purpose is not None:
+        choice = paper_sampler(dataset, purpose, epsilon=epsilon, image_size=image_size)
+    else:
+        choice = SamplerChoice(
+            settings=base or SamplerSettings(), origin="default" if base is None else "given"
+        )
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    if not given:
+        return choice
+    return SamplerChoice(
+        settings=_changed(choice.settings, given),
+        origin=f"{choice.origin}; {', '.join(sorted(given))} as given",
+        remark=choice.remark,
+    )
+
+
+def paper_sampler(
+    dataset: str,
+    purpose: Purpose,
+    *,
+    epsilon: float | None = None,
+    image_size: int | None = None,
+) -> SamplerChoice:
+    """The paper's settings for a data set, a budget and a purpose (DPDM, arXiv 2210.09929).
+
+    Where the table has no row for the budget, the row of the same set with the nearest epsilon on a
+    log scale; for a model without privacy, the largest. Where it has none for the set, a sampler of
+    the kind the paper's comparison puts next, said to be none of the paper's.
+
+    Args:
+        dataset: name of the set; `custom` is in no table.
+        purpose: `fid` or `accuracy`.
+        epsilon: the claim's; None without privacy.
+        image_size: side in pixels; None takes that of the row.
+
+    Raises:
+        UsageError: an unknown purpose.
+    """
+    if purpose not in PURPOSES:
+        raise UsageError(f"unknown purpose {purpose!r}", f"choose one of {', '.join(PURPOSES)}")
+    text = (resources.files(__package__) / "presets" / "samplers.toml").read_text(encoding="utf-8")
+    table = tomllib.loads(text)
+    rows = [r for r in table["row"] if (r["dataset"], r["purpose"]) == (dataset, purpose)]
+    if not rows:
+        settings = _settings(table["elsewhere"][purpose])
+        return SamplerChoice(
+            settings=settings,
+            origin=f"for {purpose}, not from the paper",
+            remark=f"the paper's table of samplers has no row for {dataset}; taken: {settings}",
+        )
+
+    def distance(budget: float) -> float:
+        return abs(math.log(budget / epsilon)) if epsilon else -budget
+
+    row, budget = min(
+        ((r, b) for r in rows for b in r["epsilon"]), key=lambda pair: distance(pair[1])
+    )
+    remarks = []
+    if epsilon is None or distance(budget) > _SAME_BUDGET:
+        asked = (
+            "a model without privacy" if epsilon is None else f"{dataset} at epsilon {epsilon:g}"
+        )
+        remarks.append(
+            f"the paper's table of samplers has no row for {asked}; "
+            f"taken: the nearest, {dataset} at epsilon {budget:g}"
+        )
+    if image_size not in (None, row.get("image_size", image_size)):
+        remarks.append(
+            f"the paper's table has this row for images of {row['image_size']} pixels, "
+            f"these have {image_size}"
+        )
+    aim = "FID" if purpose == "fid" else "accuracy"
+    return SamplerChoice(
+        settings=_settings(row),
+        origin=f"the paper's for the best {aim} on {dataset} at epsilon {budget:g}",
+        remark="; ".join(remarks),
+    )
+
+
+def _settings(row: Mapping[str, Any]) -> SamplerSettings:
+    return _changed(SamplerSettings(), {k: row[k] for k in (*_OTHERS, *_CHURN) if k in row})
+
+
+def _changed(settings: SamplerSettings, given: Mapping[str, Any]) -> SamplerSettings:
+    unknown = given.keys() - {*_OTHERS, *_CHURN}
+    if unknown:
+        raise UsageError(
+            f"unknown sampler setting {min(unknown)!r}",
+            f"known: {', '.join((*_OTHERS, *_CHURN))}",
+        )
+    sampler = given.get("sampler", settings.sampler)
+    before = settings.churn if sampler in CHURNING else Churn()
+    churn = {ours: given.get(name, getattr(before, ours)) for name, ours in _CHURN.items()}
+    lone = [name for name in ("s_min", "s_max", "s_noise") if name in given]
+    if lone and not churn["amount"]:
+        raise UsageError(
+            f"{lone[0]} is given, but no noise is added back",
+            "add --churn, or leave it out",
+        )
+    return SamplerSettings(
+        sampler=sampler,
+        steps=given.get("steps", settings.steps),
+        guidance=given.get("guidance", settings.guidance),
+        churn=Churn(**churn),
+        t_min=settings.t_min,
+        t_max=settings.t_max,
+        rho=settings.rho,
+    )

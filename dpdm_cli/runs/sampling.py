@@ -1,0 +1,254 @@
+"""`dpdm sample`: images from a model. One file in, a folder out that may be published."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpdm_cli import __version__
+from dpdm_cli.diffusion.generation import SamplerSettings
+from dpdm_cli.errors import (
+    DamagedFileError,
+    DpdmError,
+    ResourceError,
+    UsageError,
+)
+from dpdm_cli.privacy.statement import headline
+from dpdm_cli.runs.checkpoint import Model, load_model
+from dpdm_cli.runs.device import resolve_device
+from dpdm_cli.runs.drawing import Drawing
+from dpdm_cli.runs.reporter import Reporter, SilentReporter
+from dpdm_cli.runs.sample_folder import KIND, SampleFolder
+from dpdm_cli.runs.sampler_presets import Purpose, choose_sampler
+from dpdm_cli.runs.writing import FORMATS, Album, Format
+
+CPU_BATCH, CUDA_BATCH = 64, 1000
+"""Images at a time when nothing else is said."""
+
+DEFAULT_FOLDER = "synth"
+"""Beside the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleResult:
+    """A complete set of synthetic images.
+
+    Attributes:
+        n: how many there are.
+        folder: where they lie, with `grid.png` and `metadata.json`.
+        images: what `dpdm fid` and `dpdm classify` are given: the folder, or the one file in it.
+        drawn: how many of them this call drew; fewer than n after an interruption, 0 when the set was complete.
+        sampler: how they were drawn.
+        metadata: what `metadata.json` holds: the privacy statement, the sampler, the seed and the digests.
+    """
+
+    n: int
+    folder: Path
+    images: Path
+    drawn: int
+    sampler: SamplerSettings
+    metadata: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        names = ("format", "seed", "batch_size", "sampler", "sampler_from", "dataset", "classes")
+        digests = ("checkpoint_sha256", "images_sha256")
+        statement = self.metadata["statement"]
+        return {
+            "n": self.n,
+            "out": str(self.folder),
+            "images": str(self.images),
+            "grid": str(self.folder / "grid.png"),
+            "metadata": str(self.folder / "metadata.json"),
+            "drawn_now": self.drawn,
+            **{name: self.metadata[name] for name in (*names, *digests)},
+            "private": self.metadata["private"],
+            "headline": self.metadata["headline"],
+            "statement": statement.get("text", ""),
+            "epsilon": statement.get("epsilon"),
+            "delta": statement.get("delta"),
+        }
+
+
+def sample(
+    checkpoint: str | Path,
+    out: str | Path | None = None,
+    *,
+    n: int,
+    sampler: SamplerSettings | None = None,
+    purpose: Purpose | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    labels: Sequence[str | int] | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    format: Format = "png",
+    device: str = "auto",
+    reporter: Reporter | None = None,
+) -> SampleResult:
+    """Draw n synthetic images from a model and write them with their privacy claim.
+
+    Drawing is post-processing: it costs no privacy, however many images are drawn. A call that was cut off goes on when
+    it is repeated; one that is complete is checked and left as it is.
+
+    Args:
+        checkpoint: a `model.safetensors`, or the folder of a run.
+        out: the folder; empty, absent, or of the same call. By default `synth` beside the model.
+        n: images, at least 1.
+        sampler: whole settings; by default DDIM with 50 steps.
+        purpose: `fid` or `accuracy` takes the paper's settings for the model's data set and epsilon.
+        overrides: settings by name over either: sampler, steps, guidance, churn, s_min, s_max, s_noise.
+        labels: classes to draw, by name or index (a name wins), repeated in this order; by default all in turn, so that
+            image i has class i modulo their number.
+        seed: 0 to 2^63 - 1.
+        batch_size: images at a time; by default 64, on CUDA 1000, and that of the images already in the folder.
+        format: `png` (one folder a class, readable by torchvision's ImageFolder; flat when unconditional), `npz`
+            (`images`, `labels`, `classes`) or `zip` (of the same PNG files).
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        reporter: gets remarks and progress.
+
+    Raises:
+        UsageError: options that make no sense, labels for an unconditional model, a folder of something else.
+        DataError, DamagedFileError: the checkpoint, see `load_model`; images changed after they were drawn; classes
+            that can't be folders.
+        ResourceError: no such device, not enough memory, or a full disk; what was written stays.
+        InterruptedRunError: on SIGINT or SIGTERM, when the batch is written.
+    """
+    say = reporter or SilentReporter()
+    _check_numbers(n, seed, batch_size, format)
+    where = resolve_device(device)
+    path = Path(checkpoint).expanduser()
+    model = load_model(path)
+    claim = _headline(path, model)
+    choice = choose_sampler(
+        sampler,
+        purpose=purpose,
+        dataset=model.dataset,
+        image_size=model.image_shape[1],
+        epsilon=model.statement["epsilon"] if model.statement.get("private") else None,
+        overrides=overrides,
+    )
+    album = Album(
+        n=n, shape=model.image_shape, classes=model.classes, cycle=_cycle(model.classes, labels)
+    )
+    if choice.settings.guidance and not model.classes:
+        raise UsageError(
+            f"guidance is {choice.settings.guidance:g}, but the model knows no classes",
+            "leave it out for an unconditional model",
+        )
+    beside = path if path.is_dir() else path.parent
+    with _disk_errors(Path(out) if out else beside / DEFAULT_FOLDER) as target:
+        folder = SampleFolder(target)
+        size = batch_size or _recorded_size(folder) or _default_size(where)
+        metadata = {
+            "kind": KIND,
+            "private": bool(model.statement.get("private")),
+            "headline": claim,
+            "statement": model.statement,
+            "dataset": model.dataset,
+            "classes": list(model.classes),
+            "n": n,
+            "format": format,
+            "image_shape": list(model.image_shape),
+            "drawn": [model.classes[label] for label in album.cycle],
+            "seed": seed,
+            "batch_size": size,
+            "sampler": choice.settings.to_dict(),
+            "sampler_from": choice.origin,
+            "checkpoint_sha256": model.sha256,
+            "written_by": f"dpdm {__version__}",
+        }
+        if not metadata["private"]:
+            say.warn(str(model.statement.get("text", claim)))
+        if choice.remark:
+            say.warn(choice.remark)
+        say.note(
+            f"sampler: {choice.settings} ({choice.origin}); {choice.settings.evaluations:,} evaluations of the "
+            f"network an image, {size} images at a time on {where}"
+        )
+        model.denoiser.to(where)
+        drawing = Drawing(model, album, choice.settings, seed, size, where, say)
+        drawn, sink_path, digest = drawing.into(folder, format, metadata)
+    return SampleResult(
+        n=n,
+        folder=folder.path,
+        images=sink_path,
+        drawn=drawn,
+        sampler=choice.settings,
+        metadata={**metadata, "images_sha256": digest},
+    )
+
+
+def _check_numbers(n: int, seed: int, batch_size: int | None, format: str) -> None:
+    if n < 1:
+        raise UsageError(f"the number of images must be at least 1, found {n}")
+    if not 0 <= seed < 1 << 63:
+        raise UsageError(f"the seed must be at least 0 and below 2^63, found {seed}")
+    if batch_size is not None and batch_size < 1:
+        raise UsageError(f"the batch size must be at least 1, found {batch_size}")
+    if format not in FORMATS:
+        raise UsageError(f"unknown format {format!r}", f"choose one of {', '.join(FORMATS)}")
+
+
+def _cycle(classes: tuple[str, ...], labels: Sequence[str | int] | None) -> tuple[int, ...]:
+    """Label of image i, for i below the length; then from the start again."""
+    if labels is None:
+        return tuple(range(len(classes)))
+    if not classes:
+        raise UsageError("labels are given, but the model knows no classes", "leave out --labels")
+    if not labels:
+        raise UsageError("no label is given", "name one, or leave out --labels to draw all classes")
+
+    def label(given: str | int) -> int:
+        given = given.strip() if isinstance(given, str) else given
+        if isinstance(given, str) and given in classes:
+            return classes.index(given)
+        index = int(given) if isinstance(given, int) or given.isdecimal() else -1
+        if not 0 <= index < len(classes):
+            known = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
+            raise UsageError(
+                f"the model knows no class {given!r}",
+                f"name one of {known}, or an index from 0 to {len(classes) - 1}",
+            )
+        return index
+
+    return tuple(label(given) for given in labels)
+
+
+def _headline(path: Path, model: Model) -> str:
+    try:
+        json.dumps(model.statement, allow_nan=False)
+        return headline(model.statement)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DamagedFileError(
+            f"{path}: its privacy statement is damaged ({error!r})",
+            "images must not be drawn without their claim: take the file as it was written",
+        ) from error
+
+
+def _recorded_size(folder: SampleFolder) -> int | None:
+    size = (folder.recorded or {}).get("batch_size")
+    return size if isinstance(size, int) and size > 0 else None
+
+
+def _default_size(device: torch.device) -> int:
+    return CUDA_BATCH if device.type == "cuda" else CPU_BATCH
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[Path]:
+    """Yield the folder, its user's home expanded; what the system says about it becomes an error of ours."""
+    try:
+        yield folder.expanduser()
+    except DpdmError:
+        raise
+    except OSError as error:
+        raise ResourceError(
+            f"{folder}: cannot write: {error.strerror or error}",
+            "free space or choose another --out; the images that are there stay, and the same command goes on",
+        ) from error

@@ -1,0 +1,284 @@
+"""`dpdm fid`: how far synthetic images are from real ones. Files in, figures out.
+
+The reference's mean and covariance are kept in the user's cache, in a folder `private/`: they are
+facts of the real images, and no noise protects them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import platformdirs
+import torch
+
+from dpdm_cli.data import ImageSet, load_images
+from dpdm_cli.errors import ResourceError, UsageError
+from dpdm_cli.evaluation.frechet import FeatureStatistics, frechet_distance
+from dpdm_cli.evaluation.inception import (
+    Extractor,
+    InceptionExtractor,
+    PixelExtractor,
+    load_torchscript,
+)
+from dpdm_cli.evaluation.weights import SHA256, inception_weights
+from dpdm_cli.runs.device import resolve_device
+from dpdm_cli.runs.files import write_bytes
+from dpdm_cli.runs.reporter import Reporter, SilentReporter
+from dpdm_cli.runs.sources import splits_of
+
+FEWEST = 10_000
+"""Below this the distance is too large by an amount that depends on the number of images."""
+
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class SplitScore:
+    """Distance to one split of the reference.
+
+    Attributes:
+        fid: squared Fréchet distance, at least 0; lower is closer.
+        n: images in the split.
+        digest: SHA-256 (hex) of its images, in order.
+    """
+
+    fid: float
+    n: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class FidResult:
+    """What was compared with what, and how far apart they are.
+
+    Attributes:
+        n: synthetic images.
+        against: the reference, as it was named.
+        extractor, extractor_digest, resize: what the features are; distances compare only where all
+        three agree. scores: by split, `train` and `test`; `all` for a reference that is not
+        divided.
+    """
+
+    n: int
+    against: str
+    extractor: str
+    extractor_digest: str
+    resize: str
+    scores: dict[str, SplitScore]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "fid": {split: score.fid for split, score in self.scores.items()},
+            "n": self.n,
+            "against": self.against,
+            "reference": {
+                split: {"n": score.n, "sha256": score.digest}
+                for split, score in self.scores.items()
+            },
+            "extractor": self.extractor,
+            "extractor_sha256": self.extractor_digest,
+            "resize": self.resize,
+        }
+
+
+def fid(
+    synth: str | Path,
+    against: str | Path,
+    *,
+    split: Literal["both", "train", "test"] = "both",
+    extractor: str = "inception",
+    weights: Path | None = None,
+    resize: str = "clean",
+    data_dir: Path | None = None,
+    download: bool = True,
+    device: str = "auto",
+    batch_size: int = BATCH_SIZE,
+    cache_dir: Path | None = None,
+    reporter: Reporter | None = None,
+) -> FidResult:
+    """Fréchet distance between synthetic and real images (Heusel et al. 2017, arXiv 1706.08500).
+
+    Args:
+        synth, against: as for `dpdm_cli.data.load_images`. The reference is brought to the size and
+        channels of the
+            synthetic images, as it was for training.
+        split: of the reference. A folder that is not divided into `train` and `test` is taken
+        whole. extractor: `inception`, `pixels`, or the path of a TorchScript file (whose code is
+        run). weights: TorchScript file of Inception; by default the published one, fetched if it
+        must be. resize: `clean` or `legacy_tensorflow`; Inception only. data_dir, download: for
+        named sets and for the weights. device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        batch_size: images at a time; no figure depends on it but by rounding. cache_dir: where
+        weights and reference statistics are kept; by default the user's cache.
+
+    Raises:
+        UsageError: options that do not go together.
+        DataError: images that cannot be used, or fewer than two.
+        DamagedFileError: a network's file that is none.
+        ResourceError: weights or data that are not here and cannot be fetched.
+    """
+    reporter = reporter or SilentReporter()
+    if split not in ("both", "train", "test"):
+        raise UsageError(f"unknown split {split!r}", "choose both, train or test")
+    if batch_size < 1:
+        raise UsageError(f"the batch size must be at least 1, found {batch_size}")
+    cache = cache_dir or platformdirs.user_cache_path("dpdm")
+    network = _extractor(
+        extractor, weights, resize, download, resolve_device(device), cache, reporter
+    )
+    splits = _splits(against, split)
+
+    images = load_images(synth, data_dir=data_dir, download=download)
+    if len(images.images) < FEWEST:
+        reporter.warn(
+            f"{len(images.images)} synthetic images: below {FEWEST:,} the distance is too large by "
+            "an amount that depends on their number; compare it only with others of the same number"
+        )
+    synthetic = _statistics(images, network, batch_size, reporter, "features of the samples")
+    scores = {}
+    for name, loaded in splits.items():
+        square = images.size[0] if images.size[0] == images.size[1] else None
+        reference = load_images(
+            against,
+            split=loaded,
+            data_dir=data_dir,
+            download=download,
+            image_size=square,
+            channels=images.channels,
+        )
+        digest = content_digest(reference)
+        key = {
+            "data": reference.name,
+            "data_sha256": digest,
+            "split": name,
+            "extractor": network.name,
+            "extractor_sha256": network.digest,
+            "resize": network.resize,
+        }
+        file = _cache_file(cache, key)
+        statistics = _read_statistics(file, key)
+        if statistics is None:
+            title = f"features of {reference.name} ({name})"
+            statistics = _statistics(reference, network, batch_size, reporter, title)
+            try:
+                _write_statistics(file, key, statistics)
+            except (OSError, ResourceError) as error:
+                reporter.warn(f"the reference's statistics are not kept: {error}")
+        distance = frechet_distance(synthetic, statistics)
+        scores[name] = SplitScore(distance, statistics.count, digest)
+    reporter.warn(
+        "this figure is computed from the real images and is not covered by the samples' privacy "
+        "claim; keep it with your private files unless the reference is public"
+    )
+    return FidResult(
+        n=synthetic.count,
+        against=str(against),
+        extractor=network.name,
+        extractor_digest=network.digest,
+        resize=network.resize,
+        scores=scores,
+    )
+
+
+def content_digest(images: ImageSet) -> str:
+    """SHA-256 (hex) of the images' shape and pixels, in order."""
+    digest = hashlib.sha256(str(tuple(images.images.shape)).encode())
+    digest.update(images.images.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _splits(against: str | Path, split: str) -> dict[str, Literal["train", "test"]]:
+    """Name in the result, and what `load_images` is asked for."""
+    there = splits_of(against)
+    wanted: dict[str, Literal["train", "test"]] = {"train": "train", "test": "test"}
+    if split != "both":
+        return {split: wanted[split]}
+    return {name: wanted[name] for name in there} or {"all": "train"}
+
+
+def _extractor(
+    name: str,
+    weights: Path | None,
+    resize: str,
+    download: bool,
+    device: torch.device,
+    cache: Path,
+    reporter: Reporter,
+) -> Extractor:
+    if name == "inception":
+        file = inception_weights(weights, cache, download=download, note=reporter.note)
+        network = InceptionExtractor(file, resize, device)
+        if network.digest != SHA256:
+            reporter.warn(
+                f"{file} is not the published Inception: the distance compares only with others "
+                "by the same file"
+            )
+        return network
+    if weights is not None:
+        raise UsageError(
+            f"weights of Inception are given, but the extractor is {name!r}",
+            "leave out --inception-weights or --extractor",
+        )
+    return PixelExtractor(device) if name == "pixels" else load_torchscript(name, device)
+
+
+def _statistics(
+    images: ImageSet, network: Extractor, batch_size: int, reporter: Reporter, title: str
+) -> FeatureStatistics:
+    statistics: FeatureStatistics | None = None
+    with reporter.progress(title, len(images.images), "images") as progress:
+        for batch in torch.split(images.images, batch_size):
+            part = FeatureStatistics.of(network(batch))
+            if statistics is None:
+                statistics = part
+            else:
+                statistics.merge(part)
+            progress.advance(len(batch))
+    assert statistics is not None  # an ImageSet has at least one image
+    return statistics
+
+
+def _cache_file(cache: Path, key: dict[str, str]) -> Path:
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+    return cache / "private" / "fid" / f"{name}.npz"
+
+
+def _read_statistics(file: Path, key: dict[str, str]) -> FeatureStatistics | None:
+    """What is cached for the key; None when there is nothing, or nothing whole."""
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            if json.loads(str(stored["key"])) != key:
+                return None
+            count, mean, scatter = int(stored["count"]), stored["mean"], stored["scatter"]
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
+        return None
+    sound = (
+        mean.dtype == scatter.dtype == np.float64
+        and mean.ndim == 1
+        and scatter.shape == (mean.size, mean.size)
+        and np.isfinite(mean).all()
+        and np.isfinite(scatter).all()
+    )
+    if not sound:
+        return None
+    return FeatureStatistics(count, torch.from_numpy(mean), torch.from_numpy(scatter))
+
+
+def _write_statistics(file: Path, key: dict[str, str], statistics: FeatureStatistics) -> None:
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        key=np.array(json.dumps(key)),
+        count=np.array(statistics.count),
+        mean=statistics.mean.numpy(),
+        scatter=statistics.scatter.numpy(),
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(file, buffer.getvalue(), private=True)

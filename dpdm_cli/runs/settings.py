@@ -1,0 +1,203 @@
+"""What a training run is told, and where each value came from.
+
+Flags override the configuration file, which overrides the preset, which overrides the defaults below. Presets are data:
+see `presets/*.toml`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from dpdm_cli.errors import DamagedFileError, UsageError
+
+PRESETS = ("small", "paper")
+DENOISERS = ("edm", "v", "vp", "ve")
+PRECISIONS = ("auto", "float32", "tf32", "bf16")
+SCHEDULES = ("constant", "cosine")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """Everything of the paper's Algorithm 1 that can be chosen.
+
+    Attributes:
+        epsilon, delta: the target of the claim.
+        dataset_size: N, public; None takes a named set's published size, else counts the images and declares the count public.
+        batch_size: B, expected images a step.
+        epochs, steps: how long; exactly one is used, steps when both are given.
+        clip_norm: C. noise_multiplicity: K. accountant: prv, rdp or pld.
+        image_size: side in pixels; None keeps the images' own.
+        denoiser: edm, v, vp or ve.
+        width, multipliers, blocks, attention, patch, embedding: the network, see `UNetConfig`. `attention` None puts it
+            at the lowest resolution.
+        learning_rate: of Adam. schedule: constant or cosine (to zero at the last step). warmup: steps of linear rise.
+        ema: decay of the averaged weights. label_dropout: probability of training without the label.
+        seed: of initialisation and diffusion noise; never of anything that protects privacy.
+        precision: auto, float32, tf32 or bf16, for forward and backward; norms, sums and noise are wider.
+        micro_batch: images at a time; 0 chooses. Changes speed, not the mechanism.
+    """
+
+    epsilon: float = 10.0
+    delta: float = 1e-5
+    dataset_size: int | None = None
+    batch_size: int = 256
+    epochs: int | None = None
+    steps: int | None = None
+    clip_norm: float = 1.0
+    noise_multiplicity: int = 8
+    accountant: str = "prv"
+    image_size: int | None = None
+    denoiser: str = "edm"
+    width: int = 32
+    multipliers: tuple[int, ...] = (1, 2, 2)
+    blocks: int = 2
+    attention: tuple[int, ...] | None = None
+    patch: int = 1
+    embedding: int = 128
+    learning_rate: float = 3e-4
+    schedule: str = "constant"
+    warmup: int = 0
+    ema: float = 0.999
+    label_dropout: float = 0.1
+    seed: int = 0
+    precision: str = "auto"
+    micro_batch: int = 0
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("denoiser", DENOISERS),
+            ("precision", PRECISIONS),
+            ("schedule", SCHEDULES),
+        ):
+            if getattr(self, name) not in choices:
+                raise UsageError(
+                    f"{name} is {getattr(self, name)!r}", f"choose one of {', '.join(choices)}"
+                )
+        for name in ("width", "blocks", "patch", "embedding", "batch_size", "noise_multiplicity"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, found {getattr(self, name)}")
+        for name in ("warmup", "micro_batch"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} must not be negative, found {getattr(self, name)}")
+        if not self.multipliers or min(self.multipliers) < 1:
+            raise UsageError(
+                f"multipliers must be whole numbers above 0, found {list(self.multipliers)}"
+            )
+        if self.width % 4:
+            raise UsageError(
+                f"width must be a multiple of 4 (normalisation groups), found {self.width}"
+            )
+        for name, low, high in (("ema", 0.0, 1.0), ("label_dropout", 0.0, 1.0)):
+            if not low <= getattr(self, name) < high:
+                raise UsageError(
+                    f"{name} must be in [{low:g}, {high:g}), found {getattr(self, name)}"
+                )
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise UsageError(
+                f"learning_rate must be finite and above 0, found {self.learning_rate}"
+            )
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(TrainSettings)}
+_TYPES = typing.get_type_hints(TrainSettings)
+
+
+def merge(
+    data: str, *, preset: str, config: Path | None = None, flags: Mapping[str, Any] | None = None
+) -> tuple[TrainSettings, dict[str, str]]:
+    """The settings of a run and, by name, where each came from.
+
+    Args:
+        data: name of the data set or a path; named sets may have entries of their own in a preset.
+        preset: one of `PRESETS`.
+        config: a TOML file with settings by name.
+        flags: settings given explicitly; None values are ignored.
+
+    Raises:
+        UsageError: an unknown preset or setting, or a value out of range.
+        DamagedFileError: the file is not TOML or a value has the wrong type.
+    """
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(FIELDS, "default")
+
+    def overlay(layer: Mapping[str, Any], origin: str) -> None:
+        if "epochs" in layer and "steps" not in layer:
+            values.pop("steps", None)  # a later word on how long replaces the earlier one
+        if "steps" in layer:
+            values.pop("epochs", None)
+        for name, value in layer.items():
+            values[name] = _typed(name, value, origin)
+            origins[name] = origin
+
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    from_file = _read_toml(config) if config else {}
+    epsilon = given.get("epsilon", from_file.get("epsilon", TrainSettings.epsilon))
+    for layer, origin in _preset_layers(preset, data, _typed("epsilon", epsilon, "flag")):
+        overlay(layer, origin)
+    if config:
+        overlay(from_file, str(config))
+    if "epochs" in given and "steps" in given:
+        raise UsageError("both --epochs and --steps are given", "give one of them")
+    overlay(given, "flag")
+    return TrainSettings(**values), origins
+
+
+def preset_settings(preset: str, data: str, epsilon: float) -> TrainSettings:
+    """A preset's settings for a data set and a budget, nothing overridden."""
+    return merge(data, preset=preset, flags={"epsilon": epsilon})[0]
+
+
+def _preset_layers(preset: str, data: str, epsilon: float) -> list[tuple[dict[str, Any], str]]:
+    """General entries, then those of the data set, then those of the nearest budget there."""
+    if preset not in PRESETS:
+        raise UsageError(f"unknown preset {preset!r}", f"choose one of {', '.join(PRESETS)}")
+    text = (resources.files(__package__) / "presets" / f"{preset}.toml").read_text(encoding="utf-8")
+    content = tomllib.loads(text)
+    own = dict(content.get("set", {}).get(data, {}))
+    budgets = own.pop("epsilon", {})
+    layers = [(content["every"], f"preset {preset}"), (own, f"preset {preset}, {data}")]
+    if budgets and epsilon > 0 and math.isfinite(epsilon):
+        nearest = min(budgets, key=lambda key: abs(math.log(float(key) / epsilon)))
+        layers.append((budgets[nearest], f"preset {preset}, {data} at epsilon {nearest}"))
+    return layers
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read the configuration: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DamagedFileError(f"{path}: not a TOML file: {error}") from error
+
+
+def _typed(name: str, value: Any, origin: str) -> Any:
+    """`value` as the field's type; numbers widen, lists become tuples, nothing else is guessed."""
+    if name not in FIELDS:
+        raise UsageError(f"unknown setting {name!r} ({origin})", f"known: {', '.join(FIELDS)}")
+    wanted = _TYPES[name]
+    options = typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
+    for option in options:
+        if value is None and option is types.NoneType:
+            return None
+        if typing.get_origin(option) is tuple and isinstance(value, list | tuple):
+            if all(isinstance(item, int) and not isinstance(item, bool) for item in value):
+                return tuple(value)
+        elif (
+            option in (int, float, str)
+            and isinstance(value, option)
+            and not isinstance(value, bool)
+        ):
+            return value
+        elif option is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+    raise UsageError(f"{name} is {value!r} ({origin}), expected {wanted}")

@@ -1,0 +1,171 @@
+"""The objects of one training run and how one step moves them. Knows tensors and settings; no file, no screen."""
+
+from __future__ import annotations
+
+import math
+import torch
+from torch import Tensor
+
+from dpdm_cli.data import ImageSet
+from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
+from dpdm_cli.diffusion.ema import EMA
+from dpdm_cli.diffusion.keyed_noise import KeyedNoise
+from dpdm_cli.diffusion.loss import denoising_losses
+from dpdm_cli.diffusion.unet import UNet, UNetConfig
+from dpdm_cli.errors import DamagedFileError
+from dpdm_cli.privacy.entropy import bernoulli
+from dpdm_cli.privacy.ledger import Ledger
+from dpdm_cli.privacy.step import PrivateStep, fits, parameter_count, plain_step
+from dpdm_cli.runs.settings import TrainSettings
+
+_CPU_ROWS, _CPU_GRADIENT_BYTES = 256, 128 << 20
+_GPU_ROWS, _GPU_GRADIENT_BYTES = 8192, 4 << 30
+
+
+class Trainer:
+    """A denoiser in training.
+
+    Args:
+        config: the network's shape.
+        settings: see `TrainSettings`.
+        images: the training images; they stay uint8 on the device and are gathered there.
+        steps: steps of the whole run.
+        ledger: of the private mechanism; None trains without privacy.
+        device: where to compute.
+    """
+
+    def __init__(
+        self,
+        config: UNetConfig,
+        settings: TrainSettings,
+        images: ImageSet,
+        *,
+        steps: int,
+        sample_rate: float,
+        ledger: Ledger | None,
+        device: torch.device,
+    ) -> None:
+        self.settings = settings
+        self.steps = steps
+        self.done = 0
+        self.ledger = ledger
+        self.last_loss: Tensor | None = None
+        self.expected_batch_size = sample_rate * len(images.images)
+        self._rate = sample_rate
+        self._images = images.images.to(device)
+        self._labels = None if images.labels is None else images.labels.to(device)
+        self._null_label = config.classes
+        self._device = device
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            network = UNet(config)
+        self._denoiser = Denoiser(network.to(device), PARAMETERISATIONS[settings.denoiser])
+        self._ema = EMA(self._denoiser.network, settings.ema)
+        self._optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+        self._micro_batch = settings.micro_batch or self._fitting_micro_batch()
+        self._private_step = None
+        if ledger is not None:
+            self.done = ledger.steps
+            self._private_step = PrivateStep(
+                network, ledger, records=len(self._images), micro_batch=self._micro_batch
+            )
+
+    @property
+    def averaged(self) -> Denoiser:
+        """The denoiser over the averaged weights: what a run publishes."""
+        return Denoiser(self._ema.averaged, self._denoiser.parameterisation)
+
+    def step(self) -> None:
+        """One logical step: a noisy gradient, Adam, the running average. Sets `last_loss`, which is private."""
+        network = self._denoiser.network
+        total, count = torch.zeros((), device=self._device), 0
+
+        def losses(piece: Tensor) -> Tensor:
+            nonlocal count
+            values = self._losses(piece)
+            total.add_(values.detach().sum())
+            count += len(piece)
+            return values
+
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        if self._private_step is not None:
+            self._private_step(losses)
+        else:
+            chosen = torch.from_numpy(bernoulli(self._rate, len(self._images)))
+            if len(chosen):
+                plain_step(network, losses, chosen.to(self._device), self._micro_batch)
+        self._optimizer.step()
+        self._ema.update(network, self.done)
+        self.done += 1
+        self.last_loss = total / max(count, 1)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything a resumed run needs beside settings and ledger. Holds no random state: there is none."""
+        tensors = {f"network/{k}": v for k, v in self._denoiser.network.state_dict().items()}
+        tensors |= {f"average/{k}": v for k, v in self._ema.averaged.state_dict().items()}
+        for name, parameter in self._denoiser.network.named_parameters():
+            moments = self._optimizer.state.get(parameter, {})
+            for moment in ("exp_avg", "exp_avg_sq"):
+                tensors[f"{moment}/{name}"] = moments.get(moment, torch.zeros_like(parameter))
+        return tensors
+
+    def restore(self, tensors: dict[str, Tensor], done: int) -> None:
+        """Take over what `state` gave after `done` steps.
+
+        Raises:
+            DamagedFileError: the tensors belong to another network.
+        """
+        expected = {name: tensor.shape for name, tensor in self.state().items()}
+        if {name: tensor.shape for name, tensor in tensors.items()} != expected:
+            raise DamagedFileError("the resume state was written for another network")
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        self._denoiser.network.load_state_dict(part("network/"))
+        self._ema.averaged.load_state_dict(part("average/"))
+        means, squares = part("exp_avg/"), part("exp_avg_sq/")
+        for name, parameter in self._denoiser.network.named_parameters():
+            self._optimizer.state[parameter] = {
+                "step": torch.tensor(float(done)),
+                "exp_avg": means[name].to(self._device),
+                "exp_avg_sq": squares[name].to(self._device),
+            }
+        self.done = done
+
+    def _losses(self, piece: Tensor) -> Tensor:
+        """Losses of some images [b]; each depends on its own image, label and key alone."""
+        settings = self.settings
+        images = self._images[piece].float() / 127.5 - 1
+        labels = None if self._labels is None else self._labels[piece]
+        # Keyed by record: removing one image leaves the noise of all others as it was.
+        noise = KeyedNoise((settings.seed, self.done), piece)
+        with torch.autocast(
+            self._device.type, torch.bfloat16, enabled=settings.precision == "bf16"
+        ):
+            return denoising_losses(
+                self._denoiser,
+                images,
+                labels,
+                settings.noise_multiplicity,
+                noise,
+                label_dropout=settings.label_dropout,
+                null_label=self._null_label,
+            )
+
+    def _learning_rate(self) -> float:
+        settings = self.settings
+        rate = settings.learning_rate * min(1.0, (self.done + 1) / (settings.warmup + 1))
+        if settings.schedule == "cosine":
+            rate *= 0.5 * (1 + math.cos(math.pi * self.done / self.steps))
+        return rate
+
+    def _fitting_micro_batch(self) -> int:
+        on_cpu = self._device.type == "cpu"
+        return fits(
+            parameter_count(self._denoiser.network),
+            self.settings.noise_multiplicity,
+            rows=_CPU_ROWS if on_cpu else _GPU_ROWS,
+            gradient_bytes=_CPU_GRADIENT_BYTES if on_cpu else _GPU_GRADIENT_BYTES,
+        )

@@ -1,0 +1,390 @@
+"""A training run: images in, a publishable model and its statement out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpdm_cli.data import ImageSet, duplicate_count, load_images
+from dpdm_cli.data.named import NAMED
+from dpdm_cli.diffusion.unet import UNetConfig
+from dpdm_cli.errors import (
+    DamagedFileError,
+    InterruptedRunError,
+    PrivacyError,
+    ResourceError,
+    UsageError,
+)
+from dpdm_cli.privacy.accountants import rdp_epsilon
+from dpdm_cli.privacy.accounting import claim
+from dpdm_cli.privacy.ledger import Ledger
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.privacy.statement import NOT_PRIVATE, non_private_statement, private_statement
+from dpdm_cli.runs.checkpoint import Model, save_model
+from dpdm_cli.runs.device import resolve_device
+from dpdm_cli.runs.grids import draw_grid
+from dpdm_cli.runs.planning import plan_run, public_size, read_plan, step_count
+from dpdm_cli.runs.reporter import Reporter, SilentReporter
+from dpdm_cli.runs.run_folder import RunFolder
+from dpdm_cli.runs.settings import TrainSettings, merge
+from dpdm_cli.runs.signals import StopRequest, stop_requests
+from dpdm_cli.runs.trainer import Trainer
+
+SECONDS_BETWEEN_SAVES = 120.0
+
+_FREE_TO_CHANGE = {"micro_batch", "precision"}
+"""Settings a resumed run may change: they touch speed, not the mechanism."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a finished run leaves.
+
+    Attributes:
+        folder, model: the run folder and the publishable file in it.
+        statement: the claim, as stored beside and inside the model.
+        parameters: trainable parameters of the network.
+        seconds: wall clock of this process's training steps.
+    """
+
+    folder: Path
+    model: Path
+    statement: dict[str, Any]
+    parameters: int
+    seconds: float
+
+
+def train(
+    data: str,
+    out: Path | str,
+    *,
+    preset: str | None = None,
+    config: Path | None = None,
+    plan: Path | None = None,
+    private: bool = True,
+    resume: bool = False,
+    device: str = "auto",
+    data_dir: Path | None = None,
+    download: bool = True,
+    classes: Sequence[str] | None = None,
+    channels: int | None = None,
+    log_losses: bool = False,
+    reporter: Reporter | None = None,
+    **settings: Any,
+) -> TrainResult:
+    """Train a diffusion model on images under (epsilon, delta)-differential privacy.
+
+    Args:
+        data: digits, mnist, fashion-mnist, cifar10, celeba, or a folder, zip or npz of images.
+        out: the run folder; must be empty or absent unless `resume`.
+        preset: small or paper; by default small on a CPU, paper elsewhere.
+        config: TOML file of settings. settings: fields of `TrainSettings`, which override it.
+        plan: a plan written by `dpdm calibrate --out`; it replaces epsilon, delta, batch size, steps, C and K.
+        private: False trains without clipping and noise, and every output says NOT PRIVATE.
+        resume: go on with the run in `out`, under its own settings and plan.
+        device: auto, cpu, cuda or mps.
+        data_dir, download, classes, channels: see `load_images`.
+        log_losses: write the private training loss to `private/losses.jsonl`.
+        reporter: gets remarks and progress.
+
+    Returns:
+        Where the model lies and what may be claimed for it.
+
+    Raises:
+        UsageError, DataError, DamagedFileError, PrivacyError, ResourceError: with what to do about it.
+        InterruptedRunError: on SIGINT or SIGTERM, after the state was saved.
+    """
+    say = reporter or SilentReporter()
+    torch_device = resolve_device(device)
+    folder = RunFolder(Path(out))
+    chosen = preset or default_preset(torch_device)
+    wanted, origins = merge(data, preset=chosen, config=config, flags=settings)
+    with folder.open(resume=resume):
+        tensors, saved = folder.load_state() if resume else ({}, None)
+        if saved is not None:
+            wanted = _resumed_settings(saved, wanted, origins, data, private)
+        images = load_images(
+            data,
+            data_dir=data_dir,
+            download=download,
+            image_size=wanted.image_size,
+            channels=channels,
+            classes=classes,
+        )
+        shape = network_config(images, wanted)
+        if saved is not None:
+            dataset_size, source = saved["dataset_size"], saved["dataset_size_source"]
+            the_plan = PrivacyPlan.from_dict(saved["plan"]) if private else None
+            if plan is not None and read_plan(plan, dataset_size) != the_plan:
+                raise PrivacyError(
+                    f"{plan} is not the plan this run was started under", "resume without --plan"
+                )
+            ledger = Ledger.from_dict(the_plan, saved["ledger"]) if the_plan else None
+        else:
+            dataset_size, source = public_size(data, wanted, len(images.images))
+            the_plan = None
+            if private:
+                the_plan = read_plan(plan, dataset_size) if plan else plan_run(dataset_size, wanted)
+            ledger = Ledger(the_plan) if the_plan else None
+        if the_plan is not None:
+            wanted = replace(wanted, noise_multiplicity=the_plan.noise_multiplicity)
+        _remark(say, images, dataset_size, source, the_plan, torch_device, repeated=not resume)
+        trainer = Trainer(
+            shape,
+            wanted,
+            images,
+            steps=the_plan.steps if the_plan else step_count(dataset_size, wanted),
+            sample_rate=the_plan.sample_rate if the_plan else wanted.batch_size / dataset_size,
+            ledger=ledger,
+            device=torch_device,
+        )
+        facts = {
+            "data": data,
+            "private": private,
+            "settings": asdict(wanted),
+            "dataset_size": dataset_size,
+            "dataset_size_source": source,
+            "plan": the_plan.to_dict() if the_plan else None,
+            **_fingerprint(images, saved),
+        }
+        if saved is not None:
+            trainer.restore(tensors, saved["done"])
+        started = time.monotonic()
+        with stop_requests() as stop, _memory_errors():
+            _run(trainer, folder, facts, stop, say, log_losses)
+        seconds = time.monotonic() - started
+        statement = private_statement(ledger) if ledger else non_private_statement(trainer.done)
+        if ledger:
+            statement["dataset_size_source"] = source
+        model = Model(
+            denoiser=trainer.averaged,
+            config=shape,
+            parameterisation=wanted.denoiser,
+            classes=images.classes,
+            dataset=data if data in NAMED else "custom",
+            statement=statement,
+        )
+        if not folder.is_complete:
+            save_model(folder.model, model)
+            folder.write_statement(statement)
+            draw_grid(model, folder.samples, torch_device)
+            folder.write_manifest()
+    return TrainResult(
+        folder=folder.path,
+        model=folder.model,
+        statement=statement,
+        parameters=sum(p.numel() for p in model.denoiser.network.parameters()),
+        seconds=seconds,
+    )
+
+
+def default_preset(device: torch.device) -> str:
+    """The preset for a device when none is named."""
+    return "small" if device.type == "cpu" else "paper"
+
+
+def network_config(images: ImageSet, settings: TrainSettings) -> UNetConfig:
+    """The network for these images.
+
+    Raises:
+        UsageError: images that are not square, or whose size does not divide by the network's strides.
+    """
+    height, width = images.size
+    if height != width:
+        raise UsageError(
+            f"the images are {width}x{height}, the network needs square ones",
+            "pass --image-size 32 to crop and resize them",
+        )
+    stride = settings.patch * 2 ** (len(settings.multipliers) - 1)
+    if height % stride or height < stride:
+        raise UsageError(
+            f"the images' side is {height} pixels, this network needs a multiple of {stride}",
+            f"pass --image-size {max(stride, round(height / stride) * stride)}",
+        )
+    attention = (height // stride,) if settings.attention is None else settings.attention
+    return UNetConfig(
+        image_size=height,
+        image_channels=images.channels,
+        classes=len(images.classes),
+        channels=settings.width,
+        multipliers=settings.multipliers,
+        blocks=settings.blocks,
+        attention=attention,
+        patch=settings.patch,
+        embedding=settings.embedding,
+    )
+
+
+def _run(
+    trainer: Trainer,
+    folder: RunFolder,
+    facts: dict[str, Any],
+    stop: StopRequest,
+    say: Reporter,
+    log_losses: bool,
+) -> None:
+    """Take the remaining steps, saving on the way and at the end."""
+
+    def save() -> None:
+        tensors = trainer.state()
+        if not all(tensor.isfinite().all() for tensor in tensors.values()):
+            raise ResourceError(
+                f"the weights are no longer finite after {trainer.done} steps",
+                "start again with a smaller --lr; the last saved state is unchanged",
+            )
+        ledger = trainer.ledger.to_dict() if trainer.ledger else None
+        folder.save_state(tensors, {**facts, "done": trainer.done, "ledger": ledger})
+
+    epsilon = _epsilon_so_far(trainer)
+    saved_at = time.monotonic()
+    saved_steps = trainer.done
+    images_a_step = trainer.expected_batch_size
+    started, first = time.monotonic(), trainer.done
+    with say.progress("training", trainer.steps, "steps", trainer.done) as progress:
+        while trainer.done < trainer.steps:
+            trainer.step()
+            rate = (trainer.done - first) * images_a_step / (time.monotonic() - started)
+            progress.advance(1, **{"images/s": f"{rate:,.0f}", "epsilon": epsilon(trainer.done)})
+            if log_losses:
+                _log_loss(folder.losses, trainer)
+            if stop or time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES:
+                save()
+                saved_at, saved_steps = time.monotonic(), trainer.done
+            if stop and trainer.done < trainer.steps:
+                raise InterruptedRunError(
+                    f"stopped after step {trainer.done} of {trainer.steps}; the state is saved",
+                    f"go on with the same command and --resume, or --out {folder.path} --resume",
+                    stop.signal_number,
+                )
+    if saved_steps < trainer.steps:
+        save()
+
+
+def _epsilon_so_far(trainer: Trainer) -> Any:
+    """From steps done to 'spent of planned', for the screen. An upper bound at every step."""
+    if trainer.ledger is None:
+        return lambda done: "NOT PRIVATE"
+    plan = trainer.ledger.plan
+    total = claim(plan)
+
+    def text(done: int) -> str:
+        spent = min(rdp_epsilon(plan.sample_rate, plan.sigma, done, plan.delta), total.epsilon)
+        return f"<= {spent:.2f} of {total.epsilon_text}"
+
+    return text
+
+
+def _remark(
+    say: Reporter,
+    images: ImageSet,
+    dataset_size: int,
+    source: str,
+    plan: PrivacyPlan | None,
+    device: torch.device,
+    *,
+    repeated: bool,
+) -> None:
+    """What a user should know before the first step."""
+    if plan is None:
+        say.warn(NOT_PRIVATE)
+    else:
+        result = claim(plan)
+        say.note(
+            f"plan: epsilon {result.epsilon_text} at delta {plan.delta:g} ({result.accountant}), N = {dataset_size:,} "
+            f"({source}), expected batch {plan.expected_batch_size:g}, {plan.steps:,} steps, sigma {plan.sigma:.6g}, "
+            f"C = {plan.clip_norm:g}, K = {plan.noise_multiplicity}, on {device}"
+        )
+        if source.startswith("counted"):
+            say.note(
+                "the number of images is taken to be public; state another with --dataset-size"
+            )
+    if repeated and (copies := duplicate_count(images)):
+        say.warn(
+            f"{copies} images are exact copies of others: the claim protects one file, not one picture"
+        )
+
+
+def _resumed_settings(
+    saved: dict[str, Any],
+    wanted: TrainSettings,
+    origins: dict[str, str],
+    data: str,
+    private: bool,
+) -> TrainSettings:
+    """The saved run's settings, with what may change taken from `wanted`.
+
+    Raises:
+        PrivacyError: something explicitly asked for differs from what the run was started with.
+        DamagedFileError: the saved settings make no sense.
+    """
+    try:
+        stored = {k: tuple(v) if isinstance(v, list) else v for k, v in saved["settings"].items()}
+        before = TrainSettings(**stored)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DamagedFileError(f"the resume state's settings are damaged: {error}") from error
+    if saved.get("data") != data or saved.get("private") != private:
+        was = f"{saved.get('data')}{'' if saved.get('private') else ' --non-private'}"
+        raise PrivacyError(f"this run was started with {was}", "resume with the same data and mode")
+    for name, origin in origins.items():
+        if origin == "default" or origin.startswith("preset"):
+            continue
+        old, new = getattr(before, name), getattr(wanted, name)
+        if name in _FREE_TO_CHANGE:
+            before = replace(before, **{name: new})
+        elif old != new:
+            raise PrivacyError(
+                f"{name} is {new} ({origin}), but the run was started with {old}",
+                "resume with the run's own settings, or start a new run in another --out",
+            )
+    return before
+
+
+def _fingerprint(images: ImageSet, saved: dict[str, Any] | None) -> dict[str, str]:
+    """A salted digest of the private images, so that a resumed run notices other data. Stays under private/.
+
+    Raises:
+        PrivacyError: the images are not those the run was started with.
+    """
+    salt = saved["salt"] if saved else secrets.token_hex(16)
+    digest = hashlib.sha256(salt.encode())
+    digest.update(memoryview(images.images.contiguous().flatten().numpy()))
+    if images.labels is not None:
+        digest.update(memoryview(images.labels.contiguous().numpy()).cast("B"))
+    digest.update(json.dumps(images.classes).encode())
+    found = digest.hexdigest()
+    if saved and saved["fingerprint"] != found:
+        raise PrivacyError(
+            "the images are not the ones this run was started with",
+            "put the original images back, or start a new run: its cost adds to this one's",
+        )
+    return {"salt": salt, "fingerprint": found}
+
+
+def _log_loss(path: Path, trainer: Trainer) -> None:
+    assert trainer.last_loss is not None
+    line = json.dumps({"step": trainer.done, "loss": trainer.last_loss.item()})
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Running out of memory ends the run; a drawn batch is never skipped and tried again."""
+    hint = "choose a smaller --micro-batch (it changes nothing but speed) and go on with --resume"
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise ResourceError("out of memory during a training step", hint) from error
+    except RuntimeError as error:
+        if "not enough memory" in str(error) or "can't allocate memory" in str(error):
+            raise ResourceError("out of memory during a training step", hint) from error
+        raise

@@ -1,0 +1,255 @@
+"""`dpdm calibrate` as a user meets it: options, output, files and exit codes."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from dpdm_cli.commands.calibrate import calibrate, paper_defaults
+from dpdm_cli.commands.console import reports_errors
+from dpdm_cli.errors import UsageError
+from dpdm_cli.privacy import accountants, accounting
+from dpdm_cli.privacy.accounting import check_plan_file, claim
+from dpdm_cli.privacy.plan import load_plan, steps_for_epochs
+
+NAMES = {
+    "accountant",
+    "adjacency",
+    "claimed_by",
+    "clip_norm",
+    "dataset_size",
+    "delta",
+    "epsilon",
+    "epsilon_by",
+    "expected_batch_size",
+    "noise_multiplicity",
+    "reason",
+    "sample_rate",
+    "sigma",
+    "slack",
+    "steps",
+    "target_epsilon",
+    "unit",
+}
+OWN = ["-n", "5000", "--batch-size", "100", "--delta", "1e-5"]
+
+
+def dpdm(*options: str) -> Any:
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(reports_errors(calibrate))
+    return CliRunner(env={"COLUMNS": "120"}).invoke(app, options)
+
+
+def values_of(*options: str) -> dict[str, Any]:
+    result = dpdm(*options, "--json")
+    assert result.exit_code == 0, result.stderr
+    values: dict[str, Any] = json.loads(result.stdout)
+    return values
+
+
+def test_the_bare_command_is_mnists_plan() -> None:
+    values = values_of("--eps", "10", "--delta", "1e-5")
+    assert values.keys() == NAMES
+    assert values["dataset_size"] == 60_000
+    assert values["expected_batch_size"] == 4096
+    assert values["steps"] == 4394
+    assert values["sample_rate"] == 4096 / 60_000
+    assert values["clip_norm"] == 1
+    assert values["noise_multiplicity"] == 32
+    assert values["accountant"] == values["claimed_by"] == "prv"
+    assert values["epsilon_by"].keys() == {"prv", "rdp", "pld"}
+    assert 9.95 <= values["epsilon"] <= values["target_epsilon"] == 10
+    assert values["slack"] == pytest.approx(10 - values["epsilon"])
+    assert (values["adjacency"], values["unit"]) == ("add-or-remove-one", "one image")
+    assert 2.35 < values["sigma"] < 2.40
+
+
+def test_people_see_the_plan_in_full_precision_and_the_claim_in_words() -> None:
+    result = dpdm("--sigma", "17.12345678901234", "--accountant", "rdp")
+    values = values_of("--sigma", "17.12345678901234", "--accountant", "rdp")
+    assert result.exit_code == 0
+    for text in ("17.12345678901234", "60,000", repr(4096 / 60_000), "4,394", "one image"):
+        assert text in result.stdout
+    assert "add or remove one" in result.stdout
+    shown = f"{accounting.round_up(values['epsilon'], 2):.2f}"
+    assert f"({shown}, 1e-05)-differential privacy" in " ".join(result.stdout.split())
+
+
+def test_sigma_and_epsilon_are_each_others_inverse() -> None:
+    there = values_of("--eps", "2", *OWN, "--steps", "100")
+    back = values_of("--sigma", repr(there["sigma"]), *OWN, "--steps", "100")
+    assert back["epsilon"] == there["epsilon"]
+    assert back["target_epsilon"] is None
+    assert back["slack"] is None
+
+
+def test_epochs_and_steps_say_the_same() -> None:
+    by_epochs = values_of("--sigma", "2", *OWN, "--epochs", "3")
+    assert by_epochs == values_of("--sigma", "2", *OWN, "--steps", "150")
+    assert by_epochs["steps"] == 150
+
+
+@pytest.mark.parametrize("option", ["--eps", "--epsilon", "-e"])
+def test_epsilon_has_three_spellings(option: str) -> None:
+    assert values_of(option, "8", *OWN, "--steps", "10")["target_epsilon"] == 8
+
+
+@pytest.mark.parametrize("accountant", ["prv", "rdp", "pld"])
+def test_the_claim_is_by_the_accountant_asked_for(accountant: str) -> None:
+    values = values_of("--eps", "2", *OWN, "--steps", "50", "--accountant", accountant)
+    assert values["claimed_by"] == values["accountant"] == accountant
+    assert values["epsilon"] == values["epsilon_by"][accountant]
+    assert 0.995 * 2 <= values["epsilon"] <= 2
+
+
+@pytest.mark.parametrize(
+    ("dataset", "epsilon", "sigma"),
+    [
+        ("mnist", "0.2", 82.5),
+        ("mnist", "1", 18.28125),
+        ("fashion-mnist", "10", 2.48779296875),
+        ("celeba", "1", 8.828125),
+        ("celeba", "10", 1.3037109375),
+    ],
+)
+def test_the_paper_profile_gives_the_papers_sigmas(
+    dataset: str, epsilon: str, sigma: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # RDP claims this profile; the other accountants only cost time here.
+    accounting._bounds.cache_clear()
+    monkeypatch.setattr(accountants, "prv_epsilon", refuses)
+    monkeypatch.setattr(accountants, "pld_epsilon", refuses)
+    values = values_of("--eps", epsilon, "--dataset", dataset, "--profile", "paper")
+    assert values["sigma"] == sigma
+    assert values["claimed_by"] == "rdp"
+    assert values["epsilon"] <= float(epsilon)
+    accounting._bounds.cache_clear()
+    assert 1 / values["sample_rate"] == pytest.approx(round(1 / values["sample_rate"]), rel=1e-12)
+
+
+def refuses(*_: object) -> float:
+    raise accountants.NotComputable("replaced")
+
+
+def test_the_paper_profile_takes_a_sigma_too() -> None:
+    values = values_of("--sigma", "18.28125", "--profile", "paper")
+    assert values["sample_rate"] == 1 / 15
+    assert values["steps"] == 4500
+    assert values["epsilon"] == pytest.approx(0.9911, abs=1e-4)
+
+
+def test_a_saved_plan_is_what_json_says_and_what_training_reads(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    values = values_of("--eps", "2", *OWN, "--steps", "50", "--out", str(path))
+    assert json.loads(path.read_text()) == values
+    plan = load_plan(path)
+    assert {name: values[name] for name in plan.to_dict()} == plan.to_dict()
+    assert check_plan_file(path) == (plan, claim(plan))
+
+
+def test_a_plan_is_never_written_over_another_file(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text("mine")
+    result = dpdm("--eps", "2", *OWN, "--steps", "50", "--out", str(path))
+    assert result.exit_code == 2
+    assert "exists already" in result.stderr
+    assert path.read_text() == "mine"
+
+
+def test_quiet_prints_nothing_but_still_writes(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    result = dpdm("--sigma", "2", *OWN, "--steps", "5", "--quiet", "--out", str(path))
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+    assert load_plan(path).sigma == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "text"),
+    [
+        ([], 2, "--eps"),
+        (["--eps", "1", "--sigma", "2"], 2, "--sigma"),
+        (["--eps", "0"], 2, "epsilon"),
+        (["--eps", "-1"], 2, "epsilon"),
+        (["--eps", "nan"], 2, "epsilon"),
+        (["--eps", "inf"], 2, "epsilon"),
+        (["--eps", "ten"], 2, "--eps"),
+        (["--eps", "5000"], 5, "1000"),
+        (["--sigma", "nan"], 2, "sigma"),
+        (["--sigma", "0"], 2, "sigma"),
+        (["--sigma", "-2"], 2, "sigma"),
+        (["--eps", "1", "--delta", "0"], 2, "delta"),
+        (["--eps", "1", "--delta", "nan"], 2, "delta"),
+        (["--eps", "1", "--delta", "1e-4"], 5, "1/N"),
+        (["--eps", "1", "--delta", "1"], 5, "1/N"),
+        (["--eps", "1", "-n", "0"], 2, "batch-size"),
+        (["--eps", "1", *OWN, "-n", "0", "--steps", "5"], 2, "dataset_size"),
+        (["--eps", "1", *OWN, "-n", "1.5", "--steps", "5"], 2, "--dataset-size"),
+        (["--eps", "1", *OWN, "--batch-size", "5001", "--steps", "5"], 2, "5000"),
+        (["--eps", "1", *OWN, "--batch-size", "nan", "--steps", "5"], 2, "batch_size"),
+        (["--eps", "1", *OWN, "--steps", "0"], 2, "steps"),
+        (["--eps", "1", *OWN, "--epochs", "-3"], 2, "epochs"),
+        (["--eps", "1", *OWN, "--epochs", "3", "--steps", "5"], 2, "--steps"),
+        (["--eps", "1", *OWN], 2, "--epochs"),
+        (["--eps", "1", "--clip-norm", "inf"], 2, "clip_norm"),
+        (["--eps", "1", "--noise-multiplicity", "0"], 2, "noise_multiplicity"),
+        (["--eps", "1", "--accountant", "gdp"], 5, "not a bound"),
+        (["--eps", "1", "--accountant", "gpd"], 2, "gpd"),
+        (["--eps", "1", "--dataset", "svhn"], 2, "svhn"),
+        (["--eps", "1", "--profile", "paper", "--accountant", "prv"], 2, "rdp"),
+        (["--eps", "1", "--profile", "paper", "--batch-size", "70000"], 2, "60000"),
+        (["--eps", "1", "--out", "/nowhere/plan.json"], 2, "/nowhere"),
+    ],
+)
+def test_garbage_is_refused_before_any_accountant_sees_it(
+    options: list[str], code: int, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seen(*_: object) -> float:
+        raise AssertionError("an accountant was asked")
+
+    for name in ("rdp_epsilon", "prv_epsilon", "pld_epsilon"):
+        monkeypatch.setattr(accountants, name, seen)
+    result = dpdm(*options)
+    assert result.exit_code == code, result.output
+    assert text in result.stderr
+    assert result.stdout == ""
+
+
+def test_pld_without_dp_accounting_names_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(accountants, "pld_installed", lambda: False)
+    result = dpdm("--eps", "1", "--accountant", "pld")
+    assert result.exit_code == 6
+    assert "pip install 'dpdm-cli[pld]'" in result.stderr
+
+
+def test_an_accountant_that_steps_back_is_a_warning() -> None:
+    result = dpdm("--eps", "70", *OWN, "--steps", "50", "--json")
+    values = json.loads(result.stdout)
+    assert values["claimed_by"] == values["accountant"] == "rdp"
+    assert "claimed by RDP" in result.stderr
+    assert "PRV" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "dataset", ["digits", "mnist", "fashion-mnist", "cifar10", "celeba", "imagenet32"]
+)
+def test_every_known_data_set_has_a_whole_plan(dataset: str) -> None:
+    facts = paper_defaults(dataset)
+    assert 0 < facts["delta"] < 1 / facts["dataset_size"]
+    assert 0 < facts["batch_size"] <= facts["dataset_size"]
+    assert facts["noise_multiplicity"] >= 1
+    assert math.isfinite(facts["clip_norm"])
+    steps = steps_for_epochs(facts["dataset_size"], facts["batch_size"], facts["epochs"])
+    assert steps >= facts["epochs"]
+
+
+def test_an_unknown_data_set_is_named() -> None:
+    with pytest.raises(UsageError, match="svhn"):
+        paper_defaults("svhn")

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+from torch import Tensor
+from typer.testing import CliRunner
+
+from dpdm_cli.commands.console import reports_errors
+from dpdm_cli.commands.fid import fid
+
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
+
+app = typer.Typer()
+app.command()(reports_errors(fid))
+
+
+class Layers(torch.nn.Module):
+    """2048 features of an image of 299 x 299, two of which are not constant."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        spread = torch.stack([x.mean(dim=[1, 2, 3]), x.std(dim=[1, 2, 3])], dim=1)
+        return torch.nn.functional.pad(spread, [0, 2046])
+
+
+class StandIn(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = Layers()
+
+    def forward(self, x: Tensor, return_features: bool = False) -> Tensor:
+        return self.layers(x)
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Path:
+    file = tmp_path / "samples.npz"
+    np.savez(file, images=np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8))
+    return file
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200"})
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_json_is_one_object_with_what_was_compared(samples: Path, tmp_path: Path) -> None:
+    code, out, err = run(
+        samples, "--against", "digits", "--extractor", "pixels", "--cache-dir", tmp_path, "--json"
+    )
+    assert code == 0
+    values = json.loads(out)
+    assert set(values["fid"]) == {"train", "test"}
+    assert min(values["fid"].values()) > 0
+    assert (values["n"], values["against"], values["extractor"]) == (20, "digits", "pixels")
+    assert {split: each["n"] for split, each in values["reference"].items()} == {
+        "train": 1438,
+        "test": 359,
+    }
+    assert values["resize"].startswith("area")
+    assert "below 10,000" in err
+
+
+def test_the_table_shows_both_splits_with_their_sizes(samples: Path, tmp_path: Path) -> None:
+    code, out, _ = run(
+        samples, "--against", "digits", "--extractor", "pixels", "--cache-dir", tmp_path
+    )
+    assert code == 0
+    rows = [line.split()[:2] for line in out.splitlines() if line.split()]
+    assert ["train", "1438"] in rows
+    assert ["test", "359"] in rows
+
+
+def test_quiet_prints_no_result(samples: Path, tmp_path: Path) -> None:
+    code, out, err = run(
+        samples, "--against", samples, "--extractor", "pixels", "--cache-dir", tmp_path, "-q"
+    )
+    assert (code, out) == (0, "")
+    assert "warning" in err
+
+
+def test_weights_in_a_given_file_are_used_and_named_by_their_digest(
+    samples: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "stand-in.pt"
+    torch.jit.script(StandIn()).save(str(weights))
+    command = (samples, "--against", samples, "--inception-weights", weights)
+    code, out, err = run(*command, "--cache-dir", tmp_path, "--json")
+    assert code == 0
+    values = json.loads(out)
+    assert values["fid"] == {"all": pytest.approx(0.0, abs=1e-9)}
+    assert (values["extractor"], values["resize"]) == ("inception", "clean")
+    assert len(values["extractor_sha256"]) == 64
+    assert "not the published Inception" in " ".join(err.split())
+
+
+def test_without_weights_and_network_the_message_says_what_to_put_where(
+    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dpdm_cli.evaluation import weights
+
+    monkeypatch.setattr(weights, "_CLEAN_FID_PLACES", ())
+    code, out, err = run(
+        samples, "--against", "digits", "--no-download", "--cache-dir", tmp_path, "--json"
+    )
+    assert (code, out) == (6, "")
+    for needed in (weights.URL, str(tmp_path / weights.FILE_NAME), "--inception-weights"):
+        assert needed in err
+
+
+def test_images_that_are_not_there_end_with_the_code_for_data(tmp_path: Path) -> None:
+    code, out, err = run(
+        tmp_path / "absent", "--against", "digits", "--extractor", "pixels", "--cache-dir", tmp_path
+    )
+    assert (code, out) == (3, "")
+    assert "absent" in err
+
+
+def test_an_unknown_resize_mode_ends_with_the_code_for_usage(samples: Path) -> None:
+    assert run(samples, "--against", "digits", "--resize", "legacy_pytorch")[0] == 2

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dpdm_cli.diffusion.generation import SamplerSettings, generate
+from dpdm_cli.diffusion.samplers import SAMPLERS, Churn
+from dpdm_cli.errors import DpdmError, UsageError
+
+SHAPE = (3, 4, 4)
+
+
+class Elementwise:
+    """The denoiser of N(label / 10, 0.3^2) for each pixel on its own; label 3 is nobody's."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        self.rows += len(x)
+        s2 = sigma.view(-1, 1, 1, 1) ** 2
+        mean = 0.0 if labels is None else labels.view(-1, 1, 1, 1) / 10
+        return mean + 0.09 / (0.09 + s2) * (x - mean)
+
+
+class Constant:
+    """All data are one image, whose pixels have the value of the label's entry."""
+
+    def __init__(self, *values: float) -> None:
+        self.values = torch.tensor(values)
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        assert labels is not None
+        return self.values[labels].view(-1, 1, 1, 1).expand_as(x)
+
+
+def draw(denoiser: Any, indices: Tensor, labels: Tensor | None = None, **values: Any) -> Tensor:
+    seed, null_label = values.pop("seed", 0), values.pop("null_label", 3)
+    settings = SamplerSettings(**{"steps": 6, **values})
+    return generate(denoiser, indices, labels, SHAPE, settings, seed=seed, null_label=null_label)
+
+
+NOISY = [
+    {"sampler": "ddim"},
+    {"sampler": "stochastic-ddim"},
+    {"sampler": "euler", "churn": Churn(amount=2)},
+    {"sampler": "heun", "churn": Churn(amount=2)},
+]
+
+
+@pytest.mark.parametrize("values", NOISY, ids=lambda v: v["sampler"])
+def test_image_i_depends_on_seed_index_and_label_alone(values: dict[str, Any]) -> None:
+    labels = torch.arange(20) % 3
+    whole = draw(Elementwise(), torch.arange(20), labels, **values)
+    picked = torch.tensor([13, 2, 19])
+    assert torch.equal(draw(Elementwise(), picked, labels[picked], **values), whole[picked])
+    assert len({image.numpy().tobytes() for image in whole}) == 20
+    assert not torch.equal(
+        draw(Elementwise(), picked, labels[picked], seed=1, **values), whole[picked]
+    )
+    assert not torch.equal(draw(Elementwise(), picked, labels[picked] + 1, **values), whole[picked])
+
+
+def test_images_are_bytes_rounded_to_the_nearest_level_and_clamped() -> None:
+    values = (-1.0, 1.0, 0.0, -3.0, 3.0, 100.4 / 127.5 - 1, 100.6 / 127.5 - 1)
+    labels = torch.arange(len(values))
+    images = draw(Constant(*values), torch.arange(len(values)), labels)
+    assert images.dtype == torch.uint8
+    assert images.shape == (len(values), *SHAPE)
+    assert images.flatten(1).unique(dim=1).flatten().tolist() == [0, 255, 128, 0, 255, 100, 101]
+
+
+def test_guidance_moves_away_from_the_null_label() -> None:
+    images = draw(
+        Constant(0.2, 0.0, -0.1), torch.arange(2), torch.tensor([0, 1]), guidance=2.0, null_label=2
+    )
+    expected = [round((v + 1) * 127.5) for v in (3 * 0.2 - 2 * -0.1, 3 * 0.0 - 2 * -0.1)]
+    assert images[:, 0, 0, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("guidance", [0.0, 0.5])
+@pytest.mark.parametrize("sampler", list(SAMPLERS))
+@pytest.mark.parametrize("steps", [1, 7])
+def test_evaluations_are_those_the_network_sees(sampler: str, guidance: float, steps: int) -> None:
+    denoiser = Elementwise()
+    draw(
+        denoiser, torch.arange(4), torch.zeros(4, dtype=torch.long),
+        sampler=sampler, guidance=guidance, steps=steps,
+    )  # fmt: skip
+    settings = SamplerSettings(sampler=sampler, guidance=guidance, steps=steps)
+    assert denoiser.rows == 4 * settings.evaluations
+
+
+def test_an_unconditional_model_gets_no_labels() -> None:
+    assert draw(Elementwise(), torch.arange(3)).shape == (3, *SHAPE)
+
+
+def test_guidance_without_classes_or_without_a_null_label_is_refused() -> None:
+    with pytest.raises(UsageError, match="no classes"):
+        draw(Elementwise(), torch.arange(3), guidance=1.0)
+    with pytest.raises(UsageError, match="no classes"):
+        draw(Elementwise(), torch.arange(3), torch.zeros(3).long(), guidance=1.0, null_label=None)
+
+
+def test_numbers_that_are_not_finite_are_no_image() -> None:
+    with pytest.raises(DpdmError, match="not finite"):
+        draw(Constant(math.nan), torch.arange(2), torch.zeros(2).long())
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"sampler": "dpm"}, "dpm"),
+        ({"steps": 0}, "step"),
+        ({"guidance": math.nan}, "guidance"),
+        ({"guidance": -0.5}, "guidance"),
+        ({"sampler": "ddim", "churn": Churn(amount=1)}, "churn"),
+        ({"sampler": "stochastic-ddim", "churn": Churn(amount=1)}, "churn"),
+        ({"t_min": 100.0}, "t_min"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_by_name(
+    values: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(UsageError, match=named):
+        SamplerSettings(**values)
+
+
+def test_settings_are_json_even_with_an_unlimited_range() -> None:
+    settings = SamplerSettings(sampler="heun", churn=Churn(amount=5))
+    values = json.loads(json.dumps(settings.to_dict(), allow_nan=False))
+    assert values["churn"] == {"amount": 5, "lowest": 0.0, "highest": None, "scale": 1.0}
+    assert SamplerSettings().to_dict().keys() == {
+        "sampler", "steps", "guidance", "t_min", "t_max", "rho",
+    }  # fmt: skip

@@ -1,0 +1,92 @@
+"""The ledger counts what was released; the statement says it and no less."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import tiny
+
+from dpdm_cli.errors import DamagedFileError, PrivacyError
+from dpdm_cli.privacy.accounting import claim
+from dpdm_cli.privacy.ledger import Ledger
+from dpdm_cli.privacy.statement import (
+    NOT_PRIVATE,
+    headline,
+    non_private_statement,
+    private_statement,
+)
+
+
+def spent(steps: int, **changes: object) -> Ledger:
+    return Ledger(tiny.plan(steps=30, **changes), steps)
+
+
+def test_a_ledger_survives_storage() -> None:
+    ledger = spent(7)
+    again = Ledger.from_dict(ledger.plan, json.loads(json.dumps(ledger.to_dict())))
+    assert (again.steps, again.head) == (7, ledger.head)
+
+
+def test_ten_and_twenty_steps_are_thirty() -> None:
+    ledger = Ledger.from_dict(spent(10).plan, spent(10).to_dict())
+    for _ in range(20):
+        ledger.record()
+    assert ledger.head == spent(30).head
+    with pytest.raises(PrivacyError, match="spent"):
+        ledger.record()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"sigma": 1.1}, {"clip_norm": 2.0}, {"expected_batch_size": 17}]
+)
+def test_a_ledger_of_another_plan_is_refused(changes: dict[str, float]) -> None:
+    with pytest.raises(PrivacyError, match="another privacy plan"):
+        Ledger.from_dict(spent(1, **changes).plan, spent(1).to_dict())
+
+
+@pytest.mark.parametrize(
+    "damage", [{"steps": 3}, {"steps": -1}, {"steps": 99}, {"steps": "7"}, {"head": "0" * 64}]
+)
+def test_an_altered_ledger_is_refused(damage: dict[str, object]) -> None:
+    with pytest.raises(DamagedFileError):
+        Ledger.from_dict(spent(7).plan, {**spent(7).to_dict(), **damage})
+
+
+def test_the_statement_never_claims_less_than_the_plan_costs() -> None:
+    ledger = spent(30)
+    statement = private_statement(ledger)
+    exact = claim(ledger.plan).epsilon
+    assert exact <= statement["epsilon"] <= exact + 1e-4
+    assert float(headline(statement).split()[1].rstrip(",")) >= exact
+
+
+def test_the_statement_names_everything_a_reader_needs() -> None:
+    statement = private_statement(spent(30))
+    json.dumps(statement, allow_nan=False)
+    for key in (
+        "sigma sample_rate steps epsilon delta expected_batch_size dataset_size epsilon_by clip_norm "
+        "noise_multiplicity adjacency unit sampling accountant divisor not_covered ledger"
+    ).split():
+        assert statement[key] not in (None, "", []), key
+    assert statement["adjacency"] == "add-or-remove-one"
+    assert "adding or removing one image" in statement["text"]
+    assert any("tuning" in line for line in statement["not_covered"])
+    assert any("private images" in line for line in statement["not_covered"])
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "shown"), [(9.9999, "10"), (10.0001, "10.01"), (0.19999, "0.2"), (1.0, "1")]
+)
+def test_the_headline_rounds_up(epsilon: float, shown: str) -> None:
+    line = headline({"private": True, "epsilon": epsilon, "delta": 1e-5})
+    assert line.startswith(f"epsilon {shown},")
+    assert float(shown) >= epsilon or math.isclose(float(shown), epsilon)
+
+
+def test_without_privacy_nothing_is_claimed() -> None:
+    statement = non_private_statement(12)
+    assert statement["text"] == NOT_PRIVATE
+    assert statement["epsilon"] is None
+    assert headline(statement) == "NOT PRIVATE"

@@ -1,0 +1,164 @@
+"""What leaves the mechanism: sensitivity, noise, divisor, ledger."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from dpdm_cli.errors import PrivacyError
+from dpdm_cli.privacy.ledger import Ledger
+from dpdm_cli.privacy.mechanism import GaussianMechanism, clipped_sum
+
+CPU = torch.device("cpu")
+
+
+def mechanism(size: int, **changes: object) -> tuple[GaussianMechanism, Ledger]:
+    ledger = Ledger(tiny.plan(**changes))
+    return GaussianMechanism(ledger, size, CPU), ledger
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    clip=st.floats(1e-3, 1e3),
+    scale=st.floats(1e-8, 1e8),
+    count=st.integers(1, 9),
+)
+def test_one_record_moves_the_sum_by_at_most_the_clip_norm(
+    seed: int, clip: float, scale: float, count: int
+) -> None:
+    gradients = scale * torch.randn(count, 50, generator=torch.Generator().manual_seed(seed))
+    everyone = clipped_sum(gradients.clone(), clip)
+    without = clipped_sum(gradients[1:].clone(), clip)
+    # float32 sums of up to nine records of norm C
+    assert (everyone - without).norm() <= clip * (1 + 1e-5)
+
+
+def test_gradients_within_the_clip_norm_are_summed_as_they_are() -> None:
+    gradients = torch.randn(4, 30) * 0.01
+    assert tiny.relative_error(clipped_sum(gradients.clone(), 1.0), gradients.sum(0)) < 1e-6
+
+
+def test_a_large_gradient_keeps_its_direction_and_gets_the_clip_norm() -> None:
+    gradient = torch.randn(1, 30) * 100
+    clipped = clipped_sum(gradient.clone(), 2.0)
+    assert clipped.norm() == pytest.approx(2.0, rel=1e-4)
+    assert tiny.relative_error(clipped, 2.0 * gradient[0] / gradient.norm()) < 1e-4
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e30, 3e38])
+def test_a_record_that_is_not_finite_contributes_zero_and_leaves_the_others_alone(
+    value: float,
+) -> None:
+    gradients = torch.randn(5, 40) * 100
+    expected = clipped_sum(gradients[1:].clone(), 1.0)
+    gradients[0] *= 1e3
+    gradients[0, 3] = value
+    assert torch.equal(clipped_sum(gradients, 1.0), expected)
+
+
+def test_no_records_sum_to_zero() -> None:
+    assert torch.equal(clipped_sum(torch.empty(0, 7), 1.0), torch.zeros(7))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_gradients_are_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(TypeError, match="float32"):
+        clipped_sum(torch.zeros(2, 3, dtype=dtype), 1.0)
+
+
+def test_correlated_records_in_bfloat16_would_break_the_bound_that_float32_keeps() -> None:
+    # 512 nearly parallel gradients: removing one moves many coordinates over a rounding step of bf16.
+    base = torch.randn(100_000, generator=torch.Generator().manual_seed(0)).sign()
+    spread = torch.randn(512, 100_000, generator=torch.Generator().manual_seed(1))
+    gradients = base + 0.1 * spread
+    everyone, without = clipped_sum(gradients.clone(), 1.0), clipped_sum(gradients[1:].clone(), 1.0)
+    assert (everyone - without).norm() <= 1 + 1e-4
+    assert (everyone.bfloat16().float() - without.bfloat16().float()).norm() > 1.2
+
+
+def residuals(size: int, steps: int, sigma: float, clip: float) -> np.ndarray:
+    """(divisor * release - sum) / (sigma C), [steps, size]."""
+    private, ledger = mechanism(size, steps=steps, sigma=sigma, clip_norm=clip)
+    rows = []
+    for _ in range(steps):
+        gradients = torch.randn(3, size)
+        total = clipped_sum(gradients.clone(), clip)
+        released = private.privatize([gradients[:2], gradients[2:]])
+        rows.append((released * ledger.plan.divisor - total) / (sigma * clip))
+    return torch.stack(rows).double().numpy()
+
+
+@pytest.mark.parametrize(("sigma", "clip"), [(2.0, 1.0), (0.6, 0.01)])
+def test_the_residual_is_standard_normal_independent_and_never_repeated(
+    sigma: float, clip: float
+) -> None:
+    noise = residuals(8_000, 40, sigma, clip)
+    count = noise.size
+    chi_square = float((noise**2).sum())
+    # Two-sided at 1e-4: a noise deficit of 3 % is 34 standard deviations away.
+    assert stats.chi2.ppf(5e-5, count) < chi_square < stats.chi2.ppf(1 - 5e-5, count)
+    assert abs(noise.mean()) < 5 / math.sqrt(count)
+    lag_one = (noise[1:] * noise[:-1]).mean()
+    assert abs(lag_one) < 5 / math.sqrt(count)
+    assert stats.kstest(noise[0], "norm").pvalue > 1e-5
+    assert abs(np.corrcoef(noise).flatten()[1 : 1 + 39]).max() < 5.5 / math.sqrt(8_000)
+
+
+def test_the_chi_square_test_would_notice_three_percent_less_noise() -> None:
+    noise = 0.97 * residuals(8_000, 40, 2.0, 1.0)
+    assert float((noise**2).sum()) < stats.chi2.ppf(5e-5, noise.size)
+
+
+def test_an_empty_batch_is_a_step_of_noise_in_every_coordinate() -> None:
+    private, ledger = mechanism(1_000, steps=20)
+    for step in range(20):
+        released = private.privatize([])
+        assert released.isfinite().all()
+        assert (released != 0).all()
+        assert ledger.steps == step + 1
+
+
+def test_the_divisor_is_the_expected_batch_size_whatever_the_batch() -> None:
+    for rows in (0, 1, 40):
+        private, _ = mechanism(20_000, sigma=1.0, expected_batch_size=16)
+        released = private.privatize([torch.zeros(rows, 20_000)])
+        assert released.std() == pytest.approx(1 / 16, rel=0.05)
+
+
+def test_step_t_plus_one_is_refused_before_any_gradient_is_computed() -> None:
+    private, ledger = mechanism(5, steps=2)
+    private.privatize([])
+    private.privatize([])
+
+    def gradients() -> object:
+        raise AssertionError("computed")
+        yield
+
+    with pytest.raises(PrivacyError, match="spent"):
+        private.privatize(gradients())
+    assert ledger.steps == 2
+
+
+def test_a_step_that_fails_before_the_noise_leaves_no_line_in_the_ledger() -> None:
+    private, ledger = mechanism(5)
+
+    def gradients() -> object:
+        raise MemoryError
+        yield
+
+    with pytest.raises(MemoryError):
+        private.privatize(gradients())
+    assert ledger.steps == 0
+
+
+def test_the_release_is_float32_whatever_the_gradients() -> None:
+    private, _ = mechanism(5)
+    assert private.privatize([torch.zeros(2, 5, dtype=torch.float64)]).dtype == torch.float32
