@@ -319,6 +319,8 @@ def test_too_little_noise_is_refused_and_not_claimed() -> None:
         {"delta": 1e-12},
         {"expected_batch_size": 60_000, "sigma": 1e4},
         {"expected_batch_size": 1e-9},
+        {"expected_batch_size": 1e-7, "steps": 10**6, "sigma": 30.0},
+        {"expected_batch_size": 8000, "steps": 1_800_000, "sigma": 76.0},
         {"dataset_size": 1, "expected_batch_size": 1, "delta": 0.5},
         {"dataset_size": 1, "expected_batch_size": 1, "delta": 0.999, "sigma": 100.0},
     ],
