@@ -13,5 +13,7 @@ def data_dir() -> Path:
     """The folder of real data sets, laid out as torchvision does."""
     folder = os.environ.get("DPDM_DATA_DIR")
     if not folder:
-        pytest.skip("DPDM_DATA_DIR is unset: this test needs the real MNIST and Fashion-MNIST files")
+        pytest.skip(
+            "DPDM_DATA_DIR is unset: this test needs the real MNIST and Fashion-MNIST files"
+        )
     return Path(folder)

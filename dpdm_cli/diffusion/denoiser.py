@@ -160,5 +160,5 @@ class Denoiser(nn.Module):
         def over_pixels(scale: Tensor) -> Tensor:
             return scale.view(-1, 1, 1, 1)
 
-        output = self.network(over_pixels(c_in) * x, c_noise, labels)
+        output: Tensor = self.network(over_pixels(c_in) * x, c_noise, labels)
         return over_pixels(c_skip) * x + over_pixels(c_out) * output.to(x.dtype)

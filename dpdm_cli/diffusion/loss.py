@@ -43,4 +43,5 @@ def denoising_losses(
     denoised = denoiser(clean + sigma.view(-1, 1, 1, 1) * added, sigma, labels)
     squared_error = (denoised - clean).square().flatten(1).mean(1)
     weighted = denoiser.parameterisation.weight(sigma) * squared_error
-    return weighted.view(-1, copies).mean(1)
+    losses: Tensor = weighted.view(-1, copies).mean(1)
+    return losses

@@ -132,7 +132,8 @@ class UNet(nn.Module):
         for stage in self.up:
             h = stage(torch.cat([h, skips.pop()], 1) if stage.takes_skip else h, embedding)
         h = self.head(F.silu(self.norm(h)))
-        return F.pixel_shuffle(h, self.config.patch)
+        image: Tensor = F.pixel_shuffle(h, self.config.patch)
+        return image
 
 
 class Stage(nn.Module):
@@ -147,7 +148,7 @@ class Stage(nn.Module):
         self.takes_skip = takes_skip
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        h = self.block(x, embedding)
+        h: Tensor = self.block(x, embedding)
         return h if self.attention is None else self.attention(h)
 
 
@@ -170,7 +171,8 @@ class ResidualBlock(nn.Module):
             h, x = _resample(h, self.resample), _resample(x, self.resample)
         h = self.conv1(h) + self.embedding(embedding)[:, :, None, None]
         h = self.conv2(F.silu(self.norm2(h)))
-        return ((x if self.shortcut is None else self.shortcut(x)) + h) * _SKIP_SCALE
+        kept: Tensor = x if self.shortcut is None else self.shortcut(x)
+        return torch.add(kept, h) * _SKIP_SCALE
 
 
 class Attention(nn.Module):
@@ -187,7 +189,7 @@ class Attention(nn.Module):
         q, k, v = self.qkv(self.norm(x)).flatten(2).chunk(3, dim=1)  # [R, C, H*W] each
         weights = (q.transpose(1, 2) @ k * channels**-0.5).softmax(-1)  # [R, queries, keys]
         h = (v @ weights.transpose(1, 2)).view(rows, channels, height, width)
-        return (x + self.out(h)) * _SKIP_SCALE
+        return torch.add(x, self.out(h)) * _SKIP_SCALE
 
 
 def sinusoids(c_noise: Tensor, width: int) -> Tensor:

@@ -85,7 +85,7 @@ def claim(plan: PrivacyPlan, steps: int | None = None) -> Claim:
     taken = plan.steps if steps is None else positive_integer("steps", steps)
     if plan.accountant == "pld" and not accountants.pld_installed():
         raise ResourceError(PLD_MISSING, PLD_HINT)
-    rate, delta = plan.sample_rate, plan.delta
+    rate, delta = _rate(plan), plan.delta
     found, missing = _bounds(rate, plan.sigma, taken, delta, accountants.pld_installed())
     reason = _fault(plan.accountant, found, missing)
     used = "rdp" if reason else plan.accountant
@@ -97,6 +97,11 @@ def claim(plan: PrivacyPlan, steps: int | None = None) -> Claim:
         reason=reason,
         not_computed=missing,
     )
+
+
+def _rate(plan: PrivacyPlan) -> float:
+    """The sampling rate for the accountants: a larger one costs more, so 1e-12 bounds the rest."""
+    return max(plan.sample_rate, 1e-12)
 
 
 @lru_cache(maxsize=4096)
@@ -198,7 +203,7 @@ def calibrate(
     draft = plan_with(1.0)
     if accountant == "pld" and not accountants.pld_installed():
         raise ResourceError(PLD_MISSING, PLD_HINT)
-    q, delta = draft.sample_rate, draft.delta
+    q, delta = _rate(draft), draft.delta
 
     def rdp(sigma: float) -> float:
         return accountants.rdp_epsilon(q, sigma, draft.steps, delta)

@@ -7,7 +7,7 @@ output, C channels, H and W height and width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -20,18 +20,18 @@ class LayerRule(Protocol):
     autocasts: bool  # whether the layer runs in the autocast dtype
 
     def forward(
-        self, module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None
+        self, module: Any, x: Tensor, weight: Tensor, bias: Tensor | None
     ) -> tuple[Tensor, Sequence[Tensor]]:
         """The layer's output and what its backward needs beside x and weight."""
 
     def input_gradient(
-        self, module: nn.Module, g: Tensor, x: Tensor, weight: Tensor, extra: Sequence[Tensor]
+        self, module: Any, g: Tensor, x: Tensor, weight: Tensor, extra: Sequence[Tensor]
     ) -> Tensor | None:
         """Gradient of x, [R, ...]."""
 
     def parameter_gradients(
         self,
-        module: nn.Module,
+        module: Any,
         g: Tensor,
         x: Tensor,
         weight: Tensor,
@@ -47,19 +47,20 @@ class Conv2dRule:
     autocasts = True
 
     def forward(
-        self, module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None
+        self, module: Any, x: Tensor, weight: Tensor, bias: Tensor | None
     ) -> tuple[Tensor, Sequence[Tensor]]:
-        return F.conv2d(x, weight, bias, module.stride, module.padding, module.dilation), ()
+        y = F.conv2d(x, weight, bias, module.stride, module.padding, module.dilation)
+        return y, ()
 
     def input_gradient(
-        self, module: nn.Module, g: Tensor, x: Tensor, weight: Tensor, extra: Sequence[Tensor]
+        self, module: Any, g: Tensor, x: Tensor, weight: Tensor, extra: Sequence[Tensor]
     ) -> Tensor:
         gradient: Tensor = _convolution_backward(module, g, x, weight, 1, (True, False, False))[0]
         return gradient
 
     def parameter_gradients(
         self,
-        module: nn.Module,
+        module: Any,
         g: Tensor,
         x: Tensor,
         weight: Tensor,
@@ -82,18 +83,18 @@ class LinearRule:
     autocasts = True
 
     def forward(
-        self, module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None
+        self, module: Any, x: Tensor, weight: Tensor, bias: Tensor | None
     ) -> tuple[Tensor, Sequence[Tensor]]:
         return F.linear(x, weight, bias), ()
 
     def input_gradient(
-        self, module: nn.Module, g: Tensor, x: Tensor, weight: Tensor, extra: Sequence[Tensor]
+        self, module: Any, g: Tensor, x: Tensor, weight: Tensor, extra: Sequence[Tensor]
     ) -> Tensor:
         return g @ weight
 
     def parameter_gradients(
         self,
-        module: nn.Module,
+        module: Any,
         g: Tensor,
         x: Tensor,
         weight: Tensor,
@@ -111,7 +112,7 @@ class GroupNormRule:
     autocasts = False
 
     def forward(
-        self, module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None
+        self, module: Any, x: Tensor, weight: Tensor, bias: Tensor | None
     ) -> tuple[Tensor, Sequence[Tensor]]:
         rows, channels = x.shape[:2]
         y, mean, rstd = torch.native_group_norm(
@@ -127,7 +128,7 @@ class GroupNormRule:
         return y, (mean, rstd)
 
     def input_gradient(
-        self, module: nn.Module, g: Tensor, x: Tensor, weight: Tensor, extra: Sequence[Tensor]
+        self, module: Any, g: Tensor, x: Tensor, weight: Tensor, extra: Sequence[Tensor]
     ) -> Tensor:
         mean, rstd = extra
         rows, channels = x.shape[:2]
@@ -147,7 +148,7 @@ class GroupNormRule:
 
     def parameter_gradients(
         self,
-        module: nn.Module,
+        module: Any,
         g: Tensor,
         x: Tensor,
         weight: Tensor,
@@ -170,18 +171,18 @@ class EmbeddingRule:
     autocasts = False
 
     def forward(
-        self, module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None
+        self, module: Any, x: Tensor, weight: Tensor, bias: Tensor | None
     ) -> tuple[Tensor, Sequence[Tensor]]:
         return F.embedding(x, weight), ()
 
     def input_gradient(
-        self, module: nn.Module, g: Tensor, x: Tensor, weight: Tensor, extra: Sequence[Tensor]
+        self, module: Any, g: Tensor, x: Tensor, weight: Tensor, extra: Sequence[Tensor]
     ) -> None:
         return None
 
     def parameter_gradients(
         self,
-        module: nn.Module,
+        module: Any,
         g: Tensor,
         x: Tensor,
         weight: Tensor,
@@ -229,7 +230,7 @@ def rule_for(module: nn.Module, name: str) -> LayerRule | None:
 
 
 def _convolution_backward(
-    module: nn.Module,
+    module: Any,
     g: Tensor,
     x: Tensor,
     weight: Tensor,
@@ -253,11 +254,11 @@ def _convolution_backward(
 
 
 def _looped_weight_gradients(
-    module: nn.Module, g: Tensor, x: Tensor, weight: Tensor, examples: int
+    module: Any, g: Tensor, x: Tensor, weight: Tensor, examples: int
 ) -> Tensor:
     """[B, *weight.shape], one convolution an example."""
     copies = g.shape[0] // examples
-    pairs = zip(g.split(copies), x.split(copies), strict=True)
+    pairs = zip(torch.split(g, copies), torch.split(x, copies), strict=True)
     return torch.stack(
         [
             _convolution_backward(module, gb, xb, weight, 1, (False, True, False))[1]
@@ -267,7 +268,7 @@ def _looped_weight_gradients(
 
 
 def _grouped_weight_gradients(
-    module: nn.Module, g: Tensor, x: Tensor, weight: Tensor, examples: int
+    module: Any, g: Tensor, x: Tensor, weight: Tensor, examples: int
 ) -> Tensor:
     """[B, *weight.shape], one convolution whose groups are the examples."""
 

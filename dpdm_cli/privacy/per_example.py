@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dpdm_cli.privacy import layer_rules
@@ -92,7 +91,7 @@ class PerExampleGradients:
 
     def assign(self, gradient: Tensor) -> None:
         """Lay a flat gradient [P] out as the `.grad` of each parameter."""
-        pieces = gradient.split([p.numel() for p in self.parameters])
+        pieces = torch.split(gradient, [p.numel() for p in self.parameters])
         for parameter, piece in zip(self.parameters, pieces, strict=True):
             parameter.grad = piece.view_as(parameter).to(parameter.dtype)
 
@@ -135,7 +134,7 @@ def _recorded_forward(
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
-    result: Tensor = _RecordedLayer.apply(x, weight, bias, module, rule, slots, record)  # type: ignore[no-untyped-call]
+    result: Tensor = _RecordedLayer.apply(x, weight, bias, module, rule, slots, record)
     return result
 
 

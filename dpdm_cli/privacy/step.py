@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from dpdm_cli.privacy.entropy import Entropy
@@ -58,9 +60,9 @@ class PrivateStep:
         """
         batch = self._sampler.draw(self._records).to(self._device)
         # torch splits nothing into one empty piece; no image means no micro-batch, and noise alone.
-        pieces = batch.split(self._micro_batch) if len(batch) else ()
+        pieces = torch.split(batch, self._micro_batch) if len(batch) else ()
         gradient = self._mechanism.privatize(
-            self.per_example(lambda piece=piece: losses(piece), len(piece)) for piece in pieces
+            self.per_example(partial(losses, piece), len(piece)) for piece in pieces
         )
         self.per_example.assign(gradient)
 
@@ -68,7 +70,7 @@ class PrivateStep:
 def plain_step(network: nn.Module, losses: Losses, batch: Tensor, micro_batch: int) -> None:
     """The ordinary step, without privacy: set `.grad` to the mean gradient over `batch` [b], b >= 1."""
     network.zero_grad(set_to_none=True)
-    for piece in batch.split(micro_batch):
+    for piece in torch.split(batch, micro_batch):
         (losses(piece).sum() / len(batch)).backward()  # type: ignore[no-untyped-call]
 
 

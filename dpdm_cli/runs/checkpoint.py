@@ -1,7 +1,7 @@
 """Safetensors files that describe themselves and notice damage.
 
-A file's header carries one JSON object: what it is, the SHA-256 of its tensors, and whatever its kind needs. Two kinds:
-`model`, which may be published (averaged weights, network, statement), and `state`, which may not (what resuming needs).
+A file's header carries one JSON object: what it is, the SHA-256 of its tensors, and whatever its kind needs. Two
+kinds: `model` may be published (averaged weights, network, statement), `state` may not (what resuming needs).
 No pickle anywhere.
 """
 
@@ -147,7 +147,9 @@ def load_model(path: Path) -> Model:
         path = path / "model.safetensors"
     tensors, header = read_tensors(path, "model")
     try:
-        shape = {k: tuple(v) if isinstance(v, list) else v for k, v in header["network"].items()}
+        shape: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in header["network"].items()
+        }
         config = UNetConfig(**shape)
         parameterisation, statement = header["parameterisation"], header["statement"]
         classes, dataset = tuple(map(str, header["classes"])), str(header["dataset"])
@@ -203,5 +205,5 @@ def _digest(tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
-        digest.update(memoryview(tensor.flatten().view(torch.uint8).numpy()))
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

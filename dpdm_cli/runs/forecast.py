@@ -15,7 +15,7 @@ from dpdm_cli.data.named import NAMED
 from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
-from dpdm_cli.diffusion.unet import UNet, UNetConfig
+from dpdm_cli.diffusion.unet import UNet
 from dpdm_cli.privacy.accounting import claim
 from dpdm_cli.privacy.statement import NOT_PRIVATE
 from dpdm_cli.privacy.step import parameter_count

@@ -10,20 +10,17 @@ after the last step is the result.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dpdm_cli.diffusion.ema import EMA
 from dpdm_cli.evaluation.classifiers import to_inputs
 from dpdm_cli.privacy.accounting import calibrate
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.mechanism import GaussianMechanism
-from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.plan import PrivacyPlan, steps_for_epochs
-from dpdm_cli.privacy.poisson import PoissonSampler
+from dpdm_cli.privacy.step import PrivateStep
 from dpdm_cli.runs.reporter import Progress
 
 EPOCHS = 20
@@ -80,32 +77,20 @@ def train_privately(
         labels: int64 [N].
         progress: advanced by one for each step.
     """
-    gradients = PerExampleGradients(model)
-    sampler = PoissonSampler(plan)
-    mechanism = GaussianMechanism(Ledger(plan), gradients.size, images.device)
-    optimizer = torch.optim.SGD(gradients.parameters, lr=learning_rate(plan), momentum=MOMENTUM)
-    averages = [parameter.detach().clone() for parameter in gradients.parameters]
-    model.train()
-
+    ledger = Ledger(plan)
     # On a CPU the gradients of a micro-batch should not outgrow the caches by much.
-    microbatch = 32 if images.device.type == "cpu" else 512
+    micro_batch = 32 if images.device.type == "cpu" else 512
+    private_step = PrivateStep(model, ledger, records=len(images), micro_batch=micro_batch)
+    optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate(plan), momentum=MOMENTUM)
+    average = EMA(model, _AVERAGE_DECAY)
+    model.train()
 
     def losses(part: Tensor) -> Tensor:
         return F.cross_entropy(model(to_inputs(images[part])), labels[part], reduction="none")
 
-    def of_batch(batch: Tensor) -> Iterator[Tensor]:
-        if len(batch):
-            for part in torch.split(batch, microbatch):
-                yield gradients(partial(losses, part), len(part))
-
-    for step in range(1, plan.steps + 1):
-        batch = sampler.draw(len(images)).to(images.device)
-        gradients.assign(mechanism.privatize(of_batch(batch)))
+    for step in range(plan.steps):
+        private_step(losses)
         optimizer.step()
-        decay = min(_AVERAGE_DECAY, step / (step + 10))
-        for average, parameter in zip(averages, gradients.parameters, strict=True):
-            average.lerp_(parameter.detach(), 1.0 - decay)
+        average.update(model, step)
         progress.advance()
-    with torch.no_grad():
-        for average, parameter in zip(averages, gradients.parameters, strict=True):
-            parameter.copy_(average)
+    model.load_state_dict(average.averaged.state_dict())

@@ -327,7 +327,9 @@ def _resumed_settings(
         DamagedFileError: the saved settings make no sense.
     """
     try:
-        stored = {k: tuple(v) if isinstance(v, list) else v for k, v in saved["settings"].items()}
+        stored: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in saved["settings"].items()
+        }
         before = TrainSettings(**stored)
     except (KeyError, TypeError, AttributeError) as error:
         raise DamagedFileError(f"the resume state's settings are damaged: {error}") from error
@@ -356,9 +358,9 @@ def _fingerprint(images: ImageSet, saved: dict[str, Any] | None) -> dict[str, st
     """
     salt = saved["salt"] if saved else secrets.token_hex(16)
     digest = hashlib.sha256(salt.encode())
-    digest.update(memoryview(images.images.contiguous().flatten().numpy()))
+    digest.update(images.images.contiguous().numpy().data)
     if images.labels is not None:
-        digest.update(memoryview(images.labels.contiguous().numpy()).cast("B"))
+        digest.update(images.labels.contiguous().numpy().data)
     digest.update(json.dumps(images.classes).encode())
     found = digest.hexdigest()
     if saved and saved["fingerprint"] != found:

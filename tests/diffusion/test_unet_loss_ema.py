@@ -94,7 +94,9 @@ def test_the_loss_is_the_mean_over_copies_of_the_weighted_squared_error() -> Non
                 * (denoised - pixels[image]).square().mean()
                 / copies
             )
-        assert found[image].item() == pytest.approx(float(torch.as_tensor(expected).detach()), rel=1e-9)
+        assert found[image].item() == pytest.approx(
+            float(torch.as_tensor(expected).detach()), rel=1e-9
+        )
 
 
 def test_an_images_loss_is_the_same_in_any_batch() -> None:

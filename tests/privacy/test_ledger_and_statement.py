@@ -65,10 +65,25 @@ def test_the_statement_never_claims_less_than_the_plan_costs() -> None:
 def test_the_statement_names_everything_a_reader_needs() -> None:
     statement = private_statement(spent(30))
     json.dumps(statement, allow_nan=False)
-    for key in (
-        "sigma sample_rate steps epsilon delta expected_batch_size dataset_size epsilon_by clip_norm "
-        "noise_multiplicity adjacency unit sampling accountant divisor not_covered ledger"
-    ).split():
+    for key in [
+        "sigma",
+        "sample_rate",
+        "steps",
+        "epsilon",
+        "delta",
+        "expected_batch_size",
+        "dataset_size",
+        "epsilon_by",
+        "clip_norm",
+        "noise_multiplicity",
+        "adjacency",
+        "unit",
+        "sampling",
+        "accountant",
+        "divisor",
+        "not_covered",
+        "ledger",
+    ]:
         assert statement[key] not in (None, "", []), key
     assert statement["adjacency"] == "add-or-remove-one"
     assert "adding or removing one image" in statement["text"]

@@ -191,7 +191,7 @@ def test_the_seed_fixes_the_start_and_neither_masks_nor_noise() -> None:
 
     def fresh() -> Trainer:
         torch.manual_seed(0)
-        np.random.seed(0)  # noqa: NPY002 - what a careless user does
+        np.random.seed(0)
         ledger = Ledger(tiny.plan(noise_multiplicity=COPIES))
         return Trainer(
             tiny.config(),

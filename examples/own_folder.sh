@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# The same road with a folder of your own: one subfolder a class, PNG files of uneven sizes. The folder is made here
+# from real MNIST.    bash examples/own_folder.sh [OUT] [IMAGES] [STEPS]
+set -euo pipefail
+out=${1:-runs/own-folder}
+images=${2:-6000}
+steps=${3:-300}
+here=$(cd "$(dirname "$0")" && pwd)
+
+python "$here/make_folder.py" "$out/images" "$images"
+
+# What the run would claim, before it is run: the number of images is a public figure you state.
+dpdm train "$out/images" --eps 10 --delta 1e-5 --image-size 28 --dataset-size "$images" --steps "$steps" --dry-run
+dpdm train "$out/images" --eps 10 --delta 1e-5 --image-size 28 --dataset-size "$images" --steps "$steps" \
+    --out "$out/run"
+dpdm sample "$out/run" -n 500 --out "$out/synth"
+dpdm classify "$out/synth" --test mnist --epochs 5
+dpdm fid "$out/synth" --against "$out/images" --extractor pixels
