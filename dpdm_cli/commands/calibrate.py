@@ -41,29 +41,18 @@ def paper_defaults(dataset: str) -> dict[str, Any]:
         UsageError: no such data set.
     """
     from dpdm_cli.data.named import NAMED
+    from dpdm_cli.runs.settings import preset_settings, sets_in
 
-    mnist = {"batch_size": 4096, "epochs": 300, "delta": 1e-5, "noise_multiplicity": 32}
-    settings: dict[str, dict[str, Any]] = {
-        "digits": {"batch_size": 256, "epochs": 300, "delta": 1e-4, "noise_multiplicity": 32},
-        "mnist": mnist,
-        "fashion-mnist": mnist,
-        "cifar10": {"batch_size": 2048, "epochs": 500, "delta": 1e-5, "noise_multiplicity": 8},
-        "celeba": {"batch_size": 2048, "epochs": 300, "delta": 1e-6, "noise_multiplicity": 32},
-        "imagenet32": {
-            "dataset_size": 1_281_167,
-            "batch_size": 2048,
-            "epochs": 100,
-            "delta": 7e-7,
-            "noise_multiplicity": 8,
-        },
-    }
-    if dataset not in settings:
+    known = sets_in("paper")
+    if dataset not in known:
         raise UsageError(
             f"no plan is known for the data set {dataset!r}",
-            f"choose one of {', '.join(settings)}, or give -n, --batch-size, --epochs and --delta",
+            f"choose one of {', '.join(known)}, or give -n, --batch-size, --epochs and --delta",
         )
-    size = {"dataset_size": NAMED[dataset].train_size} if dataset in NAMED else {}
-    return {"clip_norm": 1.0, **size, **settings[dataset]}
+    settings = preset_settings("paper", dataset, 10.0)
+    names = ("batch_size", "epochs", "delta", "noise_multiplicity", "clip_norm")
+    size = NAMED[dataset].train_size if dataset in NAMED else settings.dataset_size
+    return {"dataset_size": size, **{name: getattr(settings, name) for name in names}}
 
 
 def calibrate(

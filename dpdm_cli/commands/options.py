@@ -23,7 +23,7 @@ DataDir = Annotated[
     Path | None,
     typer.Option(
         envvar="DPDM_DATA_DIR",
-        help="Where named data sets lie, as torchvision lays them out.  [default: the user's cache]",
+        help="Where named data sets lie, as torchvision lays them out. (default: the user's cache)",
         rich_help_panel=DATA,
         show_default=False,
     ),

@@ -59,7 +59,7 @@ def sample(
     labels: Annotated[
         list[str] | None,
         typer.Option(
-            help="Classes to draw, by name or index, with commas; drawn in turn.  \\[default: all]",
+            help="Classes to draw, by name or index, with commas; drawn in turn. (default: all)",
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -73,41 +73,39 @@ def sample(
     ] = None,
     sampler: Annotated[
         SamplerKind | None,
-        typer.Option(
-            help="How noise becomes an image.  \\[default: ddim]", rich_help_panel=SAMPLING
-        ),
+        typer.Option(help="How noise becomes an image. (default: ddim)", rich_help_panel=SAMPLING),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Noise levels.  \\[default: 50]", rich_help_panel=SAMPLING)
+        int | None, typer.Option(help="Noise levels. (default: 50)", rich_help_panel=SAMPLING)
     ] = None,
     guidance: Annotated[
         float | None,
         typer.Option(
-            help="Weight of classifier-free guidance; doubles the work.  \\[default: 0]",
+            help="Weight of classifier-free guidance; doubles the work. (default: 0)",
             rich_help_panel=SAMPLING,
         ),
     ] = None,
     churn: Annotated[
         float | None,
         typer.Option(
-            help="Noise added back (S_churn); euler and heun.  \\[default: 0]",
+            help="Noise added back (S_churn); euler and heun. (default: 0)",
             rich_help_panel=SAMPLING,
         ),
     ] = None,
     s_min: Annotated[
         float | None,
-        typer.Option(help="Lowest noise level of churn.  \\[default: 0]", rich_help_panel=SAMPLING),
+        typer.Option(help="Lowest noise level of churn. (default: 0)", rich_help_panel=SAMPLING),
     ] = None,
     s_max: Annotated[
         float | None,
         typer.Option(
-            help="Highest noise level of churn.  \\[default: no limit]", rich_help_panel=SAMPLING
+            help="Highest noise level of churn. (default: no limit)", rich_help_panel=SAMPLING
         ),
     ] = None,
     s_noise: Annotated[
         float | None,
         typer.Option(
-            help="Scale of the noise that churn adds.  \\[default: 1]", rich_help_panel=SAMPLING
+            help="Scale of the noise that churn adds. (default: 1)", rich_help_panel=SAMPLING
         ),
     ] = None,
     seed: Annotated[
@@ -122,7 +120,7 @@ def sample(
         typer.Option(
             "--batch-size",
             "-B",
-            help="Images at a time; another number changes images by rounding.  \\[default: 64, on CUDA 1000]",
+            help="Images at a time; another number changes images by rounding. (default: 64, on CUDA 1000)",
             rich_help_panel=TRAINING,
         ),
     ] = None,
@@ -131,7 +129,7 @@ def sample(
         typer.Option(
             "--out",
             "-o",
-            help="Folder for the images; the same command goes on there.  \\[default: synth beside CKPT]",
+            help="Folder for the images; the same command goes on there. (default: synth beside CKPT)",
             rich_help_panel=OUTPUT,
         ),
     ] = None,

@@ -54,13 +54,13 @@ def train(
     epsilon: Annotated[
         float | None,
         typer.Option(
-            "--epsilon", "--eps", help="Target epsilon.  [default: 10]", rich_help_panel=PRIVACY
+            "--epsilon", "--eps", help="Target epsilon. (default: 10)", rich_help_panel=PRIVACY
         ),
     ] = None,
     delta: Annotated[
         float | None,
         typer.Option(
-            help="Target delta, below 1/N.  [default: the preset's]", rich_help_panel=PRIVACY
+            help="Target delta, below 1/N. (default: the preset's)", rich_help_panel=PRIVACY
         ),
     ] = None,
     clip_norm: Annotated[
@@ -96,12 +96,12 @@ def train(
         typer.Option(
             "--dataset-size",
             "-n",
-            help="N as the public may know it.  [default: published, or counted]",
+            help="N as the public may know it. (default: published, or counted)",
             rich_help_panel=PRIVACY,
         ),
     ] = None,
     accountant: Annotated[
-        str | None, typer.Option(help="prv, rdp or pld.  [default: prv]", rich_help_panel=PRIVACY)
+        str | None, typer.Option(help="prv, rdp or pld. (default: prv)", rich_help_panel=PRIVACY)
     ] = None,
     plan: Annotated[
         Path | None,
@@ -121,20 +121,20 @@ def train(
     channels: Annotated[
         int | None,
         typer.Option(
-            help="1 for grey, 3 for colour.  [default: the images' own]", rich_help_panel=DATA
+            help="1 for grey, 3 for colour. (default: the images' own)", rich_help_panel=DATA
         ),
     ] = None,
     classes: Annotated[
         str | None,
         typer.Option(
-            help="Class names in label order, with commas.  [default: the subfolders]",
+            help="Class names in label order, with commas. (default: the subfolders)",
             rich_help_panel=DATA,
         ),
     ] = None,
     preset: Annotated[
         Preset | None,
         typer.Option(
-            help="small: half an hour on two CPU cores. paper: as published.  [default: small on a CPU, else paper]",
+            help="small: half an hour on two CPU cores. paper: as published. (default: small on a CPU, else paper)",
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -172,14 +172,14 @@ def train(
     micro_batch: Annotated[
         int | None,
         typer.Option(
-            help="Images at a time; speed and memory only.  [default: chosen]",
+            help="Images at a time; speed and memory only. (default: chosen)",
             rich_help_panel=TRAINING,
         ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", help="Run folder.  [default: runs/DATA]", rich_help_panel=OUTPUT
+            "--out", "-o", help="Run folder. (default: runs/DATA)", rich_help_panel=OUTPUT
         ),
     ] = None,
     resume: Annotated[

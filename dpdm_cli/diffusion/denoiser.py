@@ -8,7 +8,7 @@ arXiv 2202.00512; the choice by privacy budget, DPDM, arXiv 2210.09929, section 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -121,6 +121,15 @@ class VarianceExploding:
 
     def noise_levels(self, uniform: Tensor, normal: Tensor) -> Tensor:
         return self.sigma_min * (self.sigma_max / self.sigma_min) ** uniform
+
+
+def with_noise_levels(
+    parameterisation: Parameterisation, mean: float, std: float
+) -> Parameterisation:
+    """The same denoiser trained at other noise levels, ln sigma ~ N(mean, std^2); only EDM has this choice."""
+    if isinstance(parameterisation, EDM):
+        return replace(parameterisation, p_mean=mean, p_std=std)
+    return parameterisation
 
 
 PARAMETERISATIONS: dict[str, Parameterisation] = {

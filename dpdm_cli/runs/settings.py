@@ -38,6 +38,7 @@ class TrainSettings:
         clip_norm: C. noise_multiplicity: K. accountant: prv, rdp or pld.
         image_size: side in pixels; None keeps the images' own.
         denoiser: edm, v, vp or ve.
+        noise_mean, noise_std: of ln sigma in training; edm only.
         width, multipliers, blocks, attention, patch, embedding: the network, see `UNetConfig`. `attention` None puts it
             at the lowest resolution.
         learning_rate: of Adam. schedule: constant or cosine (to zero at the last step). warmup: steps of linear rise.
@@ -58,6 +59,8 @@ class TrainSettings:
     accountant: str = "prv"
     image_size: int | None = None
     denoiser: str = "edm"
+    noise_mean: float = -1.2
+    noise_std: float = 1.2
     width: int = 32
     multipliers: tuple[int, ...] = (1, 2, 2)
     blocks: int = 2
@@ -102,6 +105,11 @@ class TrainSettings:
                 raise UsageError(
                     f"{name} must be in [{low:g}, {high:g}), found {getattr(self, name)}"
                 )
+        if not (math.isfinite(self.noise_mean) and 0 < self.noise_std < math.inf):
+            raise UsageError(
+                f"noise_mean and noise_std must be finite, noise_std above 0, "
+                f"found {self.noise_mean} and {self.noise_std}"
+            )
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise UsageError(
                 f"learning_rate must be finite and above 0, found {self.learning_rate}"
@@ -157,12 +165,21 @@ def preset_settings(preset: str, data: str, epsilon: float) -> TrainSettings:
     return merge(data, preset=preset, flags={"epsilon": epsilon})[0]
 
 
-def _preset_layers(preset: str, data: str, epsilon: float) -> list[tuple[dict[str, Any], str]]:
-    """General entries, then those of the data set, then those of the nearest budget there."""
+def sets_in(preset: str) -> tuple[str, ...]:
+    """The data sets a preset has entries of their own for."""
+    return tuple(_preset(preset)["set"])
+
+
+def _preset(preset: str) -> dict[str, Any]:
     if preset not in PRESETS:
         raise UsageError(f"unknown preset {preset!r}", f"choose one of {', '.join(PRESETS)}")
     text = (resources.files(__package__) / "presets" / f"{preset}.toml").read_text(encoding="utf-8")
-    content = tomllib.loads(text)
+    return tomllib.loads(text)
+
+
+def _preset_layers(preset: str, data: str, epsilon: float) -> list[tuple[dict[str, Any], str]]:
+    """General entries, then those of the data set, then those of the nearest budget there."""
+    content = _preset(preset)
     own = dict(content.get("set", {}).get(data, {}))
     budgets = own.pop("epsilon", {})
     layers = [(content["every"], f"preset {preset}"), (own, f"preset {preset}, {data}")]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dpdm_cli.data import ImageSet
-from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
+from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser, with_noise_levels
 from dpdm_cli.diffusion.ema import EMA
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
@@ -19,7 +19,7 @@ from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.step import PrivateStep, fits, parameter_count, plain_step
 from dpdm_cli.runs.settings import TrainSettings
 
-_CPU_ROWS, _CPU_GRADIENT_BYTES = 256, 128 << 20
+_CPU_ROWS, _CPU_GRADIENT_BYTES = 256, 64 << 20
 _GPU_ROWS, _GPU_GRADIENT_BYTES = 8192, 4 << 30
 
 
@@ -60,7 +60,12 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             network = UNet(config)
-        self._denoiser = Denoiser(network.to(device), PARAMETERISATIONS[settings.denoiser])
+        self._denoiser = Denoiser(
+            network.to(device),
+            with_noise_levels(
+                PARAMETERISATIONS[settings.denoiser], settings.noise_mean, settings.noise_std
+            ),
+        )
         self._ema = EMA(self._denoiser.network, settings.ema)
         self._optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
         self._micro_batch = settings.micro_batch or self._fitting_micro_batch()
