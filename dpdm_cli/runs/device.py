@@ -30,3 +30,19 @@ def resolve_device(name: str) -> torch.device:
             f"this machine has no device {name!r}", "choose --device cpu, or auto to take the best"
         )
     return device
+
+
+def set_precision(name: str, device: torch.device) -> None:
+    """Choose how float32 products are computed on CUDA: `auto` and `tf32` round their factors to TF32.
+
+    bf16 is not set here but by autocast around the forward pass. On other devices float32 is float32.
+
+    Raises:
+        UsageError: tf32 on a device that has none.
+    """
+    if name == "tf32" and device.type != "cuda":
+        raise UsageError(
+            f"precision tf32 is CUDA's, the device is {device}", "choose --precision float32"
+        )
+    torch.backends.cuda.matmul.allow_tf32 = name in ("auto", "tf32")
+    torch.backends.cudnn.allow_tf32 = name in ("auto", "tf32")

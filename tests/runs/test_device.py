@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dpdm_cli.errors import ResourceError, UsageError
-from dpdm_cli.runs.device import resolve_device
+from dpdm_cli.runs.device import resolve_device, set_precision
 
 
 def test_auto_takes_an_accelerator_only_where_there_is_one(
@@ -28,3 +28,17 @@ def test_a_device_this_machine_lacks_is_refused(name: str, monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ResourceError, match="has no device"):
         resolve_device(name)
+
+
+def test_tf32_is_refused_where_there_is_none_and_float32_turns_it_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+    with pytest.raises(UsageError, match="tf32"):
+        set_precision("tf32", torch.device("cpu"))
+    set_precision("float32", torch.device("cuda"))
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+    set_precision("auto", torch.device("cuda"))
+    assert torch.backends.cudnn.allow_tf32
