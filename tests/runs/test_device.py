@@ -30,15 +30,14 @@ def test_a_device_this_machine_lacks_is_refused(name: str, monkeypatch: pytest.M
         resolve_device(name)
 
 
-def test_tf32_is_refused_where_there_is_none_and_float32_turns_it_off(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+def test_tf32_is_refused_where_there_is_none_and_float32_turns_it_off() -> None:
     with pytest.raises(UsageError, match="tf32"):
         set_precision("tf32", torch.device("cpu"))
-    set_precision("float32", torch.device("cuda"))
-    assert not torch.backends.cudnn.allow_tf32
-    assert not torch.backends.cuda.matmul.allow_tf32
-    set_precision("auto", torch.device("cuda"))
-    assert torch.backends.cudnn.allow_tf32
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    try:
+        for name, allowed in (("float32", False), ("auto", True), ("bf16", False), ("tf32", True)):
+            set_precision(name, torch.device("cuda"))
+            assert torch.backends.cudnn.allow_tf32 is allowed
+            assert torch.backends.cuda.matmul.allow_tf32 is allowed
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
