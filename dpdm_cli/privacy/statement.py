@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from dpdm_cli.privacy.accounting import claim, round_up
@@ -59,7 +58,7 @@ def private_statement(ledger: Ledger, *, initialised_from: str = "") -> dict[str
         "initialised_from": initialised_from,
         "not_covered": list(NOT_COVERED),
         "text": (
-            f"({epsilon:g}, {delta:g})-differentially private with respect to adding or removing one image "
+            f"({epsilon}, {delta})-differentially private with respect to adding or removing one image "
             f"among {plan.dataset_size:,} (a public number). One run of DP-SGD: {plan.steps:,} steps, Poisson "
             f"sampling at rate {plan.sample_rate!r}, one gradient an image (mean over {plan.noise_multiplicity} noisy "
             f"copies) clipped to norm {plan.clip_norm:g}, Gaussian noise of {plan.sigma!r} times that norm; "
@@ -83,6 +82,7 @@ def headline(statement: dict[str, Any]) -> str:
     """One short line: the claim, or that there is none."""
     if not statement.get("private"):
         return "NOT PRIVATE"
-    digits = 2 if statement["epsilon"] >= 0.1 else 4
-    scale = 10**digits
-    return f"epsilon {math.ceil(statement['epsilon'] * scale) / scale:g}, delta {statement['delta']:g}, per image"
+    epsilon = statement["epsilon"]
+    digits = 2 if epsilon >= 0.1 else 4
+    shown = f"{round_up(epsilon, digits):.{digits}f}".rstrip("0").rstrip(".")
+    return f"epsilon {shown}, delta {statement['delta']}, per image"
