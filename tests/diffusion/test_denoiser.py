@@ -43,7 +43,7 @@ def test_the_share_of_high_noise_is_the_papers(kind: str, tail: tuple[float, flo
     normal = torch.randn(400_000, generator=generator, dtype=torch.float64)
     sigma = PARAMETERISATIONS[kind].noise_levels(uniform, normal)
     for threshold, share in zip((1, 3, 10), tail, strict=True):
-        assert (sigma > threshold).double().mean().item() == pytest.approx(share, abs=0.006)
+        assert (sigma > threshold).double().mean().item() == pytest.approx(share, abs=0.01)
 
 
 def test_v_prediction_keeps_to_its_range_of_log_snr() -> None:
