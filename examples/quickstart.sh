@@ -5,7 +5,7 @@ set -euo pipefail
 out=${1:-runs/quickstart}
 
 dpdm train digits --eps 10 --out "$out"
-dpdm sample "$out" -n 4000 --out "$out/synth"
+dpdm sample "$out" -n 3000 --out "$out/synth"
 dpdm classify "$out/synth"
 
 echo "Look at $out/synth/grid.png; what may be claimed stands in $out/statement.json."
