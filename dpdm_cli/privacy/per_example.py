@@ -129,9 +129,10 @@ def _recorded_forward(
     module: nn.Module, rule: LayerRule, slots: dict[str, slice], record: _Record, x: Tensor
 ) -> Tensor:
     weight, bias = module.weight, getattr(module, "bias", None)
-    if torch.is_autocast_enabled(x.device.type) and rule.autocasts:
+    if torch.is_autocast_enabled(x.device.type) and x.is_floating_point():
         # Inside an autograd Function autocast would hide the dtype that backward needs.
-        dtype = torch.get_autocast_dtype(x.device.type)
+        device = x.device.type
+        dtype = torch.get_autocast_dtype(device) if rule.autocasts else torch.float32
         x, weight = x.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
     result: Tensor = _RecordedLayer.apply(x, weight, bias, module, rule, slots, record)

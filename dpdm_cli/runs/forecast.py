@@ -20,7 +20,7 @@ from dpdm_cli.privacy.accounting import claim
 from dpdm_cli.privacy.statement import NOT_PRIVATE
 from dpdm_cli.privacy.step import parameter_count
 from dpdm_cli.runs.device import resolve_device
-from dpdm_cli.runs.planning import plan_run, public_size, read_plan, step_count
+from dpdm_cli.runs.planning import check_beside_plan, plan_run, public_size, read_plan, step_count
 from dpdm_cli.runs.settings import TrainSettings, merge, preset_settings
 from dpdm_cli.runs.training import default_preset, network_config
 
@@ -64,6 +64,7 @@ def forecast(
     """
     chosen = preset or default_preset(resolve_device(device))
     settings, origins = merge(data, preset=chosen, config=config, flags=flags)
+    check_beside_plan(plan, flags)
     if data in NAMED:
         images, counted = _blank(data, settings), None
     else:

@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.errors import PrivacyError, UsageError
 from dpdm_cli.privacy.accounting import calibrate, check_plan_file
 from dpdm_cli.privacy.plan import PrivacyPlan, steps_for_epochs
 from dpdm_cli.runs.settings import TrainSettings
+
+_IN_THE_PLAN = (
+    "epsilon",
+    "delta",
+    "clip_norm",
+    "noise_multiplicity",
+    "batch_size",
+    "epochs",
+    "steps",
+    "accountant",
+)
+"""Settings that a plan file replaces."""
+
+
+def check_beside_plan(plan: Path | None, flags: Mapping[str, Any]) -> None:
+    """Refuse settings given beside a plan that already holds them.
+
+    Raises:
+        UsageError: naming them.
+    """
+    both = [name for name in _IN_THE_PLAN if flags.get(name) is not None]
+    if plan is not None and both:
+        raise UsageError(
+            f"{', '.join(both)} given beside --plan, which already says so",
+            "leave them out, or calibrate another plan",
+        )
 
 
 def public_size(data: str, settings: TrainSettings, counted: int | None) -> tuple[int, str]:

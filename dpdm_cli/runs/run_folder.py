@@ -104,6 +104,15 @@ class RunFolder:
             yield
         finally:
             lock.unlink(missing_ok=True)
+            if not self.state.exists():
+                self._remove_if_nothing_was_saved()
+
+    def _remove_if_nothing_was_saved(self) -> None:
+        """A run that failed before its first save leaves no folder that the next try would be refused for."""
+        (self.private / "README.txt").unlink(missing_ok=True)
+        for folder in (self.private, self.path):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
     def save_state(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Replace the resume state; the old one stays whole until the new one is."""

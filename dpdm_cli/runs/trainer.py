@@ -51,7 +51,9 @@ class Trainer:
         self.done = 0
         self.ledger = ledger
         self.last_loss: Tensor | None = None
-        self.expected_batch_size = sample_rate * len(images.images)
+        self.expected_batch_size = (
+            ledger.plan.expected_batch_size if ledger else settings.batch_size
+        )
         self._rate = sample_rate
         self._images = images.images.to(device)
         self._labels = None if images.labels is None else images.labels.to(device)

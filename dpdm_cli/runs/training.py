@@ -32,7 +32,7 @@ from dpdm_cli.privacy.statement import NOT_PRIVATE, non_private_statement, priva
 from dpdm_cli.runs.checkpoint import Model, save_model
 from dpdm_cli.runs.device import resolve_device, set_precision
 from dpdm_cli.runs.grids import draw_grid
-from dpdm_cli.runs.planning import plan_run, public_size, read_plan, step_count
+from dpdm_cli.runs.planning import check_beside_plan, plan_run, public_size, read_plan, step_count
 from dpdm_cli.runs.reporter import Reporter, SilentReporter
 from dpdm_cli.runs.run_folder import RunFolder
 from dpdm_cli.runs.settings import TrainSettings, merge
@@ -108,6 +108,7 @@ def train(
     folder = RunFolder(Path(out))
     chosen = preset or default_preset(torch_device)
     wanted, origins = merge(data, preset=chosen, config=config, flags=settings)
+    check_beside_plan(plan, settings)
     set_precision(wanted.precision, torch_device)
     with folder.open(resume=resume):
         tensors, saved = folder.load_state() if resume else ({}, None)

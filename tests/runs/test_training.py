@@ -220,6 +220,15 @@ def test_a_plan_from_calibration_is_run_unchanged(tmp_path: Path) -> None:
         assert statement[key] == plan.to_dict()[key], key
     changed = {"dataset_size": 1500, "sample_rate": 20 / 1500}
     (tmp_path / "other.json").write_text(json.dumps({**plan.to_dict(), **stated, **changed}))
+    with pytest.raises(UsageError, match="epsilon, steps given beside --plan"):
+        train(
+            "digits",
+            tmp_path / "run2",
+            plan=tmp_path / "plan.json",
+            epsilon=3.0,
+            steps=2,
+            device="cpu",
+        )
     with pytest.raises(PrivacyError, match="N = 1,500"):
         train("digits", tmp_path / "run2", preset="small", plan=tmp_path / "other.json", **free)
     assert not (tmp_path / "run2" / "model.safetensors").exists()
@@ -314,4 +323,4 @@ def test_nonsense_is_refused_and_nothing_published(
 ) -> None:
     with pytest.raises((UsageError, PrivacyError), match=message):
         run(tmp_path / "run", **changes)
-    assert not (tmp_path / "run" / "model.safetensors").exists()
+    assert not (tmp_path / "run").exists()
