@@ -18,12 +18,11 @@ NOT_COVERED = (
 )
 
 
-def private_statement(ledger: Ledger, *, initialised_from: str = "") -> dict[str, Any]:
+def private_statement(ledger: Ledger) -> dict[str, Any]:
     """The claim for what the ledger holds.
 
     Args:
         ledger: the releases made.
-        initialised_from: SHA-256 of public weights training started from, public by the user's declaration.
 
     Returns:
         A JSON object; `epsilon` and `delta` are what is claimed, `text` says it in words. Epsilon is that of the
@@ -55,7 +54,6 @@ def private_statement(ledger: Ledger, *, initialised_from: str = "") -> dict[str
         "noise_multiplicity": plan.noise_multiplicity,
         "divisor": plan.divisor,
         "ledger": ledger.to_dict(),
-        "initialised_from": initialised_from,
         "not_covered": list(NOT_COVERED),
         "text": (
             f"({epsilon}, {delta})-differentially private with respect to adding or removing one image "

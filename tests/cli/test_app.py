@@ -45,7 +45,7 @@ def test_python_dash_m_is_the_same_command() -> None:
     assert result.stdout.strip() == f"dpdm {__version__}"
 
 
-def test_every_option_has_a_help_text() -> None:
+def test_every_command_offers_json_and_quiet() -> None:
     for name in COMMANDS:
         text = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output
         assert "--json" in text, name
