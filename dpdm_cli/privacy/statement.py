@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dpdm_cli.errors import PrivacyError
 from dpdm_cli.privacy.accounting import claim, round_up
 from dpdm_cli.privacy.ledger import Ledger
 
@@ -31,6 +32,8 @@ def private_statement(ledger: Ledger) -> dict[str, Any]:
     Raises:
         PrivacyError: no step was taken, so there is nothing to claim.
     """
+    if not ledger.steps:
+        raise PrivacyError("no step was taken, so there is nothing to claim")
     plan = ledger.plan
     result = claim(plan)
     epsilon, delta = round_up(result.epsilon, 4), plan.delta

@@ -1,6 +1,6 @@
 """Safetensors files that describe themselves and notice damage.
 
-A file's header carries one JSON object: what it is, the SHA-256 of its tensors, and whatever its kind needs. Two
+A file's header carries one JSON object: what it is, whatever its kind needs, and a SHA-256. Two
 kinds: `model` may be published (averaged weights, network, statement), `state` may not (what resuming needs).
 No pickle anywhere.
 """
@@ -27,6 +27,7 @@ from dpdm_cli.runs.files import replacing
 
 FORMAT = 1
 _KEY = "dpdm"
+_DIGEST = "sha256"
 _MOST_TENSORS = 10_000
 _MOST_BYTES = 16 << 30
 
@@ -73,8 +74,10 @@ def write_tensors(
         ResourceError: the disk is full or not writable; an older file stays as it was.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {"format": FORMAT, "kind": kind, "weights_sha256": _digest(tensors), **facts}
-    text = json.dumps(header, sort_keys=True, allow_nan=False)
+    header = {"format": FORMAT, "kind": kind, **facts}
+    text = json.dumps(
+        {**header, _DIGEST: _digest(tensors, header)}, sort_keys=True, allow_nan=False
+    )
     content = safetensors.torch.save(tensors, metadata={_KEY: text})
     with replacing(path) as temporary:
         temporary.write_bytes(content)
@@ -115,10 +118,9 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
             tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, ValueError, RecursionError, OSError) as error:
         raise DamagedFileError(f"{path}: damaged: {str(error).splitlines()[0]}", hint) from error
-    if _digest(tensors) != header.get("weights_sha256"):
-        raise DamagedFileError(
-            f"{path}: damaged: the SHA-256 of its tensors is not the one written", hint
-        )
+    written = header.pop(_DIGEST, None)
+    if _digest(tensors, header) != written:
+        raise DamagedFileError(f"{path}: damaged: its SHA-256 is not the one written", hint)
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise DamagedFileError(f"{path}: {name} holds values that are not finite", hint)
@@ -199,9 +201,9 @@ def _shape(shape: torch.Size | None) -> str:
     return "none" if shape is None else str(tuple(shape))
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes, in the order of names."""
-    digest = hashlib.sha256()
+def _digest(tensors: dict[str, Tensor], header: dict[str, Any]) -> str:
+    """SHA-256 over the description, and over names, dtypes, shapes and bytes in the order of names."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())

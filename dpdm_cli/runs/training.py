@@ -159,6 +159,8 @@ def train(
             **_fingerprint(images, saved),
         }
         if saved is not None:
+            if ledger is not None and saved["done"] != ledger.steps:
+                raise DamagedFileError("the resume state and its ledger count different steps")
             trainer.restore(tensors, saved["done"])
         started = time.monotonic()
         with stop_requests() as stop, _memory_errors():

@@ -100,6 +100,11 @@ def test_the_headline_rounds_up(epsilon: float, shown: str) -> None:
     assert float(shown) >= epsilon or math.isclose(float(shown), epsilon)
 
 
+def test_a_run_of_no_steps_claims_nothing() -> None:
+    with pytest.raises(PrivacyError, match="nothing to claim"):
+        private_statement(spent(0))
+
+
 def test_without_privacy_nothing_is_claimed() -> None:
     statement = non_private_statement(12)
     assert statement["text"] == NOT_PRIVATE

@@ -14,7 +14,7 @@ import tiny
 import torch
 
 from dpdm_cli.errors import DamagedFileError, DataError, DpdmError, ResourceError
-from dpdm_cli.runs import files
+from dpdm_cli.runs import checkpoint, files
 from dpdm_cli.runs.checkpoint import Model, load_model, read_tensors, save_model, write_tensors
 
 STATEMENT = {"private": True, "epsilon": 9.99, "delta": 1e-5, "text": "a claim"}
@@ -51,13 +51,16 @@ def test_a_model_comes_back_with_everything_known_about_it(saved: Path) -> None:
     assert load_model(saved.parent).sha256 == files.sha256_of(saved)
 
 
-def rewrite(path: Path, change: object) -> None:
+def rewrite(path: Path, change: object, honest: bool = True) -> None:
     """Change the description in the header, leaving the tensors as they are."""
     content = path.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
     facts = json.loads(header["__metadata__"]["dpdm"])
     change(facts)  # type: ignore[operator]
+    if honest:  # as somebody would who writes such a file on purpose
+        facts.pop("sha256")
+        facts["sha256"] = checkpoint._digest(safetensors.torch.load_file(path), facts)
     header["__metadata__"]["dpdm"] = json.dumps(facts)
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
@@ -72,6 +75,9 @@ def flip(path: Path, position: int) -> None:
 DAMAGES = {
     "a flipped byte in the tensors": lambda p: flip(p, -100),
     "a flipped byte in the header": lambda p: flip(p, 40),
+    "a smaller epsilon in its statement": lambda p: rewrite(
+        p, lambda f: f["statement"].update(epsilon=0.1), honest=False
+    ),
     "truncated": lambda p: os.truncate(p, p.stat().st_size // 2),
     "empty": lambda p: os.truncate(p, 0),
     "trailing bytes": lambda p: p.write_bytes(p.read_bytes() + b"xx"),
