@@ -188,7 +188,7 @@ class Attention(nn.Module):
         rows, channels, height, width = x.shape
         q, k, v = self.qkv(self.norm(x)).flatten(2).chunk(3, dim=1)  # [R, C, H*W] each
         weights = (q.transpose(1, 2) @ k * channels**-0.5).softmax(-1)  # [R, queries, keys]
-        h = (v @ weights.transpose(1, 2)).view(rows, channels, height, width)
+        h = (weights @ v.transpose(1, 2)).transpose(1, 2).view(rows, channels, height, width)
         return torch.add(x, self.out(h)) * _SKIP_SCALE
 
 

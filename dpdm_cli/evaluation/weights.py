@@ -49,7 +49,8 @@ def inception_weights(
 
     Raises:
         ResourceError: there is no file and none can be fetched; names the URL, the size and the
-        place. DamagedFileError: the file in the cache is not the published one.
+            place.
+        DamagedFileError: the file in the cache is not the published one.
     """
     if given is not None:
         if not given.is_file():

@@ -6,12 +6,15 @@ output, C channels, H and W height and width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+_PATCH_BYTES = 4 << 20
 
 
 class LayerRule(Protocol):
@@ -68,12 +71,17 @@ class Conv2dRule:
         examples: int,
     ) -> dict[str, Tensor]:
         copies = g.shape[0] // examples
-        # Few copies: one grouped convolution spreads the call's overhead. Many: a loop over examples is as fast and
-        # rearranges nothing.
-        by_example = _grouped_weight_gradients if copies <= 4 else _looped_weight_gradients
+        # Many copies: a convolution an example is as fast as any, and rearranges nothing. Few: its overhead must be
+        # spread, on a CPU by products of unfolded patches, on a GPU by one grouped convolution.
+        if copies > 4:
+            by_example = _looped_weight_gradients
+        elif x.device.type == "cpu":
+            by_example = _multiplied_weight_gradients
+        else:
+            by_example = _grouped_weight_gradients
         return {
             "weight": by_example(module, g, x, weight, examples),
-            "bias": g.flatten(2).sum(-1).view(examples, copies, -1).sum(1),
+            "bias": g.sum((2, 3)).view(examples, copies, -1).sum(1),
         }
 
 
@@ -116,7 +124,7 @@ class GroupNormRule:
     ) -> tuple[Tensor, Sequence[Tensor]]:
         rows, channels = x.shape[:2]
         y, mean, rstd = torch.native_group_norm(
-            x.contiguous(),
+            _dense(x),
             weight,
             bias,
             rows,
@@ -133,8 +141,8 @@ class GroupNormRule:
         mean, rstd = extra
         rows, channels = x.shape[:2]
         gradient: Tensor = torch.ops.aten.native_group_norm_backward(
-            g.contiguous(),
-            x.contiguous(),
+            _dense(g),
+            _dense(x),
             mean,
             rstd,
             weight,
@@ -155,13 +163,18 @@ class GroupNormRule:
         extra: Sequence[Tensor],
         examples: int,
     ) -> dict[str, Tensor]:
-        mean, rstd = (s.view(x.shape[0], -1, 1) for s in extra)
-        by_group = x.reshape(x.shape[0], mean.shape[1], -1)
+        rows, channels = x.shape[:2]
+        mean, rstd = (
+            s.view(rows, -1, 1)
+            .expand(-1, -1, channels // module.num_groups)
+            .reshape(rows, channels, 1, 1)
+            for s in extra
+        )
         # Normalised before it is summed: sum(g x) - mean sum(g) would lose digits where |mean| >> std.
-        normalised = ((by_group - mean) * rstd).view(x.shape)
+        weighted = (x - mean).mul_(rstd).mul_(g)
         return {
-            "weight": (g * normalised).flatten(2).sum(-1).view(examples, -1, x.shape[1]).sum(1),
-            "bias": g.flatten(2).sum(-1).view(examples, -1, x.shape[1]).sum(1),
+            "weight": weighted.sum((2, 3)).view(examples, -1, channels).sum(1),
+            "bias": g.sum((2, 3)).view(examples, -1, channels).sum(1),
         }
 
 
@@ -193,7 +206,8 @@ class EmbeddingRule:
         owner = torch.arange(examples, device=x.device).view(-1, 1)
         target = (x.reshape(examples, -1) + owner * lines).flatten()
         table = torch.zeros(examples * lines, width, dtype=weight.dtype, device=g.device)
-        return {"weight": table.index_add_(0, target, g.reshape(-1, width).to(table.dtype))}
+        table.index_add_(0, target, g.reshape(-1, width).to(table.dtype))
+        return {"weight": table.view(examples, lines, width)}
 
 
 _RULES: dict[type[nn.Module], LayerRule] = {
@@ -265,6 +279,54 @@ def _looped_weight_gradients(
             for gb, xb in pairs
         ]
     )
+
+
+def _multiplied_weight_gradients(
+    module: Any, g: Tensor, x: Tensor, weight: Tensor, examples: int
+) -> Tensor:
+    """[B, *weight.shape] in the order of channels last: output gradients times the input patches they came from."""
+    outputs, inputs, *kernel = weight.shape
+    g_last, x_last = (t.permute(0, 2, 3, 1).contiguous() for t in (g, x))
+    products = weight.new_empty(examples, outputs, math.prod(kernel) * inputs, dtype=g.dtype)
+    # So many examples at a time that their patches stay in the cache between writing and reading.
+    patch_bytes = g_last[..., 0].numel() // examples * products.shape[2] * g.element_size()
+    chunk = max(1, _PATCH_BYTES // patch_bytes)
+    copies = g.shape[0] // examples
+    for first in range(0, examples, chunk):
+        last = min(first + chunk, examples)
+        rows = slice(first * copies, last * copies)
+        patches = _patches(module, x_last[rows], g_last.shape[1:3])
+        torch.bmm(
+            g_last[rows].view(last - first, -1, outputs).transpose(1, 2),
+            patches.view(last - first, -1, patches.shape[-1]),
+            out=products[first:last],
+        )
+    return products.view(examples, outputs, *kernel, inputs).permute(0, 1, 4, 2, 3)
+
+
+def _patches(module: Any, x_last: Tensor, out: Sequence[int]) -> Tensor:
+    """The inputs under the kernel at every place: [R, H, W, C] -> [R * H_out * W_out, kernel * C]."""
+    (pad_h, pad_w), (step_h, step_w) = module.padding, module.stride
+    padded = F.pad(x_last, (0, 0, pad_w, pad_w, pad_h, pad_h))
+    rows, _, _, channels = padded.shape
+    along_r, along_h, along_w, _ = padded.stride()
+    shape = (rows, *out, *module.kernel_size, channels)
+    strides = (
+        along_r,
+        along_h * step_h,
+        along_w * step_w,
+        along_h * module.dilation[0],
+        along_w * module.dilation[1],
+        1,
+    )
+    return padded.as_strided(shape, strides).reshape(rows * out[0] * out[1], -1)
+
+
+def _dense(x: Tensor) -> Tensor:
+    """In channels-last order where it is so already, else in the usual order."""
+    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        return x
+    return x.contiguous()
 
 
 def _grouped_weight_gradients(

@@ -40,8 +40,10 @@ def clipped_sum(gradients: Tensor, clip_norm: float) -> Tensor:
         raise TypeError(f"per-example gradients must be float32 or float64, not {gradients.dtype}")
     norms = torch.linalg.vector_norm(gradients, dim=1)
     finite = norms.isfinite()
-    # Zeroed before they are scaled: 0 * NaN is NaN.
-    gradients.masked_fill_(~finite[:, None], 0.0)
+    # Zeroed before they are scaled: 0 * NaN is NaN. Elsewhere than on a CPU, asking whether there is any would wait for
+    # the device.
+    if gradients.device.type != "cpu" or not finite.all():
+        gradients.masked_fill_(~finite[:, None], 0.0)
     scale = (clip_norm / (norms * (1.0 + _NORM_SLACK))).clamp(max=1.0)
     return torch.where(finite, scale, 0.0) @ gradients
 

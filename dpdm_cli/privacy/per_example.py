@@ -11,6 +11,7 @@ couples them (batch normalisation) is refused, since its gradients have no owner
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,6 +37,9 @@ class PerExampleGradients:
 
     def __init__(self, network: nn.Module) -> None:
         self.parameters: list[nn.Parameter] = []
+        self._running = 0
+        self._patching = threading.Lock()
+        self._current = threading.local()
         self._slots: list[tuple[nn.Module, LayerRule, dict[str, slice]]] = []
         self.size = 0
         for name, module in network.named_modules():
@@ -53,29 +57,25 @@ class PerExampleGradients:
                 assert rule is not None  # rule_for refuses parameters it has no rule for
                 self._slots.append((module, rule, slots))
 
-    def __call__(self, losses: Callable[[], Tensor], examples: int) -> Tensor:
+    def __call__(
+        self, losses: Callable[[], Tensor], examples: int, out: Tensor | None = None
+    ) -> Tensor:
         """Run `losses` forward and backward.
 
         Args:
             losses: computes one loss for each example, [B], by calling the network on rows in example-major order.
             examples: B >= 1.
+            out: [B or more, P] of the result's dtype and device, to be overwritten; by default new memory is taken.
 
         Returns:
             [B, P], float32 (float64 for a float64 network): row b is the gradient of loss b, parameters in the
-            order of `parameters`. A parameter that took no part has gradient zero. `.grad` is never touched.
+            order of `parameters`, the elements of each in their order in memory. A parameter that took no part has
+            gradient zero. `.grad` is never touched. Several threads may call at the same time.
 
         Raises:
             ValueError: `losses` gives another shape than [B].
         """
-        reference = self.parameters[0]
-        record = _Record(
-            torch.empty(
-                examples,
-                self.size,
-                dtype=torch.promote_types(reference.dtype, torch.float32),
-                device=reference.device,
-            )
-        )
+        record = _Record((self.buffer(examples) if out is None else out)[:examples])
         with self._recording(record):
             values = losses()
             if values.shape != (examples,):
@@ -89,22 +89,39 @@ class PerExampleGradients:
                     record.gradients[:, slot] = 0.0
         return record.gradients
 
+    def buffer(self, examples: int) -> Tensor:
+        """Memory for the gradients of so many examples, [B, P]."""
+        reference = self.parameters[0]
+        dtype = torch.promote_types(reference.dtype, torch.float32)
+        return torch.empty(examples, self.size, dtype=dtype, device=reference.device)
+
     def assign(self, gradient: Tensor) -> None:
-        """Lay a flat gradient [P] out as the `.grad` of each parameter."""
+        """Lay a flat gradient [P], in the order of a row of `__call__`, out as the `.grad` of each parameter."""
         pieces = torch.split(gradient, [p.numel() for p in self.parameters])
         for parameter, piece in zip(self.parameters, pieces, strict=True):
-            parameter.grad = piece.view_as(parameter).to(parameter.dtype)
+            laid_out = piece.as_strided(parameter.shape, parameter.stride(), piece.storage_offset())
+            parameter.grad = laid_out.to(parameter.dtype)
 
     @contextmanager
     def _recording(self, record: _Record) -> Iterator[None]:
-        """For the duration, layers compute per-example gradients in place of ordinary ones."""
+        """For the duration, this thread's calls of the layers compute per-example gradients into `record`."""
+        with self._patching:
+            if not self._running:
+                for module, rule, slots in self._slots:
+                    module.forward = functools.partial(
+                        _recorded_forward, module, rule, slots, self._current
+                    )
+            self._running += 1
+        self._current.record = record
         try:
-            for module, rule, slots in self._slots:
-                module.forward = functools.partial(_recorded_forward, module, rule, slots, record)
             yield
         finally:
-            for module, _, _ in self._slots:
-                module.__dict__.pop("forward", None)
+            del self._current.record
+            with self._patching:
+                self._running -= 1
+                if not self._running:
+                    for module, _, _ in self._slots:
+                        module.__dict__.pop("forward", None)
 
 
 @dataclass
@@ -114,19 +131,27 @@ class _Record:
     gradients: Tensor
     written: set[int] = field(default_factory=set)
 
-    def add(self, slot: slice, gradient: Tensor) -> None:
-        """Add [B, ...] into the columns of one parameter (a layer may be called more than once)."""
-        target = self.gradients[:, slot]
-        flat = gradient.reshape(target.shape)
-        if slot.start in self.written:
-            target.add_(flat)
+    def add(self, slot: slice, gradient: Tensor, order: tuple[int, ...]) -> None:
+        """Add [B, *shape] into the columns of one parameter, laid out in its memory order (its strides).
+
+        A layer may be called more than once.
+        """
+        first = slot.start
+        strides = (self.gradients.shape[1], *order)
+        target = self.gradients.as_strided(gradient.shape, strides, first)
+        if first in self.written:
+            target.add_(gradient)
         else:
-            target.copy_(flat)
-            self.written.add(slot.start)
+            target.copy_(gradient)
+            self.written.add(first)
 
 
 def _recorded_forward(
-    module: nn.Module, rule: LayerRule, slots: dict[str, slice], record: _Record, x: Tensor
+    module: nn.Module,
+    rule: LayerRule,
+    slots: dict[str, slice],
+    current: threading.local,
+    x: Tensor,
 ) -> Tensor:
     weight, bias = module.weight, getattr(module, "bias", None)
     if torch.is_autocast_enabled(x.device.type) and x.is_floating_point():
@@ -135,7 +160,7 @@ def _recorded_forward(
         dtype = torch.get_autocast_dtype(device) if rule.autocasts else torch.float32
         x, weight = x.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
-    result: Tensor = _RecordedLayer.apply(x, weight, bias, module, rule, slots, record)
+    result: Tensor = _RecordedLayer.apply(x, weight, bias, module, rule, slots, current.record)
     return result
 
 
@@ -168,6 +193,6 @@ class _RecordedLayer(torch.autograd.Function):
             raise ValueError(f"{g.shape[0]} rows are no multiple of {examples} examples")
         gradients = rule.parameter_gradients(module, g, x, weight, extra, examples)
         for name, slot in slots.items():
-            record.add(slot, gradients[name])
+            record.add(slot, gradients[name], getattr(module, name).stride())
         gx = rule.input_gradient(module, g, x, weight, extra) if ctx.needs_input_grad[0] else None
         return gx, None, None, None, None, None, None

@@ -6,12 +6,15 @@ It is handed a function from examples to one loss per example, so it serves a di
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import closing
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from dpdm_cli.parallel import parallel_map
 from dpdm_cli.privacy.entropy import Entropy
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.mechanism import GaussianMechanism
@@ -19,7 +22,8 @@ from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.poisson import PoissonSampler
 
 Losses = Callable[[Tensor], Tensor]
-"""From indices of examples [b] to their losses [b]; the loss of one must not depend on the others."""
+"""From indices of examples [b] to their losses [b]; the loss of one must not depend on the others.
+With several workers it is called by their threads."""
 
 
 class PrivateStep:
@@ -32,6 +36,7 @@ class PrivateStep:
         ledger: the plan, and where each call is entered.
         records: number of records really held; only their selection depends on it.
         micro_batch: examples differentiated at a time. Speed and memory, not the mechanism.
+        workers: micro-batches differentiated side by side, in threads; for a network on a CPU.
         entropy: source of secret bytes.
     """
 
@@ -42,6 +47,7 @@ class PrivateStep:
         *,
         records: int,
         micro_batch: int,
+        workers: int = 1,
         entropy: Entropy = os.urandom,
     ) -> None:
         self.per_example = PerExampleGradients(network)
@@ -50,6 +56,9 @@ class PrivateStep:
         self._mechanism = GaussianMechanism(ledger, self.per_example.size, device, entropy)
         self._records = records
         self._micro_batch = micro_batch
+        self._workers = workers
+        # Fresh memory of this size is fetched from the system page by page, each time.
+        self._memory: deque[Tensor] = deque()
         self._device = device
 
     def __call__(self, losses: Losses) -> None:
@@ -59,19 +68,46 @@ class PrivateStep:
             PrivacyError: the plan's steps are spent.
         """
         batch = self._sampler.draw(self._records).to(self._device)
+        with closing(self._gradients(losses, batch)) as gradients:
+            self.per_example.assign(self._mechanism.privatize(gradients))
+
+    def _spare_memory(self) -> Tensor:
+        try:
+            return self._memory.pop()
+        except IndexError:
+            return self.per_example.buffer(self._micro_batch)
+
+    def _gradients(self, losses: Losses, batch: Tensor) -> Generator[Tensor, None, None]:
+        """Per-example gradients of the batch, one micro-batch after the other; each is overwritten after its turn."""
         # torch splits nothing into one empty piece; no image means no micro-batch, and noise alone.
         pieces = torch.split(batch, self._micro_batch) if len(batch) else ()
-        gradient = self._mechanism.privatize(
-            self.per_example(partial(losses, piece), len(piece)) for piece in pieces
-        )
-        self.per_example.assign(gradient)
+
+        def compute(piece: Tensor) -> tuple[Tensor, Tensor]:
+            memory = self._spare_memory()
+            return memory, self.per_example(partial(losses, piece), len(piece), out=memory)
+
+        with closing(parallel_map(compute, pieces, self._workers)) as computed:
+            for memory, gradients in computed:
+                yield gradients
+                self._memory.append(memory)
 
 
-def plain_step(network: nn.Module, losses: Losses, batch: Tensor, micro_batch: int) -> None:
+def plain_step(
+    network: nn.Module, losses: Losses, batch: Tensor, micro_batch: int, workers: int = 1
+) -> None:
     """The ordinary step, without privacy: set `.grad` to the mean gradient over `batch` [b], b >= 1."""
-    network.zero_grad(set_to_none=True)
-    for piece in torch.split(batch, micro_batch):
-        (losses(piece).sum() / len(batch)).backward()  # type: ignore[no-untyped-call]
+    parameters = [p for p in network.parameters() if p.requires_grad]
+
+    def gradients(piece: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(losses(piece).sum() / len(batch), parameters)
+
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    with closing(parallel_map(gradients, torch.split(batch, micro_batch), workers)) as computed:
+        for piece in computed:
+            for parameter, gradient in zip(parameters, piece, strict=True):
+                assert parameter.grad is not None
+                parameter.grad += gradient
 
 
 def fits(size: int, copies: int, *, rows: int, gradient_bytes: int) -> int:

@@ -64,28 +64,31 @@ def classify(
     Args:
         synth: labelled images, as for `dpdm_cli.data.load_images`; None for a baseline alone.
         test: real images: a named set, or a folder or zip with `train` and `test` (one that is not
-        divided is all
-            test). By default the data set named in the samples' `metadata.json`. They are brought
-            to the size and channels of the synthetic images.
+            divided is all test). By default the data set named in the samples' `metadata.json`.
+            They are brought to the size and channels of the synthetic images.
         models: some of `logreg`, `mlp`, `cnn`.
         baseline: `real` trains the same classifiers by the same protocol on the real training
-        images, without privacy;
-            `dp-sgd` trains them there with this package's private step, each with the whole
-            `epsilon`, and tests the model after the last step.
+            images, without privacy; `dp-sgd` trains them there with this package's private step,
+            each with the whole `epsilon`, and tests the model after the last step.
         epsilon, delta: for `dp-sgd`; by default what the samples' statement claims, delta otherwise
-        1e-5 or
-            less than 1/N.
+            1e-5 or less than 1/N.
         dataset_size: the public number of real training images, for `dp-sgd` on images of the
-        user's own. epochs: of the protocol; `dp-sgd` has a number of its own. seed: of
-        initialisation, split, order and dropout; the privacy noise is never seeded. limit: train on
-        that many images, drawn at random; not for `dp-sgd`, whose claim is about all of them. out:
-        folder in which `confusion.png` is written; None writes nothing.
+            user's own.
+        epochs: of the protocol; `dp-sgd` has a number of its own.
+        seed: of initialisation, split, order and dropout; the privacy noise is never seeded.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        data_dir, download: for named sets.
+        limit: train on that many images, drawn at random; not for `dp-sgd`, whose claim is about
+            all of them.
+        out: folder in which `confusion.png` is written; None writes nothing.
+        reporter: gets remarks and progress.
 
     Raises:
         UsageError: options that do not go together, or nothing to test on.
         DataError: images that cannot be used, without classes, or of other classes than the test
-        images. PrivacyError: a claim that cannot be made. ResourceError: data that are not here, or
-        a picture that cannot be written.
+            images.
+        PrivacyError: a claim that cannot be made.
+        ResourceError: data that are not here, or a picture that cannot be written.
     """
     reporter = reporter or SilentReporter()
     _check_options(synth, models, baseline, epsilon, delta, epochs, limit)

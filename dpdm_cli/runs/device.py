@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
+from torch import nn
 
 from dpdm_cli.errors import ResourceError, UsageError
 
@@ -30,6 +33,17 @@ def resolve_device(name: str) -> torch.device:
             f"this machine has no device {name!r}", "choose --device cpu, or auto to take the best"
         )
     return device
+
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def placed(network: Module, device: torch.device) -> Module:
+    """Move a network to the device, in the memory order its convolutions are fastest in there."""
+    network.to(device)
+    if device.type == "cpu":
+        network.to(memory_format=torch.channels_last)
+    return network
 
 
 def set_precision(name: str, device: torch.device) -> None:

@@ -9,7 +9,7 @@ differs by rounding.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dpdm_cli.diffusion.generation import SamplerSettings, generate
 from dpdm_cli.errors import DamagedFileError, InterruptedRunError, ResourceError
+from dpdm_cli.parallel import parallel_map, workers_on
 from dpdm_cli.runs import grids
 from dpdm_cli.runs.checkpoint import Model
 from dpdm_cli.runs.reporter import Reporter
@@ -92,10 +93,15 @@ class Drawing:
         done = there = total - sum(len(self._indices(start)) for start in missing)
         if there:
             self.say.note(f"going on in {where}: {there:,} images are there")
-        with _memory_errors(), self.say.progress("sampling", total, "images", there) as bar:
-            for start in missing:
+        batches = parallel_map(self._draw, missing, workers_on(self.device))
+        with (
+            closing(batches),
+            _memory_errors(),
+            self.say.progress("sampling", total, "images", there) as bar,
+        ):
+            for start, images in zip(missing, batches, strict=True):
                 kept = len(self._indices(start))
-                sink.put(start, self._draw(start)[:kept].numpy())
+                sink.put(start, images[:kept].numpy())
                 done += kept
                 bar.advance(kept)
                 if stop and done < total:

@@ -16,10 +16,11 @@ from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNet
+from dpdm_cli.parallel import parallel_map, workers_on
 from dpdm_cli.privacy.accounting import claim
 from dpdm_cli.privacy.statement import NOT_PRIVATE
 from dpdm_cli.privacy.step import parameter_count
-from dpdm_cli.runs.device import resolve_device
+from dpdm_cli.runs.device import placed, resolve_device
 from dpdm_cli.runs.planning import check_beside_plan, plan_run, public_size, read_plan, step_count
 from dpdm_cli.runs.settings import TrainSettings, merge, preset_settings
 from dpdm_cli.runs.training import default_preset, network_config
@@ -117,19 +118,24 @@ def preset_remark(data: str, device: str, flags: Mapping[str, Any]) -> str:
 def _seconds_a_row(
     data: str, settings: TrainSettings, device: torch.device, rows: int = 16
 ) -> float:
-    """Time of one noisy copy through forward and backward, measured on blank images."""
+    """Time of one noisy copy through forward and backward, measured on blank images by all workers together."""
     images = _blank(data, settings)
     config = network_config(images, settings)
-    denoiser = Denoiser(UNet(config).to(device), PARAMETERISATIONS[settings.denoiser])
+    denoiser = Denoiser(placed(UNet(config), device), PARAMETERISATIONS[settings.denoiser])
     keys = torch.arange(rows, device=device)
     x = torch.zeros(rows, config.image_channels, *images.size, device=device)
     labels = torch.zeros_like(keys) if config.classes else None
-    times = []
-    for _ in range(2):  # the first pass also sets kernels up
+
+    def seconds(_: int) -> float:
         start = time.perf_counter()
-        denoising_losses(denoiser, x, labels, 1, KeyedNoise((0,), keys)).sum().backward()  # type: ignore[no-untyped-call]
-        times.append(time.perf_counter() - start)
-    return min(times) / rows
+        losses = denoising_losses(denoiser, x, labels, 1, KeyedNoise((0,), keys))
+        torch.autograd.grad(losses.sum(), list(denoiser.parameters()))
+        return time.perf_counter() - start
+
+    workers = workers_on(device)
+    times = list(parallel_map(seconds, range(2 * workers), workers))
+    # The first pass of each also sets kernels up.
+    return min(times) / rows / workers
 
 
 def _blank(data: str, settings: TrainSettings) -> ImageSet:

@@ -15,6 +15,7 @@ from torch import Tensor
 from dpdm_cli.diffusion.generation import SamplerSettings, generate
 from dpdm_cli.privacy.statement import headline
 from dpdm_cli.runs.checkpoint import Model
+from dpdm_cli.runs.device import placed
 from dpdm_cli.runs.files import write_bytes
 
 ROWS, COLUMNS = 10, 10
@@ -42,7 +43,7 @@ def draw_grid(model: Model, path: Path, device: torch.device, *, seed: int = 0) 
         labels = torch.arange(rows, device=device).repeat_interleave(columns)
     settings = SamplerSettings()
     images = generate(
-        model.denoiser.to(device),
+        placed(model.denoiser, device),
         torch.arange(rows * columns, device=device),
         labels,
         model.image_shape,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dpdm_cli.diffusion.ema import EMA
 from dpdm_cli.evaluation.classifiers import to_inputs
+from dpdm_cli.parallel import workers_on
 from dpdm_cli.privacy.accounting import calibrate
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan, steps_for_epochs
@@ -80,7 +81,13 @@ def train_privately(
     ledger = Ledger(plan)
     # On a CPU the gradients of a micro-batch should not outgrow the caches by much.
     micro_batch = 32 if images.device.type == "cpu" else 512
-    private_step = PrivateStep(model, ledger, records=len(images), micro_batch=micro_batch)
+    private_step = PrivateStep(
+        model,
+        ledger,
+        records=len(images),
+        micro_batch=micro_batch,
+        workers=workers_on(images.device),
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate(plan), momentum=MOMENTUM)
     average = EMA(model, _AVERAGE_DECAY)
     model.train()

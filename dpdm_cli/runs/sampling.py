@@ -21,7 +21,7 @@ from dpdm_cli.errors import (
 )
 from dpdm_cli.privacy.statement import headline
 from dpdm_cli.runs.checkpoint import Model, load_model
-from dpdm_cli.runs.device import resolve_device
+from dpdm_cli.runs.device import placed, resolve_device
 from dpdm_cli.runs.drawing import Drawing
 from dpdm_cli.runs.reporter import Reporter, SilentReporter
 from dpdm_cli.runs.sample_folder import KIND, SampleFolder
@@ -171,7 +171,7 @@ def sample(
             f"sampler: {choice.settings} ({choice.origin}); {choice.settings.evaluations:,} evaluations of the "
             f"network an image, {size} images at a time on {where}"
         )
-        model.denoiser.to(where)
+        placed(model.denoiser, where)
         drawing = Drawing(model, album, choice.settings, seed, size, where, say)
         drawn, sink_path, digest = drawing.into(folder, format, metadata)
     return SampleResult(

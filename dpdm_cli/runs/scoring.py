@@ -62,8 +62,8 @@ class FidResult:
         n: synthetic images.
         against: the reference, as it was named.
         extractor, extractor_digest, resize: what the features are; distances compare only where all
-        three agree. scores: by split, `train` and `test`; `all` for a reference that is not
-        divided.
+            three agree.
+        scores: by split, `train` and `test`; `all` for a reference that is not divided.
     """
 
     n: int
@@ -108,15 +108,15 @@ def fid(
 
     Args:
         synth, against: as for `dpdm_cli.data.load_images`. The reference is brought to the size and
-        channels of the
-            synthetic images, as it was for training.
-        split: of the reference. A folder that is not divided into `train` and `test` is taken
-        whole. extractor: `inception`, `pixels`, or the path of a TorchScript file (whose code is
-        run). weights: TorchScript file of Inception; by default the published one, fetched if it
-        must be. resize: `clean` or `legacy_tensorflow`; Inception only. data_dir, download: for
-        named sets and for the weights. device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
-        batch_size: images at a time; no figure depends on it but by rounding. cache_dir: where
-        weights and reference statistics are kept; by default the user's cache.
+            channels of the synthetic images, as it was for training.
+        split: of the reference. A folder that is not divided into `train` and `test` is taken whole.
+        extractor: `inception`, `pixels`, or the path of a TorchScript file (whose code is run).
+        weights: TorchScript file of Inception; by default the published one, fetched if it must be.
+        resize: `clean` or `legacy_tensorflow`; Inception only.
+        data_dir, download: for named sets and for the weights.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        batch_size: images at a time; no figure depends on it but by rounding.
+        cache_dir: where weights and reference statistics are kept; by default the user's cache.
 
     Raises:
         UsageError: options that do not go together.

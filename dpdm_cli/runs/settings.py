@@ -35,14 +35,19 @@ class TrainSettings:
             count public.
         batch_size: B, expected images a step.
         epochs, steps: how long; exactly one is used, steps when both are given.
-        clip_norm: C. noise_multiplicity: K. accountant: prv, rdp or pld.
+        clip_norm: C.
+        noise_multiplicity: K.
+        accountant: prv, rdp or pld.
         image_size: side in pixels; None keeps the images' own.
         denoiser: edm, v, vp or ve.
         noise_mean, noise_std: of ln sigma in training; edm only.
         width, multipliers, blocks, attention, patch, embedding: the network, see `UNetConfig`. `attention` None puts it
             at the lowest resolution.
-        learning_rate: of Adam. schedule: constant or cosine (to zero at the last step). warmup: steps of linear rise.
-        ema: decay of the averaged weights. label_dropout: probability of training without the label.
+        learning_rate: of Adam.
+        schedule: constant or cosine (to zero at the last step).
+        warmup: steps of linear rise.
+        ema: decay of the averaged weights.
+        label_dropout: probability of training without the label.
         seed: of initialisation and diffusion noise; never of anything that protects privacy.
         precision: auto, float32, tf32 or bf16, for forward and backward; norms, sums and noise are wider.
         micro_batch: images at a time; 0 chooses. Changes speed, not the mechanism.

@@ -14,12 +14,14 @@ from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.errors import DamagedFileError
+from dpdm_cli.parallel import workers_on
 from dpdm_cli.privacy.entropy import bernoulli
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.step import PrivateStep, fits, parameter_count, plain_step
+from dpdm_cli.runs.device import placed
 from dpdm_cli.runs.settings import TrainSettings
 
-_CPU_ROWS, _CPU_GRADIENT_BYTES = 256, 64 << 20
+_CPU_ROWS, _CPU_GRADIENT_BYTES = 128, 96 << 20
 _GPU_ROWS, _GPU_GRADIENT_BYTES = 8192, 4 << 30
 
 
@@ -63,7 +65,7 @@ class Trainer:
             torch.manual_seed(settings.seed)
             network = UNet(config)
         self._denoiser = Denoiser(
-            network.to(device),
+            placed(network, device),
             with_noise_levels(
                 PARAMETERISATIONS[settings.denoiser], settings.noise_mean, settings.noise_std
             ),
@@ -71,11 +73,16 @@ class Trainer:
         self._ema = EMA(self._denoiser.network, settings.ema)
         self._optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
         self._micro_batch = settings.micro_batch or self._fitting_micro_batch()
+        self._workers = workers_on(device)
         self._private_step = None
         if ledger is not None:
             self.done = ledger.steps
             self._private_step = PrivateStep(
-                network, ledger, records=len(self._images), micro_batch=self._micro_batch
+                network,
+                ledger,
+                records=len(self._images),
+                micro_batch=self._micro_batch,
+                workers=self._workers,
             )
 
     @property
@@ -86,13 +93,11 @@ class Trainer:
     def step(self) -> None:
         """One logical step: a noisy gradient, Adam, the running average. Sets `last_loss`, which is private."""
         network = self._denoiser.network
-        total, count = torch.zeros((), device=self._device), 0
+        seen: list[Tensor] = []
 
         def losses(piece: Tensor) -> Tensor:
-            nonlocal count
             values = self._losses(piece)
-            total.add_(values.detach().sum())
-            count += len(piece)
+            seen.append(values.detach())
             return values
 
         for group in self._optimizer.param_groups:
@@ -102,11 +107,12 @@ class Trainer:
         else:
             chosen = torch.from_numpy(bernoulli(self._rate, len(self._images)))
             if len(chosen):
-                plain_step(network, losses, chosen.to(self._device), self._micro_batch)
+                chosen = chosen.to(self._device)
+                plain_step(network, losses, chosen, self._micro_batch, self._workers)
         self._optimizer.step()
         self._ema.update(network, self.done)
         self.done += 1
-        self.last_loss = total / max(count, 1)
+        self.last_loss = torch.cat(seen).mean() if seen else torch.zeros((), device=self._device)
 
     def state(self) -> dict[str, Tensor]:
         """Everything a resumed run needs beside settings and ledger. Holds no random state: there is none."""
@@ -137,8 +143,8 @@ class Trainer:
         for name, parameter in self._denoiser.network.named_parameters():
             self._optimizer.state[parameter] = {
                 "step": torch.tensor(float(done)),
-                "exp_avg": means[name].to(self._device),
-                "exp_avg_sq": squares[name].to(self._device),
+                "exp_avg": torch.empty_like(parameter).copy_(means[name]),
+                "exp_avg_sq": torch.empty_like(parameter).copy_(squares[name]),
             }
         self.done = done
 

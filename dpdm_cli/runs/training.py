@@ -87,7 +87,8 @@ def train(
         data: digits, mnist, fashion-mnist, cifar10, celeba, or a folder, zip or npz of images.
         out: the run folder; must be empty or absent unless `resume`.
         preset: small or paper; by default small on a CPU, paper elsewhere.
-        config: TOML file of settings. settings: fields of `TrainSettings`, which override it.
+        config: TOML file of settings.
+        settings: fields of `TrainSettings`, which override it.
         plan: a plan written by `dpdm calibrate --out`; it replaces epsilon, delta, batch size, steps, C and K.
         private: False trains without clipping and noise, and every output says NOT PRIVATE.
         resume: go on with the run in `out`, under its own settings and plan.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS
+from dpdm_cli.parallel import parallel_map
 from dpdm_cli.privacy import layer_rules
 from dpdm_cli.privacy.per_example import PerExampleGradients
 
@@ -58,6 +59,34 @@ def test_do_not_depend_on_the_other_examples_or_their_order() -> None:
     for row, record in enumerate(order):
         alone = per_example(lambda r=record: losses(r[None]), 1)[0]
         assert tiny.relative_error(mixed[row], alone) < 1e-10
+
+
+@pytest.mark.parametrize("copies", [1, 4, 5])
+def test_equal_the_loop_when_the_network_lies_in_channels_last_order(copies: int) -> None:
+    model = tiny.denoiser(dtype=torch.float64)
+    pixels = torch.rand(3, 1, 8, 8, dtype=torch.float64) * 2 - 1
+    losses = tiny.losses_of(model, pixels, torch.tensor([0, 1, 2]), copies)
+    expected = tiny.gradients_one_by_one(model, losses, torch.arange(3))
+    model.network.to(memory_format=torch.channels_last)
+    per_example = PerExampleGradients(model.network)
+    found = per_example(lambda: losses(torch.arange(3)), 3)
+    for row in range(3):
+        per_example.assign(found[row])
+        laid_out = torch.cat([p.grad.flatten() for p in model.network.parameters()])
+        assert tiny.relative_error(laid_out, expected[row]) < 1e-10
+
+
+def test_threads_at_work_on_one_network_get_each_its_own_gradients() -> None:
+    model = tiny.denoiser(dtype=torch.float64)
+    data = tiny.images(24)
+    losses = tiny.losses_of(model, data.images.double() / 127.5 - 1, data.labels, 2)
+    per_example = PerExampleGradients(model.network)
+    pieces = torch.arange(24).split(3)
+    one_by_one = [per_example(lambda p=piece: losses(p), 3) for piece in pieces]
+    at_once = parallel_map(lambda piece: per_example(lambda: losses(piece), 3), pieces, workers=4)
+    for found, expected in zip(at_once, one_by_one, strict=True):
+        assert tiny.relative_error(found, expected) < 1e-10
+    assert not any("forward" in vars(module) for module in model.network.modules())
 
 
 def test_agree_with_opacus_in_its_functorch_mode() -> None:
