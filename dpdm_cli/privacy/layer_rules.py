@@ -6,8 +6,7 @@ output, C channels, H and W height and width.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -39,9 +38,12 @@ class LayerRule(Protocol):
         x: Tensor,
         weight: Tensor,
         extra: Sequence[Tensor],
-        examples: int,
-    ) -> dict[str, Tensor]:
-        """Gradients [B, *shape] by parameter name, contracted over the copies."""
+        into: Mapping[str, Tensor],
+    ) -> None:
+        """Write the gradients [B, *shape] of each parameter, contracted over the copies, into memory of that shape.
+
+        The memory holds nothing yet. Its innermost order is that of the parameter. A parameter that has none is frozen.
+        """
 
 
 class Conv2dRule:
@@ -68,9 +70,9 @@ class Conv2dRule:
         x: Tensor,
         weight: Tensor,
         extra: Sequence[Tensor],
-        examples: int,
-    ) -> dict[str, Tensor]:
-        copies = g.shape[0] // examples
+        into: Mapping[str, Tensor],
+    ) -> None:
+        copies = g.shape[0] // _examples(into)
         # Many copies: a convolution an example is as fast as any, and rearranges nothing. Few: its overhead must be
         # spread, on a CPU by products of unfolded patches, on a GPU by one grouped convolution.
         if copies > 4:
@@ -79,10 +81,10 @@ class Conv2dRule:
             by_example = _multiplied_weight_gradients
         else:
             by_example = _grouped_weight_gradients
-        return {
-            "weight": by_example(module, g, x, weight, examples),
-            "bias": g.sum((2, 3)).view(examples, copies, -1).sum(1),
-        }
+        if "weight" in into:
+            by_example(module, g, x, weight, into["weight"])
+        if "bias" in into:
+            _sum_copies(g.sum((2, 3)), into["bias"])
 
 
 class LinearRule:
@@ -107,11 +109,15 @@ class LinearRule:
         x: Tensor,
         weight: Tensor,
         extra: Sequence[Tensor],
-        examples: int,
-    ) -> dict[str, Tensor]:
+        into: Mapping[str, Tensor],
+    ) -> None:
+        examples = _examples(into)
         rows_g = g.reshape(examples, -1, g.shape[-1])
         rows_x = x.reshape(examples, -1, x.shape[-1])
-        return {"weight": rows_g.transpose(1, 2) @ rows_x, "bias": rows_g.sum(1)}
+        if "weight" in into:
+            _multiply(rows_g.transpose(1, 2), rows_x, into["weight"])
+        if "bias" in into:
+            into["bias"].copy_(rows_g.sum(1))
 
 
 class GroupNormRule:
@@ -161,8 +167,8 @@ class GroupNormRule:
         x: Tensor,
         weight: Tensor,
         extra: Sequence[Tensor],
-        examples: int,
-    ) -> dict[str, Tensor]:
+        into: Mapping[str, Tensor],
+    ) -> None:
         rows, channels = x.shape[:2]
         mean, rstd = (
             s.view(rows, -1, 1)
@@ -172,10 +178,10 @@ class GroupNormRule:
         )
         # Normalised before it is summed: sum(g x) - mean sum(g) would lose digits where |mean| >> std.
         weighted = (x - mean).mul_(rstd).mul_(g)
-        return {
-            "weight": weighted.sum((2, 3)).view(examples, -1, channels).sum(1),
-            "bias": g.sum((2, 3)).view(examples, -1, channels).sum(1),
-        }
+        if "weight" in into:
+            _sum_copies(weighted.sum((2, 3)), into["weight"])
+        if "bias" in into:
+            _sum_copies(g.sum((2, 3)), into["bias"])
 
 
 class EmbeddingRule:
@@ -200,14 +206,15 @@ class EmbeddingRule:
         x: Tensor,
         weight: Tensor,
         extra: Sequence[Tensor],
-        examples: int,
-    ) -> dict[str, Tensor]:
+        into: Mapping[str, Tensor],
+    ) -> None:
+        examples = len(into["weight"])
         lines, width = weight.shape
         owner = torch.arange(examples, device=x.device).view(-1, 1)
         target = (x.reshape(examples, -1) + owner * lines).flatten()
         table = torch.zeros(examples * lines, width, dtype=weight.dtype, device=g.device)
         table.index_add_(0, target, g.reshape(-1, width).to(table.dtype))
-        return {"weight": table.view(examples, lines, width)}
+        into["weight"].copy_(table.view(examples, lines, width))
 
 
 _RULES: dict[type[nn.Module], LayerRule] = {
@@ -268,40 +275,60 @@ def _convolution_backward(
 
 
 def _looped_weight_gradients(
-    module: Any, g: Tensor, x: Tensor, weight: Tensor, examples: int
-) -> Tensor:
-    """[B, *weight.shape], one convolution an example."""
-    copies = g.shape[0] // examples
-    pairs = zip(torch.split(g, copies), torch.split(x, copies), strict=True)
-    return torch.stack(
-        [
-            _convolution_backward(module, gb, xb, weight, 1, (False, True, False))[1]
-            for gb, xb in pairs
-        ]
-    )
+    module: Any, g: Tensor, x: Tensor, weight: Tensor, into: Tensor
+) -> None:
+    """Into [B, *weight.shape], one convolution an example."""
+    copies = g.shape[0] // len(into)
+    for gradient, g_one, x_one in zip(
+        into, torch.split(g, copies), torch.split(x, copies), strict=True
+    ):
+        wanted = (False, True, False)
+        gradient.copy_(_convolution_backward(module, g_one, x_one, weight, 1, wanted)[1])
+
+
+def _grouped_weight_gradients(
+    module: Any, g: Tensor, x: Tensor, weight: Tensor, into: Tensor
+) -> None:
+    """Into [B, *weight.shape], one convolution whose groups are the examples."""
+    examples = len(into)
+
+    def side_by_side(rows: Tensor) -> Tensor:  # [B*K, C, H, W] -> [K, B*C, H, W]
+        by_example = rows.reshape(examples, -1, *rows.shape[1:])
+        return by_example.transpose(0, 1).flatten(1, 2).contiguous()
+
+    shape = weight.new_empty(examples * weight.shape[0], *weight.shape[1:])
+    gradient = _convolution_backward(
+        module, side_by_side(g), side_by_side(x), shape, examples, (False, True, False)
+    )[1]
+    into.copy_(gradient.view(into.shape))
 
 
 def _multiplied_weight_gradients(
-    module: Any, g: Tensor, x: Tensor, weight: Tensor, examples: int
-) -> Tensor:
-    """[B, *weight.shape] in the order of channels last: output gradients times the input patches they came from."""
-    outputs, inputs, *kernel = weight.shape
-    g_last, x_last = (t.permute(0, 2, 3, 1).contiguous() for t in (g, x))
-    products = weight.new_empty(examples, outputs, math.prod(kernel) * inputs, dtype=g.dtype)
-    # So many examples at a time that their patches stay in the cache between writing and reading.
-    patch_bytes = g_last[..., 0].numel() // examples * products.shape[2] * g.element_size()
-    chunk = max(1, _PATCH_BYTES // patch_bytes)
+    module: Any, g: Tensor, x: Tensor, weight: Tensor, into: Tensor
+) -> None:
+    """Into [B, *weight.shape], output gradients times the patches of the input they came from."""
+    examples, outputs = into.shape[:2]
     copies = g.shape[0] // examples
+    g_last, x_last = (t.permute(0, 2, 3, 1).contiguous() for t in (g, x))
+    # Products come in the order [O, *kernel, I], which is that of a parameter in channels-last order.
+    in_place = weight.is_contiguous(memory_format=torch.channels_last) and g.dtype == into.dtype
+    last_order = into.permute(0, 1, 3, 4, 2)
+    products = last_order if in_place else torch.empty(last_order.shape, dtype=g.dtype)
+    flat = products.view(examples, outputs, -1)
+    # So many examples at a time that their patches stay in the cache between writing and reading.
+    patch_bytes = g_last[:copies, ..., 0].numel() * flat.shape[2] * g.element_size()
+    chunk = max(1, _PATCH_BYTES // patch_bytes)
     for first in range(0, examples, chunk):
         last = min(first + chunk, examples)
         rows = slice(first * copies, last * copies)
         patches = _patches(module, x_last[rows], g_last.shape[1:3])
         torch.bmm(
             g_last[rows].view(last - first, -1, outputs).transpose(1, 2),
-            patches.view(last - first, -1, patches.shape[-1]),
-            out=products[first:last],
+            patches.view(last - first, -1, flat.shape[2]),
+            out=flat[first:last],
         )
-    return products.view(examples, outputs, *kernel, inputs).permute(0, 1, 4, 2, 3)
+    if not in_place:
+        last_order.copy_(products)
 
 
 def _patches(module: Any, x_last: Tensor, out: Sequence[int]) -> Tensor:
@@ -322,24 +349,25 @@ def _patches(module: Any, x_last: Tensor, out: Sequence[int]) -> Tensor:
     return padded.as_strided(shape, strides).reshape(rows * out[0] * out[1], -1)
 
 
+def _examples(into: Mapping[str, Tensor]) -> int:
+    return len(next(iter(into.values())))
+
+
+def _multiply(left: Tensor, right: Tensor, into: Tensor) -> None:
+    """Batched product into memory that may be wider than the factors."""
+    if left.dtype == into.dtype:
+        torch.bmm(left, right, out=into)
+    else:
+        into.copy_(left @ right)
+
+
+def _sum_copies(rows: Tensor, into: Tensor) -> None:
+    """[B*K, ...] -> [B, ...]."""
+    into.copy_(rows.view(len(into), -1, *rows.shape[1:]).sum(1))
+
+
 def _dense(x: Tensor) -> Tensor:
     """In channels-last order where it is so already, else in the usual order."""
     if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
         return x
     return x.contiguous()
-
-
-def _grouped_weight_gradients(
-    module: Any, g: Tensor, x: Tensor, weight: Tensor, examples: int
-) -> Tensor:
-    """[B, *weight.shape], one convolution whose groups are the examples."""
-
-    def side_by_side(rows: Tensor) -> Tensor:  # [B*K, C, H, W] -> [K, B*C, H, W]
-        by_example = rows.reshape(examples, -1, *rows.shape[1:])
-        return by_example.transpose(0, 1).flatten(1, 2).contiguous()
-
-    shape = weight.new_empty(examples * weight.shape[0], *weight.shape[1:])
-    gradient = _convolution_backward(
-        module, side_by_side(g), side_by_side(x), shape, examples, (False, True, False)
-    )[1]
-    return gradient.view(examples, *weight.shape)

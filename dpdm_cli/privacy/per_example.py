@@ -131,19 +131,28 @@ class _Record:
     gradients: Tensor
     written: set[int] = field(default_factory=set)
 
-    def add(self, slot: slice, gradient: Tensor, order: tuple[int, ...]) -> None:
-        """Add [B, *shape] into the columns of one parameter, laid out in its memory order (its strides).
+    @contextmanager
+    def columns(
+        self, slots: dict[str, slice], parameters: dict[str, Tensor]
+    ) -> Iterator[dict[str, Tensor]]:
+        """The columns of a layer's parameters as [B, *shape], each in its parameter's memory order, to be written.
 
-        A layer may be called more than once.
+        A layer may be called more than once: then fresh memory is given, and added when it is written.
         """
-        first = slot.start
-        strides = (self.gradients.shape[1], *order)
-        target = self.gradients.as_strided(gradient.shape, strides, first)
-        if first in self.written:
-            target.add_(gradient)
-        else:
-            target.copy_(gradient)
-            self.written.add(first)
+        rows, width = self.gradients.shape
+        place = {
+            name: self.gradients.as_strided(
+                (rows, *parameters[name].shape), (width, *parameters[name].stride()), slot.start
+            )
+            for name, slot in slots.items()
+        }
+        again = any(slot.start in self.written for slot in slots.values())
+        given = {name: torch.empty_like(view) for name, view in place.items()} if again else place
+        yield given
+        for name, slot in slots.items():
+            if again:
+                place[name].add_(given[name])
+            self.written.add(slot.start)
 
 
 def _recorded_forward(
@@ -191,8 +200,8 @@ class _RecordedLayer(torch.autograd.Function):
         examples = record.gradients.shape[0]
         if g.shape[0] % examples:
             raise ValueError(f"{g.shape[0]} rows are no multiple of {examples} examples")
-        gradients = rule.parameter_gradients(module, g, x, weight, extra, examples)
-        for name, slot in slots.items():
-            record.add(slot, gradients[name], getattr(module, name).stride())
+        parameters = {name: getattr(module, name) for name in slots}
+        with record.columns(slots, parameters) as into:
+            rule.parameter_gradients(module, g, x, weight, extra, into)
         gx = rule.input_gradient(module, g, x, weight, extra) if ctx.needs_input_grad[0] else None
         return gx, None, None, None, None, None, None

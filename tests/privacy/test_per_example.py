@@ -108,18 +108,33 @@ def test_agree_with_opacus_in_its_functorch_mode() -> None:
     assert tiny.relative_error(found, expected) < 1e-10
 
 
-@pytest.mark.parametrize("rule", ["_looped_weight_gradients", "_grouped_weight_gradients"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(
-    ("stride", "padding", "kernel"), [(1, 1, 3), (2, 0, 3), (1, 0, 1), (2, 1, 2)]
+    "rule",
+    ["_looped_weight_gradients", "_grouped_weight_gradients", "_multiplied_weight_gradients"],
 )
-def test_both_convolution_kernels_agree_with_autograd(
-    rule: str, stride: int, padding: int, kernel: int
+@pytest.mark.parametrize(
+    ("stride", "padding", "dilation", "kernel"),
+    [(1, 1, 1, 3), (2, 0, 1, 3), (1, 0, 1, 1), (2, 1, 1, 2), (1, 2, 2, 3)],
+)
+def test_every_convolution_kernel_agrees_with_autograd(
+    rule: str,
+    stride: int,
+    padding: int,
+    dilation: int,
+    kernel: int,
+    layout: torch.memory_format,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    layer = nn.Conv2d(3, 4, kernel, stride, padding).double()
+    monkeypatch.setattr(layer_rules, "_PATCH_BYTES", 5000)  # patches in more pieces than one
+    layer = nn.Conv2d(3, 4, kernel, stride, padding, dilation).double().to(memory_format=layout)
     x = torch.randn(6, 3, 7, 7, dtype=torch.float64)
     y = layer(x)
     g = torch.randn_like(y)
-    found = getattr(layer_rules, rule)(layer, g, x, layer.weight, 3)
+    wide = torch.zeros(3, 1000, dtype=torch.float64)  # the columns of one layer among others
+    found = wide.as_strided((3, *layer.weight.shape), (1000, *layer.weight.stride()), 17)
+    with torch.no_grad():
+        getattr(layer_rules, rule)(layer, g, x, layer.weight, found)
     for example in range(3):
         rows = slice(2 * example, 2 * example + 2)
         (expected,) = torch.autograd.grad(layer(x[rows]), layer.weight, g[rows])

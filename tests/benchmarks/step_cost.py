@@ -1,0 +1,289 @@
+"""What a private step costs beside an ordinary one: `python tests/benchmarks/step_cost.py --json`.
+
+In one process and in turn: an ordinary step, this package's private step, Opacus' hooks and Opacus' functorch mode, on
+the same network and the same rows; medians of wall-clock times. Every variant ends with a gradient of the mean loss in
+`.grad` (clipped and noised but for the ordinary one), before the optimizer. Both of this package's steps may use all
+cores (workers side by side); Opacus has what torch gives it. Peak memory is measured in a process of its own for each.
+
+The rows are noise of MNIST's shape: nothing here depends on data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dpdm_cli.data import ImageSet
+from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
+from dpdm_cli.diffusion.keyed_noise import KeyedNoise
+from dpdm_cli.diffusion.loss import denoising_losses
+from dpdm_cli.diffusion.unet import UNet
+from dpdm_cli.parallel import workers_on
+from dpdm_cli.privacy.ledger import Ledger
+from dpdm_cli.privacy.mechanism import clipped_sum
+from dpdm_cli.privacy.per_example import PerExampleGradients
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.privacy.step import PrivateStep, plain_step
+from dpdm_cli.runs.device import placed, resolve_device
+from dpdm_cli.runs.settings import preset_settings
+from dpdm_cli.runs.training import network_config
+
+CLIP = 1.0
+# (network, expected batch, copies): 128 rows a step, but for one row of the size the `small` preset trains with.
+CASES = (
+    ("paper", 4, 32),
+    ("paper", 16, 8),
+    ("paper", 128, 1),
+    ("small", 32, 4),
+    ("small", 64, 2),
+    ("small", 256, 2),
+    ("small", 128, 1),
+)
+GPU_CASES = (("paper", 256, 32), ("paper", 1024, 8), ("paper", 4096, 1), ("small", 2048, 4))
+
+
+class Case:
+    """One network and batch, and the steps that are compared on it."""
+
+    def __init__(
+        self, net: str, batch: int, copies: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        torch.manual_seed(0)
+        blank = ImageSet(
+            name="mnist",
+            images=torch.zeros(1, 1, 28, 28, dtype=torch.uint8),
+            labels=torch.zeros(1, dtype=torch.int64),
+            classes=tuple("0123456789"),
+        )
+        config = network_config(blank, preset_settings(net, "mnist", 10.0))
+        self.batch, self.copies, self.device = batch, copies, device
+        self.denoiser = Denoiser(placed(UNet(config), device).to(dtype), PARAMETERISATIONS["edm"])
+        with torch.no_grad():  # layers that start at zero would hide an error
+            for parameter in self.denoiser.parameters():
+                parameter.add_(0.02 * torch.randn_like(parameter))
+        self.images = torch.randn(batch, 1, 28, 28, device=device, dtype=dtype).clamp(-1, 1)
+        self.labels = torch.arange(batch, device=device) % 10
+        self.workers = workers_on(device)
+        self.micro_batch = -(-batch // self.workers)
+        self._draws = 0
+
+    @property
+    def network(self) -> nn.Module:
+        return self.denoiser.network
+
+    def losses(self, piece: Tensor) -> Tensor:
+        noise = KeyedNoise((0, self._draws), piece)
+        return denoising_losses(
+            self.denoiser, self.images[piece], self.labels[piece], self.copies, noise
+        )
+
+    def plain(self) -> Callable[[], None]:
+        everyone = torch.arange(self.batch, device=self.device)
+        return lambda: plain_step(
+            self.network, self.losses, everyone, self.micro_batch, self.workers
+        )
+
+    def private(self) -> Callable[[], None]:
+        plan = PrivacyPlan(
+            dataset_size=10 * self.batch,
+            expected_batch_size=self.batch,
+            steps=10**6,
+            sigma=1.0,
+            delta=1e-9,
+            clip_norm=CLIP,
+        )
+        step = PrivateStep(
+            self.network,
+            Ledger(plan),
+            records=self.batch,
+            micro_batch=self.micro_batch,
+            workers=self.workers,
+        )
+        everyone = torch.arange(self.batch)
+        step._sampler.draw = lambda records: everyone  # the same rows for every variant
+        return lambda: step(self.losses)
+
+    def opacus(self, functorch: bool) -> Callable[[], None]:
+        """Opacus' per-row gradients, averaged over the copies, clipped and noised by the rules of its optimizer."""
+        from opacus.grad_sample import GradSampleModule
+
+        wrapped = GradSampleModule(
+            self.network, loss_reduction="sum", force_functorch=functorch, strict=False
+        )
+        # Its hooks are wrong for inputs that are not contiguous.
+        handles = [
+            module.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
+            for module in self.network.modules()
+            if isinstance(module, nn.Conv2d)
+        ]
+        everyone = torch.arange(self.batch, device=self.device)
+        denoiser = Denoiser(wrapped, self.denoiser.parameterisation)
+
+        def step() -> None:
+            wrapped.zero_grad(set_to_none=True)
+            noise = KeyedNoise((0, self._draws), everyone)
+            losses = denoising_losses(denoiser, self.images, self.labels, self.copies, noise)
+            losses.sum().backward()
+            parameters = [p for p in wrapped.parameters() if p.grad_sample is not None]
+            gradients = [p.grad_sample.view(self.batch, -1, *p.shape).sum(1) for p in parameters]
+            norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients], 1).norm(dim=1)
+            factors = (CLIP / (norms + 1e-6)).clamp(max=1.0)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                total = torch.einsum("b,b...->...", factors, gradient)
+                parameter.grad = (total + CLIP * torch.randn_like(total)) / self.batch
+                parameter.grad_sample = None
+
+        def undo() -> None:
+            for handle in handles:
+                handle.remove()
+            wrapped.to_standard_module()
+
+        step.undo = undo  # type: ignore[attr-defined]
+        return step
+
+
+def seconds(step: Callable[[], None], device: torch.device) -> float:
+    synchronise(device)
+    start = time.perf_counter()
+    step()
+    synchronise(device)
+    return time.perf_counter() - start
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def agreement(case: Case, examples: int = 4) -> float:
+    """Relative error of the clipped sum in float32 against a float64 loop over a few examples."""
+    some = torch.arange(min(examples, case.batch), device=case.device)
+    per_example = PerExampleGradients(case.network)
+    norms = per_example(lambda: case.losses(some), len(some)).norm(dim=1)
+    clip = float(norms.median())  # so that some are clipped and some not
+    per_example.assign(clipped_sum(per_example(lambda: case.losses(some), len(some)), clip))
+    found = torch.cat([p.grad.flatten() for p in case.network.parameters()]).double().cpu()
+    expected = torch.zeros_like(found)
+    single, state = case.denoiser, case.network.state_dict()
+    case.denoiser = Denoiser(UNet(case.network.config).double(), single.parameterisation)
+    case.denoiser.network.load_state_dict(state)
+    images, case.images = case.images, case.images.double().cpu()
+    labels, case.labels = case.labels, case.labels.cpu()
+    for record in some.cpu():
+        loss = case.losses(record[None]).sum()
+        gradient = torch.autograd.grad(loss, list(case.denoiser.network.parameters()))
+        flat = torch.cat([g.flatten() for g in gradient])
+        expected += flat * min(1.0, clip / float(flat.norm()))
+    case.denoiser, case.images, case.labels = single, images, labels
+    return float((found - expected).norm() / expected.norm())
+
+
+def compare(
+    net: str, batch: int, copies: int, device: torch.device, repeats: int, functorch: bool
+) -> dict[str, Any]:
+    case = Case(net, batch, copies, device, torch.float32)
+    row: dict[str, Any] = {
+        "net": net,
+        "device": device_name(device),
+        "batch": batch,
+        "copies": copies,
+        "agreement": agreement(case),
+    }
+    times: dict[str, list[float]] = {}
+    makers: dict[str, Callable[[], Callable[[], None]]] = {
+        "plain": case.plain,
+        "private": case.private,
+        "opacus_hooks": lambda: case.opacus(functorch=False),
+    }
+    if functorch:
+        makers["opacus_functorch"] = lambda: case.opacus(functorch=True)
+    for repeat in range(repeats + 1):
+        for name, make in makers.items():
+            step = make()
+            taken = seconds(step, device)
+            getattr(step, "undo", lambda: None)()
+            if repeat:  # the first turn sets kernels up
+                times.setdefault(name, []).append(taken)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    row |= {
+        "private_over_plain": medians["private"] / medians["plain"],
+        "opacus_over_private": medians["opacus_hooks"] / medians["private"],
+        "peak_memory_over_plain": peak(net, batch, copies, device, "private")
+        / peak(net, batch, copies, device, "plain"),
+        "seconds": medians,
+        "repeats": repeats,
+    }
+    return row
+
+
+def peak(net: str, batch: int, copies: int, device: torch.device, variant: str) -> float:
+    """Bytes that a step takes beyond the network and the images, in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(
+            _peak, (net, batch, copies, str(device), variant, torch.get_num_threads())
+        )
+
+
+def _peak(net: str, batch: int, copies: int, device: str, variant: str, threads: int) -> float:
+    torch.set_num_threads(threads)
+    where = torch.device(device)
+    Case(
+        net, 2, 1, where, torch.float32
+    ).plain()()  # libraries and kernels are there before we count
+    case = Case(net, batch, copies, where, torch.float32)
+    step = case.private() if variant == "private" else case.plain()
+    if where.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(where)
+        before = torch.cuda.memory_allocated(where)
+        step()
+        return float(torch.cuda.max_memory_allocated(where) - before)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step()
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu, {torch.get_num_threads()} threads"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--net", choices=("paper", "small"))
+    parser.add_argument("--functorch", action="store_true", help="time Opacus' functorch mode too")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    device = resolve_device(options.device)
+    rows = []
+    for net, batch, copies in CASES if device.type == "cpu" else GPU_CASES:
+        if options.net in (None, net):
+            rows.append(compare(net, batch, copies, device, options.repeats, options.functorch))
+            if not options.json:
+                row = rows[-1]
+                print(
+                    f"{net:5} B={batch:<4} K={copies:<2} private/plain {row['private_over_plain']:.2f}  "
+                    f"opacus/private {row['opacus_over_private']:.2f}  "
+                    f"memory {row['peak_memory_over_plain']:.2f}  error {row['agreement']:.1e}",
+                    flush=True,
+                )
+    if options.json:
+        print(json.dumps({"torch": torch.__version__, "cores": os.cpu_count(), "rows": rows}))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
