@@ -21,7 +21,7 @@ from dpdm_cli.privacy.step import PrivateStep, fits, parameter_count, plain_step
 from dpdm_cli.runs.device import placed
 from dpdm_cli.runs.settings import TrainSettings
 
-_CPU_ROWS, _CPU_GRADIENT_BYTES = 128, 96 << 20
+_CPU_ROWS, _CPU_GRADIENT_BYTES = 64, 96 << 20
 _GPU_ROWS, _GPU_GRADIENT_BYTES = 8192, 4 << 30
 
 
