@@ -64,20 +64,27 @@ class LineProgress:
 
 
 class Console:
-    """Output of one command in one of three modes: human, json, quiet.
+    """Output of one command in one of three modes: human (more or less verbose), json, quiet.
 
     Implements `dpdm_cli.runs.reporter.Reporter`.
     """
 
-    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+    def __init__(
+        self, *, as_json: bool = False, quiet: bool = False, verbose: bool = False
+    ) -> None:
         self.as_json = as_json
         self.quiet = quiet
+        self.verbose = verbose
         self.out = rich.console.Console(highlight=False)
         self.err = rich.console.Console(stderr=True, highlight=False)
 
     def note(self, text: str) -> None:
         if not self.quiet:
             self.err.print(escape(text), soft_wrap=True)
+
+    def detail(self, text: str) -> None:
+        if self.verbose:
+            self.note(text)
 
     def warn(self, text: str) -> None:
         self.err.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)

@@ -19,6 +19,10 @@ Quiet = Annotated[
         "--quiet", "-q", help="Print nothing but warnings and errors.", rich_help_panel=OUTPUT
     ),
 ]
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", help="Say more about how it is done.", rich_help_panel=OUTPUT),
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(

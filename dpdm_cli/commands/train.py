@@ -20,6 +20,7 @@ from dpdm_cli.commands.options import (
     Download,
     Json,
     Quiet,
+    Verbose,
 )
 
 
@@ -203,9 +204,10 @@ def train(
     ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Train a diffusion model on private images, under (epsilon, delta)-differential privacy."""
-    console = Console(as_json=as_json, quiet=quiet)
+    console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
     settings: dict[str, Any] = {
         "epsilon": epsilon,
         "delta": delta,

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_PATCH_BYTES = 4 << 20
+from dpdm_cli.privacy import convolution
 
 
 class LayerRule(Protocol):
@@ -47,7 +47,7 @@ class LayerRule(Protocol):
 
 
 class Conv2dRule:
-    """Convolution without groups: the weight gradient of an example is a convolution over its own rows."""
+    """Convolution without groups."""
 
     autocasts = True
 
@@ -60,7 +60,9 @@ class Conv2dRule:
     def input_gradient(
         self, module: Any, g: Tensor, x: Tensor, weight: Tensor, extra: Sequence[Tensor]
     ) -> Tensor:
-        gradient: Tensor = _convolution_backward(module, g, x, weight, 1, (True, False, False))[0]
+        gradient: Tensor = convolution.convolution_backward(
+            module, g, x, weight, 1, (True, False, False)
+        )[0]
         return gradient
 
     def parameter_gradients(
@@ -72,17 +74,8 @@ class Conv2dRule:
         extra: Sequence[Tensor],
         into: Mapping[str, Tensor],
     ) -> None:
-        copies = g.shape[0] // _examples(into)
-        # Many copies: a convolution an example is as fast as any, and rearranges nothing. Few: its overhead must be
-        # spread, on a CPU by products of unfolded patches, on a GPU by one grouped convolution.
-        if copies > 4:
-            by_example = _looped_weight_gradients
-        elif x.device.type == "cpu":
-            by_example = _multiplied_weight_gradients
-        else:
-            by_example = _grouped_weight_gradients
         if "weight" in into:
-            by_example(module, g, x, weight, into["weight"])
+            convolution.weight_gradients(module, g, x, weight, into["weight"])
         if "bias" in into:
             _sum_copies(g.sum((2, 3)), into["bias"])
 
@@ -248,105 +241,6 @@ def rule_for(module: nn.Module, name: str) -> LayerRule | None:
     ):
         raise TypeError(f"{name}: embedding options beyond the table's size are not supported")
     return rule
-
-
-def _convolution_backward(
-    module: Any,
-    g: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    groups: int,
-    wanted: tuple[bool, bool, bool],
-) -> tuple[Tensor, Tensor, Tensor]:
-    result: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
-        g,
-        x,
-        weight,
-        None,
-        module.stride,
-        module.padding,
-        module.dilation,
-        False,
-        (0, 0),
-        groups,
-        wanted,
-    )
-    return result
-
-
-def _looped_weight_gradients(
-    module: Any, g: Tensor, x: Tensor, weight: Tensor, into: Tensor
-) -> None:
-    """Into [B, *weight.shape], one convolution an example."""
-    copies = g.shape[0] // len(into)
-    for gradient, g_one, x_one in zip(
-        into, torch.split(g, copies), torch.split(x, copies), strict=True
-    ):
-        wanted = (False, True, False)
-        gradient.copy_(_convolution_backward(module, g_one, x_one, weight, 1, wanted)[1])
-
-
-def _grouped_weight_gradients(
-    module: Any, g: Tensor, x: Tensor, weight: Tensor, into: Tensor
-) -> None:
-    """Into [B, *weight.shape], one convolution whose groups are the examples."""
-    examples = len(into)
-
-    def side_by_side(rows: Tensor) -> Tensor:  # [B*K, C, H, W] -> [K, B*C, H, W]
-        by_example = rows.reshape(examples, -1, *rows.shape[1:])
-        return by_example.transpose(0, 1).flatten(1, 2).contiguous()
-
-    shape = weight.new_empty(examples * weight.shape[0], *weight.shape[1:])
-    gradient = _convolution_backward(
-        module, side_by_side(g), side_by_side(x), shape, examples, (False, True, False)
-    )[1]
-    into.copy_(gradient.view(into.shape))
-
-
-def _multiplied_weight_gradients(
-    module: Any, g: Tensor, x: Tensor, weight: Tensor, into: Tensor
-) -> None:
-    """Into [B, *weight.shape], output gradients times the patches of the input they came from."""
-    examples, outputs = into.shape[:2]
-    copies = g.shape[0] // examples
-    g_last, x_last = (t.permute(0, 2, 3, 1).contiguous() for t in (g, x))
-    # Products come in the order [O, *kernel, I], which is that of a parameter in channels-last order.
-    in_place = weight.is_contiguous(memory_format=torch.channels_last) and g.dtype == into.dtype
-    last_order = into.permute(0, 1, 3, 4, 2)
-    products = last_order if in_place else torch.empty(last_order.shape, dtype=g.dtype)
-    flat = products.view(examples, outputs, -1)
-    # So many examples at a time that their patches stay in the cache between writing and reading.
-    patch_bytes = g_last[:copies, ..., 0].numel() * flat.shape[2] * g.element_size()
-    chunk = max(1, _PATCH_BYTES // patch_bytes)
-    for first in range(0, examples, chunk):
-        last = min(first + chunk, examples)
-        rows = slice(first * copies, last * copies)
-        patches = _patches(module, x_last[rows], g_last.shape[1:3])
-        torch.bmm(
-            g_last[rows].view(last - first, -1, outputs).transpose(1, 2),
-            patches.view(last - first, -1, flat.shape[2]),
-            out=flat[first:last],
-        )
-    if not in_place:
-        last_order.copy_(products)
-
-
-def _patches(module: Any, x_last: Tensor, out: Sequence[int]) -> Tensor:
-    """The inputs under the kernel at every place: [R, H, W, C] -> [R * H_out * W_out, kernel * C]."""
-    (pad_h, pad_w), (step_h, step_w) = module.padding, module.stride
-    padded = F.pad(x_last, (0, 0, pad_w, pad_w, pad_h, pad_h))
-    rows, _, _, channels = padded.shape
-    along_r, along_h, along_w, _ = padded.stride()
-    shape = (rows, *out, *module.kernel_size, channels)
-    strides = (
-        along_r,
-        along_h * step_h,
-        along_w * step_w,
-        along_h * module.dilation[0],
-        along_w * module.dilation[1],
-        1,
-    )
-    return padded.as_strided(shape, strides).reshape(rows * out[0] * out[1], -1)
 
 
 def _examples(into: Mapping[str, Tensor]) -> int:

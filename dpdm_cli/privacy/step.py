@@ -110,11 +110,6 @@ def plain_step(
                 parameter.grad += gradient
 
 
-def fits(size: int, copies: int, *, rows: int, gradient_bytes: int) -> int:
-    """A micro-batch, in examples, of about `rows` rows whose gradients stay within `gradient_bytes`."""
-    return max(1, min(rows // copies, gradient_bytes // (4 * size)))
-
-
 def parameter_count(network: nn.Module) -> int:
     """P, the number of trainable parameters."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)

@@ -20,6 +20,9 @@ class Reporter(Protocol):
     def note(self, text: str) -> None:
         """One remark a user wants to see."""
 
+    def detail(self, text: str) -> None:
+        """One remark for a user who asked for more."""
+
     def warn(self, text: str) -> None:
         """One remark a user must see."""
 
@@ -40,6 +43,9 @@ class SilentReporter:
     """The reporter of the Python API: says nothing."""
 
     def note(self, text: str) -> None:
+        """Nothing to show."""
+
+    def detail(self, text: str) -> None:
         """Nothing to show."""
 
     def warn(self, text: str) -> None:

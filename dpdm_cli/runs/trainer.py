@@ -17,12 +17,11 @@ from dpdm_cli.errors import DamagedFileError
 from dpdm_cli.parallel import workers_on
 from dpdm_cli.privacy.entropy import bernoulli
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.step import PrivateStep, fits, parameter_count, plain_step
+from dpdm_cli.privacy.per_example import PerExampleGradients
+from dpdm_cli.privacy.step import PrivateStep, plain_step
+from dpdm_cli.privacy.tuning import Tuning, tune
 from dpdm_cli.runs.device import placed
 from dpdm_cli.runs.settings import TrainSettings
-
-_CPU_ROWS, _CPU_GRADIENT_BYTES = 64, 96 << 20
-_GPU_ROWS, _GPU_GRADIENT_BYTES = 8192, 4 << 30
 
 
 class Trainer:
@@ -72,8 +71,9 @@ class Trainer:
         )
         self._ema = EMA(self._denoiser.network, settings.ema)
         self._optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
-        self._micro_batch = settings.micro_batch or self._fitting_micro_batch()
         self._workers = workers_on(device)
+        self.tuning = None if settings.micro_batch else self._tuned(config)
+        self._micro_batch = self.tuning.micro_batch if self.tuning else settings.micro_batch
         self._private_step = None
         if ledger is not None:
             self.done = ledger.steps
@@ -150,17 +150,19 @@ class Trainer:
 
     def _losses(self, piece: Tensor) -> Tensor:
         """Losses of some images [b]; each depends on its own image, label and key alone."""
-        settings = self.settings
-        images = self._images[piece].float() / 127.5 - 1
         labels = None if self._labels is None else self._labels[piece]
         # Keyed by record: removing one image leaves the noise of all others as it was.
-        noise = KeyedNoise((settings.seed, self.done), piece)
+        noise = KeyedNoise((self.settings.seed, self.done), piece)
+        return self._losses_of(self._images[piece], labels, noise)
+
+    def _losses_of(self, images: Tensor, labels: Tensor | None, noise: KeyedNoise) -> Tensor:
+        settings = self.settings
         with torch.autocast(
             self._device.type, torch.bfloat16, enabled=settings.precision == "bf16"
         ):
             return denoising_losses(
                 self._denoiser,
-                images,
+                images.float() / 127.5 - 1,
                 labels,
                 settings.noise_multiplicity,
                 noise,
@@ -175,11 +177,20 @@ class Trainer:
             rate *= 0.5 * (1 + math.cos(math.pi * self.done / self.steps))
         return rate
 
-    def _fitting_micro_batch(self) -> int:
-        on_cpu = self._device.type == "cpu"
-        return fits(
-            parameter_count(self._denoiser.network),
-            self.settings.noise_multiplicity,
-            rows=_CPU_ROWS if on_cpu else _GPU_ROWS,
-            gradient_bytes=_CPU_GRADIENT_BYTES if on_cpu else _GPU_GRADIENT_BYTES,
+    def _tuned(self, config: UNetConfig) -> Tuning:
+        """Kernels and micro-batch, by passes over images that are all grey."""
+        shape = config.image_channels, config.image_size, config.image_size
+
+        def losses(count: int) -> Tensor:
+            grey = torch.full((count, *shape), 127, dtype=torch.uint8, device=self._device)
+            labels = torch.zeros(count, dtype=torch.int64, device=self._device)
+            noise = KeyedNoise((0,), torch.arange(count, device=self._device))
+            return self._losses_of(grey, labels if config.classes else None, noise)
+
+        return tune(
+            PerExampleGradients(self._denoiser.network),
+            losses,
+            copies=self.settings.noise_multiplicity,
+            workers=self._workers,
+            most=math.ceil(self.expected_batch_size / self._workers),
         )

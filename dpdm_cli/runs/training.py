@@ -150,6 +150,8 @@ def train(
             ledger=ledger,
             device=torch_device,
         )
+        if trainer.tuning:
+            say.detail(str(trainer.tuning))
         facts = {
             "data": data,
             "private": private,

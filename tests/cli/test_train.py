@@ -139,3 +139,14 @@ def test_real_mnist_trains_privately_for_a_few_steps(tmp_path: Path, data_dir: P
     )
     assert trained["private"] is True
     assert trained["epsilon"] <= 10  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("verbose", [True, False])
+def test_how_the_step_is_computed_is_said_to_those_who_ask(
+    tmp_path: Path, config: Path, verbose: bool
+) -> None:
+    arguments = ["train", "digits", "--config", str(config), "--steps", "1", "--device", "cpu"]
+    more = ["--verbose"] if verbose else []
+    result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "run"), *more])
+    assert result.exit_code == 0, result.output
+    assert ("weight gradients of convolutions by" in result.stderr) is verbose

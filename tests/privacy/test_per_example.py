@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS
 from dpdm_cli.parallel import parallel_map
-from dpdm_cli.privacy import layer_rules
+from dpdm_cli.privacy import convolution
 from dpdm_cli.privacy.per_example import PerExampleGradients
 
 
@@ -109,16 +109,13 @@ def test_agree_with_opacus_in_its_functorch_mode() -> None:
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize(
-    "rule",
-    ["_looped_weight_gradients", "_grouped_weight_gradients", "_multiplied_weight_gradients"],
-)
+@pytest.mark.parametrize("kernel_name", convolution.KERNELS)
 @pytest.mark.parametrize(
     ("stride", "padding", "dilation", "kernel"),
     [(1, 1, 1, 3), (2, 0, 1, 3), (1, 0, 1, 1), (2, 1, 1, 2), (1, 2, 2, 3)],
 )
 def test_every_convolution_kernel_agrees_with_autograd(
-    rule: str,
+    kernel_name: str,
     stride: int,
     padding: int,
     dilation: int,
@@ -126,7 +123,7 @@ def test_every_convolution_kernel_agrees_with_autograd(
     layout: torch.memory_format,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(layer_rules, "_PATCH_BYTES", 5000)  # patches in more pieces than one
+    monkeypatch.setitem(convolution._PATCH_BYTES, True, 5000)  # patches in more pieces than one
     layer = nn.Conv2d(3, 4, kernel, stride, padding, dilation).double().to(memory_format=layout)
     x = torch.randn(6, 3, 7, 7, dtype=torch.float64)
     y = layer(x)
@@ -134,7 +131,7 @@ def test_every_convolution_kernel_agrees_with_autograd(
     wide = torch.zeros(3, 1000, dtype=torch.float64)  # the columns of one layer among others
     found = wide.as_strided((3, *layer.weight.shape), (1000, *layer.weight.stride()), 17)
     with torch.no_grad():
-        getattr(layer_rules, rule)(layer, g, x, layer.weight, found)
+        convolution.KERNELS[kernel_name](layer, g, x, layer.weight, found)
     for example in range(3):
         rows = slice(2 * example, 2 * example + 2)
         (expected,) = torch.autograd.grad(layer(x[rows]), layer.weight, g[rows])
