@@ -139,10 +139,16 @@ class _Record:
 
         A layer may be called more than once: then fresh memory is given, and added when it is written.
         """
-        rows, width = self.gradients.shape
+        rows, along_rows, first = (
+            len(self.gradients),
+            self.gradients.stride(0),
+            self.gradients.storage_offset(),
+        )
         place = {
             name: self.gradients.as_strided(
-                (rows, *parameters[name].shape), (width, *parameters[name].stride()), slot.start
+                (rows, *parameters[name].shape),
+                (along_rows, *parameters[name].stride()),
+                first + slot.start,
             )
             for name, slot in slots.items()
         }

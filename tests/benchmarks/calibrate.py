@@ -1,7 +1,7 @@
 """What calibrating costs: `python tests/benchmarks/calibrate.py --json`.
 
-`dpdm calibrate --eps 10 --delta 1e-5` (PRV, MNIST's plan) beside a Python that imports torch and opacus and does nothing,
-in turn; medians of wall-clock times.
+`dpdm calibrate --eps 10 --delta 1e-5` (PRV, MNIST's plan) and by RDP, beside a Python that imports torch and opacus and
+does nothing, in turn; medians of wall-clock times.
 """
 
 from __future__ import annotations

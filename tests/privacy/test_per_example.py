@@ -76,6 +76,22 @@ def test_equal_the_loop_when_the_network_lies_in_channels_last_order(copies: int
         assert tiny.relative_error(laid_out, expected[row]) < 1e-10
 
 
+def test_nothing_of_what_the_memory_held_before_stays_in_it() -> None:
+    model = tiny.denoiser(dtype=torch.float64)
+    data = tiny.images(4)
+    losses = tiny.losses_of(model, data.images.double() / 127.5 - 1, data.labels, 2)
+    model.network.to(memory_format=torch.channels_last)
+    model.network.unused = nn.Linear(2, 3).double()
+    per_example = PerExampleGradients(model.network)
+    fresh = per_example(lambda: losses(torch.arange(4)), 4)
+    memory = torch.full((7, per_example.size), torch.nan, dtype=torch.float64)
+    for part in (memory, memory[3:]):
+        found = per_example(lambda: losses(torch.arange(4)), 4, out=part)
+        assert found.data_ptr() == part.data_ptr()
+        assert tiny.relative_error(found, fresh) < 1e-10
+        memory.fill_(torch.nan)
+
+
 def test_threads_at_work_on_one_network_get_each_its_own_gradients() -> None:
     model = tiny.denoiser(dtype=torch.float64)
     data = tiny.images(24)
