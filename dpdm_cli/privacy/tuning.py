@@ -20,7 +20,7 @@ from dpdm_cli.privacy import convolution
 from dpdm_cli.privacy.per_example import PerExampleGradients
 
 _FIRST_ROWS = 16
-_LONGEST = 2.0  # seconds after which no larger micro-batch is tried
+_LONGEST = 1.0  # seconds after which no larger micro-batch is tried
 _WORTHWHILE = 0.97  # a larger one must take less than this share of the time for an example
 _CPU_BYTES = 96 << 20  # of gradients; more would leave the caches far behind
 _GPU_SHARE = 0.6  # of the free memory
