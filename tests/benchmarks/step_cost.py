@@ -14,11 +14,11 @@ import argparse
 import json
 import multiprocessing
 import os
-import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -249,9 +249,16 @@ def _peak(net: str, batch: int, copies: int, device: str, variant: str, threads:
         before = torch.cuda.memory_allocated(where)
         step()
         return float(torch.cuda.max_memory_allocated(where) - before)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
     step()
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return _resident("VmHWM") - before
+
+
+def _resident(field: str) -> float:
+    """Bytes of this process's memory, as Linux counts them."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 def device_name(device: torch.device) -> str:
