@@ -28,6 +28,18 @@ def gradient(network: torch.nn.Module) -> Tensor:
     return torch.cat([p.grad.flatten() for p in network.parameters()])
 
 
+def whole_set_plan(clip_norm: float) -> PrivacyPlan:
+    """So rarely is a record left out, once in 10^9, that the whole set is the batch."""
+    return PrivacyPlan(
+        dataset_size=RECORDS,
+        expected_batch_size=RECORDS * (1 - 1e-9),
+        steps=3,
+        sigma=1.0,
+        delta=1e-3,
+        clip_norm=clip_norm,
+    )
+
+
 @pytest.mark.parametrize(("micro_batch", "workers"), [(23, 1), (4, 1), (4, 2), (1, 4), (64, 3)])
 def test_the_ordinary_gradient_is_that_of_the_mean_loss(micro_batch: int, workers: int) -> None:
     network, losses = model_and_losses()
@@ -53,15 +65,7 @@ def test_the_private_gradient_without_noise_is_the_loop_over_examples(
         total += one * min(1.0, clip / float(one.norm()))
     if channels_last:
         network.to(memory_format=torch.channels_last)
-    # So rare a chance to be left out that the whole set is the batch: 1e-9 of B/N = 1.
-    plan = PrivacyPlan(
-        dataset_size=RECORDS,
-        expected_batch_size=RECORDS * (1 - 1e-9),
-        steps=3,
-        sigma=1.0,
-        delta=1e-3,
-        clip_norm=clip,
-    )
+    plan = whole_set_plan(clip)
     step = PrivateStep(
         network, Ledger(plan), records=RECORDS, micro_batch=micro_batch, workers=workers
     )
@@ -73,15 +77,7 @@ def test_the_private_gradient_without_noise_is_the_loop_over_examples(
 
 def test_an_error_in_a_worker_reaches_the_caller_and_releases_nothing() -> None:
     network, losses = model_and_losses()
-    plan = PrivacyPlan(
-        dataset_size=RECORDS,
-        expected_batch_size=RECORDS * (1 - 1e-9),
-        steps=3,
-        sigma=1.0,
-        delta=1e-3,
-        clip_norm=1.0,
-    )
-    ledger = Ledger(plan)
+    ledger = Ledger(whole_set_plan(1.0))
     step = PrivateStep(network, ledger, records=RECORDS, micro_batch=2, workers=2)
 
     def failing(piece: Tensor) -> Tensor:
