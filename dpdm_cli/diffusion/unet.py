@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dpdm_cli.group_norm import GroupNorm
+
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 _SKIP_SCALE = math.sqrt(0.5)
@@ -206,8 +208,8 @@ def _resample(x: Tensor, direction: str) -> Tensor:
     return F.avg_pool2d(x, 2)
 
 
-def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(min(channels // 4, 32), channels, eps=1e-6)
+def _norm(channels: int) -> GroupNorm:
+    return GroupNorm(min(channels // 4, 32), channels, eps=1e-6)
 
 
 def _conv(inputs: int, outputs: int, kernel: int = 3, scale: float = 1.0) -> nn.Conv2d:

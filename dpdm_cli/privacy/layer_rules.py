@@ -1,18 +1,20 @@
 """For each kind of layer: its forward, its input's gradient and its per-example parameter gradients.
 
 Symbols: R = B*K rows, B examples of K copies each, rows example-major; x the layer's input, g the gradient of its
-output, C channels, H and W height and width.
+output.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dpdm_cli import group_norm
 from dpdm_cli.privacy import convolution
 
 
@@ -26,24 +28,34 @@ class LayerRule(Protocol):
     ) -> tuple[Tensor, Sequence[Tensor]]:
         """The layer's output and what its backward needs beside x and weight."""
 
-    def input_gradient(
-        self, module: Any, g: Tensor, x: Tensor, weight: Tensor, extra: Sequence[Tensor]
-    ) -> Tensor | None:
-        """Gradient of x, [R, ...]."""
+    def backward(self, call: Call, g: Tensor, into: Mapping[str, Tensor]) -> Tensor | None:
+        """Differentiate a call, given the gradient of its output.
 
-    def parameter_gradients(
-        self,
-        module: Any,
-        g: Tensor,
-        x: Tensor,
-        weight: Tensor,
-        extra: Sequence[Tensor],
-        into: Mapping[str, Tensor],
-    ) -> None:
-        """Write the gradients [B, *shape] of each parameter, contracted over the copies, into memory of that shape.
+        Args:
+            into: memory [B, *shape] for the gradient of each parameter, contracted over the copies. It holds nothing
+                yet. Its innermost order is that of the parameter. A parameter that has none is frozen.
 
-        The memory holds nothing yet. Its innermost order is that of the parameter. A parameter that has none is frozen.
+        Returns:
+            the gradient of x, [R, ...]; None where x takes none.
         """
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a layer, as its backward finds it.
+
+    Attributes:
+        module: the layer.
+        x, weight: as they went into it.
+        extra: what its rule's `forward` kept.
+        wants_x: whether the gradient of x is asked for.
+    """
+
+    module: Any
+    x: Tensor
+    weight: Tensor
+    extra: Sequence[Tensor]
+    wants_x: bool
 
 
 class Conv2dRule:
@@ -57,27 +69,16 @@ class Conv2dRule:
         y = F.conv2d(x, weight, bias, module.stride, module.padding, module.dilation)
         return y, ()
 
-    def input_gradient(
-        self, module: Any, g: Tensor, x: Tensor, weight: Tensor, extra: Sequence[Tensor]
-    ) -> Tensor:
-        gradient: Tensor = convolution.convolution_backward(
-            module, g, x, weight, 1, (True, False, False)
-        )[0]
-        return gradient
-
-    def parameter_gradients(
-        self,
-        module: Any,
-        g: Tensor,
-        x: Tensor,
-        weight: Tensor,
-        extra: Sequence[Tensor],
-        into: Mapping[str, Tensor],
-    ) -> None:
+    def backward(self, call: Call, g: Tensor, into: Mapping[str, Tensor]) -> Tensor | None:
+        module, x, weight = call.module, call.x, call.weight
         if "weight" in into:
             convolution.weight_gradients(module, g, x, weight, into["weight"])
         if "bias" in into:
             _sum_copies(g.sum((2, 3)), into["bias"])
+        if not call.wants_x:
+            return None
+        wanted = (True, False, False)
+        return convolution.convolution_backward(module, g, x, weight, 1, wanted)[0]
 
 
 class LinearRule:
@@ -90,27 +91,15 @@ class LinearRule:
     ) -> tuple[Tensor, Sequence[Tensor]]:
         return F.linear(x, weight, bias), ()
 
-    def input_gradient(
-        self, module: Any, g: Tensor, x: Tensor, weight: Tensor, extra: Sequence[Tensor]
-    ) -> Tensor:
-        return g @ weight
-
-    def parameter_gradients(
-        self,
-        module: Any,
-        g: Tensor,
-        x: Tensor,
-        weight: Tensor,
-        extra: Sequence[Tensor],
-        into: Mapping[str, Tensor],
-    ) -> None:
+    def backward(self, call: Call, g: Tensor, into: Mapping[str, Tensor]) -> Tensor | None:
         examples = _examples(into)
         rows_g = g.reshape(examples, -1, g.shape[-1])
-        rows_x = x.reshape(examples, -1, x.shape[-1])
+        rows_x = call.x.reshape(examples, -1, call.x.shape[-1])
         if "weight" in into:
             _multiply(rows_g.transpose(1, 2), rows_x, into["weight"])
         if "bias" in into:
             into["bias"].copy_(rows_g.sum(1))
+        return g @ call.weight if call.wants_x else None
 
 
 class GroupNormRule:
@@ -121,60 +110,17 @@ class GroupNormRule:
     def forward(
         self, module: Any, x: Tensor, weight: Tensor, bias: Tensor | None
     ) -> tuple[Tensor, Sequence[Tensor]]:
-        rows, channels = x.shape[:2]
-        y, mean, rstd = torch.native_group_norm(
-            _dense(x),
-            weight,
-            bias,
-            rows,
-            channels,
-            x[0, 0].numel(),
-            module.num_groups,
-            module.eps,
-        )
+        y, mean, rstd = group_norm.forward(x, weight, bias, module.num_groups, module.eps)
         return y, (mean, rstd)
 
-    def input_gradient(
-        self, module: Any, g: Tensor, x: Tensor, weight: Tensor, extra: Sequence[Tensor]
-    ) -> Tensor:
-        mean, rstd = extra
-        rows, channels = x.shape[:2]
-        gradient: Tensor = torch.ops.aten.native_group_norm_backward(
-            _dense(g),
-            _dense(x),
-            mean,
-            rstd,
-            weight,
-            rows,
-            channels,
-            x[0, 0].numel(),
-            module.num_groups,
-            (True, False, False),
-        )[0]
-        return gradient
-
-    def parameter_gradients(
-        self,
-        module: Any,
-        g: Tensor,
-        x: Tensor,
-        weight: Tensor,
-        extra: Sequence[Tensor],
-        into: Mapping[str, Tensor],
-    ) -> None:
-        rows, channels = x.shape[:2]
-        mean, rstd = (
-            s.view(rows, -1, 1)
-            .expand(-1, -1, channels // module.num_groups)
-            .reshape(rows, channels, 1, 1)
-            for s in extra
-        )
-        # Normalised before it is summed: sum(g x) - mean sum(g) would lose digits where |mean| >> std.
-        weighted = (x - mean).mul_(rstd).mul_(g)
+    def backward(self, call: Call, g: Tensor, into: Mapping[str, Tensor]) -> Tensor:
+        mean, rstd = call.extra
+        gx, of_weight, of_bias = group_norm.backward(g, call.x, mean, rstd, call.weight)
         if "weight" in into:
-            _sum_copies(weighted.sum((2, 3)), into["weight"])
+            _sum_copies(of_weight, into["weight"])
         if "bias" in into:
-            _sum_copies(g.sum((2, 3)), into["bias"])
+            _sum_copies(of_bias, into["bias"])
+        return gx
 
 
 class EmbeddingRule:
@@ -187,25 +133,12 @@ class EmbeddingRule:
     ) -> tuple[Tensor, Sequence[Tensor]]:
         return F.embedding(x, weight), ()
 
-    def input_gradient(
-        self, module: Any, g: Tensor, x: Tensor, weight: Tensor, extra: Sequence[Tensor]
-    ) -> None:
-        return None
-
-    def parameter_gradients(
-        self,
-        module: Any,
-        g: Tensor,
-        x: Tensor,
-        weight: Tensor,
-        extra: Sequence[Tensor],
-        into: Mapping[str, Tensor],
-    ) -> None:
+    def backward(self, call: Call, g: Tensor, into: Mapping[str, Tensor]) -> None:
         examples = len(into["weight"])
-        lines, width = weight.shape
-        owner = torch.arange(examples, device=x.device).view(-1, 1)
-        target = (x.reshape(examples, -1) + owner * lines).flatten()
-        table = torch.zeros(examples * lines, width, dtype=weight.dtype, device=g.device)
+        lines, width = call.weight.shape
+        owner = torch.arange(examples, device=g.device).view(-1, 1)
+        target = (call.x.reshape(examples, -1) + owner * lines).flatten()
+        table = torch.zeros(examples * lines, width, dtype=call.weight.dtype, device=g.device)
         table.index_add_(0, target, g.reshape(-1, width).to(table.dtype))
         into["weight"].copy_(table.view(examples, lines, width))
 
@@ -214,6 +147,7 @@ _RULES: dict[type[nn.Module], LayerRule] = {
     nn.Conv2d: Conv2dRule(),
     nn.Linear: LinearRule(),
     nn.GroupNorm: GroupNormRule(),
+    group_norm.GroupNorm: GroupNormRule(),
     nn.Embedding: EmbeddingRule(),
 }
 
@@ -258,10 +192,3 @@ def _multiply(left: Tensor, right: Tensor, into: Tensor) -> None:
 def _sum_copies(rows: Tensor, into: Tensor) -> None:
     """[B*K, ...] -> [B, ...]."""
     into.copy_(rows.view(len(into), -1, *rows.shape[1:]).sum(1))
-
-
-def _dense(x: Tensor) -> Tensor:
-    """In channels-last order where it is so already, else in the usual order."""
-    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
-        return x
-    return x.contiguous()

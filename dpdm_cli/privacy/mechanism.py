@@ -20,7 +20,7 @@ from dpdm_cli.privacy.ledger import Ledger
 _GRID = 2.0**-20
 
 # The norm is measured in floating point: the threshold is lowered by more than its rounding error.
-_NORM_SLACK = 1e-5
+NORM_SLACK = 1e-5
 
 
 def clipped_sum(gradients: Tensor, clip_norm: float) -> Tensor:
@@ -44,7 +44,7 @@ def clipped_sum(gradients: Tensor, clip_norm: float) -> Tensor:
     # the device.
     if gradients.device.type != "cpu" or not finite.all():
         gradients.masked_fill_(~finite[:, None], 0.0)
-    scale = (clip_norm / (norms * (1.0 + _NORM_SLACK))).clamp(max=1.0)
+    scale = (clip_norm / (norms * (1.0 + NORM_SLACK))).clamp(max=1.0)
     return torch.where(finite, scale, 0.0) @ gradients
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from dpdm_cli.privacy import layer_rules
-from dpdm_cli.privacy.layer_rules import LayerRule
+from dpdm_cli.privacy.layer_rules import Call, LayerRule
 
 
 class PerExampleGradients:
@@ -207,7 +207,7 @@ class _RecordedLayer(torch.autograd.Function):
         if g.shape[0] % examples:
             raise ValueError(f"{g.shape[0]} rows are no multiple of {examples} examples")
         parameters = {name: getattr(module, name) for name in slots}
+        call = Call(module, x, weight, extra, wants_x=ctx.needs_input_grad[0])
         with record.columns(slots, parameters) as into:
-            rule.parameter_gradients(module, g, x, weight, extra, into)
-        gx = rule.input_gradient(module, g, x, weight, extra) if ctx.needs_input_grad[0] else None
+            gx = rule.backward(call, g, into)
         return gx, None, None, None, None, None, None

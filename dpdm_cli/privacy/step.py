@@ -5,9 +5,10 @@ It is handed a function from examples to one loss per example, so it serves a di
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from functools import partial
 
@@ -35,7 +36,7 @@ class PrivateStep:
         network: its trainable parameters are differentiated; see `PerExampleGradients` for what it may hold.
         ledger: the plan, and where each call is entered.
         records: number of records really held; only their selection depends on it.
-        micro_batch: examples differentiated at a time. Speed and memory, not the mechanism.
+        micro_batch: at most so many examples are differentiated at a time. Speed and memory, not the mechanism.
         workers: micro-batches differentiated side by side, in threads; for a network on a CPU.
         entropy: source of secret bytes.
     """
@@ -79,8 +80,7 @@ class PrivateStep:
 
     def _gradients(self, losses: Losses, batch: Tensor) -> Generator[Tensor, None, None]:
         """Per-example gradients of the batch, one micro-batch after the other; each is overwritten after its turn."""
-        # torch splits nothing into one empty piece; no image means no micro-batch, and noise alone.
-        pieces = torch.split(batch, self._micro_batch) if len(batch) else ()
+        pieces = _pieces(batch, self._micro_batch, self._workers)
 
         def compute(piece: Tensor) -> tuple[Tensor, Tensor]:
             memory = self._spare_memory()
@@ -103,11 +103,20 @@ def plain_step(
 
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
-    with closing(parallel_map(gradients, torch.split(batch, micro_batch), workers)) as computed:
+    pieces = _pieces(batch, micro_batch, workers)
+    with closing(parallel_map(gradients, pieces, workers)) as computed:
         for piece in computed:
             for parameter, gradient in zip(parameters, piece, strict=True):
                 assert parameter.grad is not None
                 parameter.grad += gradient
+
+
+def _pieces(batch: Tensor, most: int, workers: int) -> Sequence[Tensor]:
+    """Micro-batches of at most that size, as equal as can be and as many for each worker; none of an empty batch."""
+    if not len(batch):
+        return ()
+    rounds = math.ceil(len(batch) / (most * workers))
+    return torch.tensor_split(batch, min(rounds * workers, len(batch)))
 
 
 def parameter_count(network: nn.Module) -> int:

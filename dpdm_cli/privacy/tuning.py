@@ -19,10 +19,11 @@ from dpdm_cli.parallel import parallel_map
 from dpdm_cli.privacy import convolution
 from dpdm_cli.privacy.per_example import PerExampleGradients
 
-_FIRST_ROWS = 16
+_PROBED_ROWS = 32  # when kernels are compared
+_FIRST_ROWS = 64  # fewest rows tried as a micro-batch, where it may have as many
 _LONGEST = 1.0  # seconds after which no larger micro-batch is tried
 _WORTHWHILE = 0.97  # a larger one must take less than this share of the time for an example
-_CPU_BYTES = 96 << 20  # of gradients; more would leave the caches far behind
+_CPU_BYTES = 192 << 20  # of gradients, for each worker
 _GPU_SHARE = 0.6  # of the free memory
 
 
@@ -66,9 +67,15 @@ def tune(
         most: the largest micro-batch worth trying, a public number.
     """
     device = per_example.parameters[0].device
-    size = max(1, min(most, _FIRST_ROWS // copies))
+    if device.type == "cpu":
+        most = min(most, _CPU_BYTES // (4 * per_example.size))
+    most = max(1, most)
+    sizes = [most]
+    while sizes[0] // 2 * copies >= _FIRST_ROWS:
+        sizes.insert(0, sizes[0] // 2)
 
     def choose(_: int) -> None:
+        size = min(sizes[0], max(1, _PROBED_ROWS // copies))
         with convolution.probing():
             per_example(partial(losses, size), size)
 
@@ -77,19 +84,14 @@ def tune(
     kernels = Counter(
         kernel for shape, kernel in convolution.choices().items() if shape not in before
     )
-    best, best_seconds = size, float("inf")
+    best, best_seconds = sizes[0], float("inf")
     started = time.monotonic()
-    while True:
+    for size in sizes:
         seconds = _seconds(per_example, losses, size, workers)
         if seconds > _WORTHWHILE * best_seconds:
             break
         best, best_seconds = size, seconds
-        size *= 2
-        if (
-            size > most
-            or time.monotonic() - started > _LONGEST
-            or not _has_room(per_example.size, size, device)
-        ):
+        if time.monotonic() - started > _LONGEST or not _has_room(2 * size + 1, size, device):
             break
     return Tuning(best, best_seconds, dict(kernels))
 
@@ -116,11 +118,11 @@ def _seconds(
     return all_of_them() / (size * workers)
 
 
-def _has_room(parameters: int, size: int, device: torch.device) -> bool:
-    """Whether a micro-batch of that size is sure to fit, by what the one of half the size took."""
+def _has_room(size: int, measured: int, device: torch.device) -> bool:
+    """Whether a micro-batch of that size is sure to fit on a GPU, by what one of the `measured` size took."""
     if device.type != "cuda":
-        return 4 * parameters * size <= _CPU_BYTES
+        return True
     free, _ = torch.cuda.mem_get_info(device)
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     taken = torch.cuda.max_memory_allocated(device) - torch.cuda.memory_allocated(device)
-    return 2 * taken <= _GPU_SHARE * free
+    return taken / measured * size <= _GPU_SHARE * free

@@ -192,5 +192,10 @@ class Trainer:
             losses,
             copies=self.settings.noise_multiplicity,
             workers=self._workers,
-            most=math.ceil(self.expected_batch_size / self._workers),
+            most=math.ceil(_seldom_exceeded(self.expected_batch_size) / self._workers),
         )
+
+
+def _seldom_exceeded(expected_batch_size: float) -> float:
+    """A public bound that nearly every Poisson batch keeps: four standard deviations above its mean."""
+    return expected_batch_size + 4 * math.sqrt(expected_batch_size)

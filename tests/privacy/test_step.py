@@ -91,3 +91,22 @@ def test_an_error_in_a_worker_reaches_the_caller_and_releases_nothing() -> None:
     assert all(p.grad is None for p in network.parameters())
     step(losses)
     assert ledger.steps == 1
+
+
+@pytest.mark.parametrize(("micro_batch", "workers"), [(23, 1), (4, 1), (4, 2), (1, 4), (64, 3)])
+def test_a_batch_is_shared_out_evenly_within_the_micro_batch(
+    micro_batch: int, workers: int
+) -> None:
+    network, losses = model_and_losses()
+    ledger = Ledger(whole_set_plan(1.0))
+    sizes = []
+
+    def counted(piece: Tensor) -> Tensor:
+        sizes.append(len(piece))
+        return losses(piece)
+
+    PrivateStep(network, ledger, records=RECORDS, micro_batch=micro_batch, workers=workers)(counted)
+    assert sum(sizes) == RECORDS
+    assert max(sizes) <= micro_batch
+    assert max(sizes) - min(sizes) <= 1
+    assert len(sizes) >= workers

@@ -49,18 +49,21 @@ def test_the_micro_batch_grows_while_that_pays_and_no_further(
 
     def seconds(_: object, __: object, size: int, ___: int) -> float:
         tried.append(size)
-        return {8: 1.0, 16: 0.8, 32: 0.7, 64: 0.69}.get(size, 0.1)
+        return {62: 0.8, 125: 0.7, 250: 0.69}.get(size, 0.1)
 
     monkeypatch.setattr(tuning, "_seconds", seconds)
     found = tuning.tune(per_example, losses, copies=2, workers=1, most=1000)
-    assert (found.micro_batch, tried) == (32, [8, 16, 32, 64])
+    assert (found.micro_batch, tried) == (125, [62, 125, 250])
 
 
-def test_memory_bounds_the_micro_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_largest_size_is_tried_and_memory_bounds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     per_example, losses = made_up()
     monkeypatch.setattr(tuning, "_seconds", lambda _, __, size, ___: 1.0 / size)
+    assert tuning.tune(per_example, losses, copies=2, workers=1, most=77).micro_batch == 77
     monkeypatch.setattr(tuning, "_CPU_BYTES", 4 * per_example.size * 20)
-    assert tuning.tune(per_example, losses, copies=2, workers=1, most=1000).micro_batch == 16
+    assert tuning.tune(per_example, losses, copies=2, workers=1, most=77).micro_batch == 20
+    monkeypatch.setattr(tuning, "_CPU_BYTES", 1)
+    assert tuning.tune(per_example, losses, copies=2, workers=1, most=77).micro_batch == 1
 
 
 @pytest.mark.parametrize("kernel", convolution.KERNELS)
