@@ -11,22 +11,39 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dpdm_cli.privacy.accounting import calibrate
     from dpdm_cli.privacy.plan import PrivacyPlan
+    from dpdm_cli.runs.auditing import audit
     from dpdm_cli.runs.classification import classify
+    from dpdm_cli.runs.releasing import release
     from dpdm_cli.runs.sampling import sample
     from dpdm_cli.runs.scoring import fid
     from dpdm_cli.runs.training import train
+    from dpdm_cli.runs.verifying import verify
 
 __version__ = "0.1.0"
 
-__all__ = ["PrivacyPlan", "__version__", "calibrate", "classify", "fid", "sample", "train"]
+__all__ = [
+    "PrivacyPlan",
+    "__version__",
+    "audit",
+    "calibrate",
+    "classify",
+    "fid",
+    "release",
+    "sample",
+    "train",
+    "verify",
+]
 
 _HOME = {
     "PrivacyPlan": "dpdm_cli.privacy.plan",
     "calibrate": "dpdm_cli.privacy.accounting",
     "train": "dpdm_cli.runs.training",
     "sample": "dpdm_cli.runs.sampling",
+    "release": "dpdm_cli.runs.releasing",
     "fid": "dpdm_cli.runs.scoring",
+    "audit": "dpdm_cli.runs.auditing",
     "classify": "dpdm_cli.runs.classification",
+    "verify": "dpdm_cli.runs.verifying",
 }
 
 

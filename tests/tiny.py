@@ -12,6 +12,7 @@ from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
+from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.step import Losses
 
@@ -67,6 +68,14 @@ def plan(**changes: Any) -> PrivacyPlan:
         "noise_multiplicity": 2,
     }
     return PrivacyPlan(**{**figures, **changes})
+
+
+def ledger(plan: PrivacyPlan, steps: int) -> Ledger:
+    """A ledger with so many releases."""
+    made = Ledger(plan)
+    for _ in range(steps):
+        made.record()
+    return made
 
 
 def losses_of(

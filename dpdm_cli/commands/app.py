@@ -7,12 +7,15 @@ from typing import Annotated
 import typer
 
 from dpdm_cli import __version__
+from dpdm_cli.commands.audit import audit
 from dpdm_cli.commands.calibrate import calibrate
 from dpdm_cli.commands.classify import classify
 from dpdm_cli.commands.console import reports_errors
 from dpdm_cli.commands.fid import fid
+from dpdm_cli.commands.release import release
 from dpdm_cli.commands.sample import sample
 from dpdm_cli.commands.train import train
+from dpdm_cli.commands.verify import verify
 
 app = typer.Typer(
     name="dpdm",
@@ -22,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (calibrate, train, sample, fid, classify):
+for command in (calibrate, train, sample, fid, classify, verify, audit, release):
     app.command()(reports_errors(command))
 
 

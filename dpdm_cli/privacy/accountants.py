@@ -12,7 +12,7 @@ import importlib.util
 import math
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 
@@ -39,6 +39,10 @@ class NotComputable(Exception):
     """The accountant has no trustworthy answer; the text says why, as part of a sentence."""
 
 
+Part = tuple[float, float, int]
+"""(q, sigma, steps): so many steps at one sampling rate and noise."""
+
+
 def rdp_epsilon(
     q: float,
     sigma: float,
@@ -46,7 +50,14 @@ def rdp_epsilon(
     delta: float,
     orders: tuple[float, ...] = ORDERS,
 ) -> float:
-    """The RDP bound, at least 0; infinite where RDP gives none.
+    """The RDP bound of one part; see `composed_rdp_epsilon`."""
+    return composed_rdp_epsilon(((q, sigma, steps),), delta, orders)
+
+
+def composed_rdp_epsilon(
+    parts: Sequence[Part], delta: float, orders: tuple[float, ...] = ORDERS
+) -> float:
+    """The RDP bound of all parts together, at least 0; infinite where RDP gives none.
 
     Any order gives a valid bound, so the best is looked for by a pattern search over a coarse grid
     of orders instead of evaluating all of them; integer orders cost up to 3 ms each.
@@ -57,7 +68,7 @@ def rdp_epsilon(
 
     def bound(index: int) -> float:
         order = orders[index]
-        rdp = rdp_of_one_step(q, sigma, order) * steps
+        rdp = sum(rdp_of_one_step(q, sigma, order) * steps for q, sigma, steps in parts)
         return rdp - math.log(delta * order) / (order - 1) + math.log1p(-1 / order)
 
     coarse = [*range(0, min(150, len(orders)), 8), *range(150, len(orders), 32), len(orders) - 1]
@@ -101,6 +112,11 @@ def rdp_of_one_step(q: float, sigma: float, order: float) -> float:
 
 
 def prv_epsilon(q: float, sigma: float, steps: int, delta: float, eps_error: float) -> float:
+    """The PRV upper bound of one part; see `composed_prv_epsilon`."""
+    return composed_prv_epsilon(((q, sigma, steps),), delta, eps_error)
+
+
+def composed_prv_epsilon(parts: Sequence[Part], delta: float, eps_error: float) -> float:
     """The PRV upper bound: the estimate plus `eps_error`, as Opacus' PRVAccountant returns it.
 
     Composed here from Opacus' parts and not by its accountant, which would compute the domain's
@@ -112,7 +128,7 @@ def prv_epsilon(q: float, sigma: float, steps: int, delta: float, eps_error: flo
         NotComputable: the grid is too large, floating point would dominate, the RDP bound passes
             50, or the numbers came out unusable.
     """
-    half_width, mesh = prv_grid(q, sigma, steps, delta, eps_error)
+    half_width, mesh = prv_grid(parts, delta, eps_error)
     delta_error = delta / 1000
 
     from opacus.accountants.analysis.prv import (
@@ -124,12 +140,17 @@ def prv_epsilon(q: float, sigma: float, steps: int, delta: float, eps_error: flo
     )
 
     try:
-        with _quiet():
+        with quiet():
             domain = Domain.create_aligned(-half_width, half_width, mesh)
-            loss = TruncatedPrivacyRandomVariable(
-                PoissonSubsampledGaussianPRV(q, sigma), domain.t_min, domain.t_max
+            losses = [
+                TruncatedPrivacyRandomVariable(
+                    PoissonSubsampledGaussianPRV(q, sigma), domain.t_min, domain.t_max
+                )
+                for q, sigma, _ in parts
+            ]
+            composed = compose_heterogeneous(
+                [discretize(loss, domain) for loss in losses], [steps for *_, steps in parts]
             )
-            composed = compose_heterogeneous([discretize(loss, domain)], [steps])
             upper = float(composed.compute_epsilon(delta, delta_error, eps_error)[2])
     except (ArithmeticError, ValueError, RuntimeError, IndexError) as error:
         raise NotComputable(str(error) or type(error).__name__) from error
@@ -138,29 +159,31 @@ def prv_epsilon(q: float, sigma: float, steps: int, delta: float, eps_error: flo
     return upper
 
 
-def prv_grid(
-    q: float, sigma: float, steps: int, delta: float, eps_error: float
-) -> tuple[float, float]:
-    """Half-width and mesh of the grid that `prv_epsilon` would use; takes milliseconds.
+def prv_grid(parts: Sequence[Part], delta: float, eps_error: float) -> tuple[float, float]:
+    """Half-width and mesh of the grid that `composed_prv_epsilon` would use; takes milliseconds.
 
     Source: Gopi et al. 2021, remark 5.6 and theorem 5.5, with Opacus' margin of 3.
 
     Raises:
-        NotComputable: `prv_epsilon` would refuse.
+        NotComputable: `composed_prv_epsilon` would refuse.
     """
-    _check_floating_point(steps, delta)
-    rdp = rdp_epsilon(q, sigma, steps, delta)
+    all_steps = sum(steps for *_, steps in parts)
+    _check_floating_point(all_steps, delta)
+    rdp = composed_rdp_epsilon(parts, delta)
     if rdp > MAX_PRV_EPSILON:
         raise NotComputable(f"the RDP bound is {rdp:.3g}, beyond {MAX_PRV_EPSILON:g}")
-    if sigma > MAX_SIGMA:
+    if max(sigma for _, sigma, _ in parts) > MAX_SIGMA:
         raise NotComputable(f"sigma is above {MAX_SIGMA:g}")
     if eps_error < MIN_PRV_ERROR:
         raise NotComputable(f"epsilon is as good as 0: RDP says {rdp:.3g}")
     delta_error = delta / 1000
-    composed = rdp_epsilon(q, sigma, steps, delta_error / 4, OPACUS_ORDERS)
-    single = rdp_epsilon(q, sigma, 1, delta_error / (8 * steps), OPACUS_ORDERS)
+    composed = composed_rdp_epsilon(parts, delta_error / 4, OPACUS_ORDERS)
+    single = max(
+        rdp_epsilon(q, sigma, 1, delta_error / (8 * all_steps), OPACUS_ORDERS)
+        for q, sigma, _ in parts
+    )
     half_width = max(composed, single, eps_error) + 3
-    mesh = eps_error / math.sqrt(steps * math.log(12 / delta_error) / 2)
+    mesh = eps_error / math.sqrt(all_steps * math.log(12 / delta_error) / 2)
     points = 2 * half_width / mesh
     if not half_width <= MAX_PRV_HALF_WIDTH or points > MAX_PRV_POINTS:
         raise NotComputable(f"its grid would have {points:.2g} points")
@@ -184,7 +207,7 @@ def pld_epsilon(q: float, sigma: float, steps: int, delta: float, interval: floa
     from dp_accounting.pld import privacy_loss_distribution
 
     try:
-        with _quiet():
+        with quiet():
             one_step = privacy_loss_distribution.from_gaussian_mechanism(
                 sigma, value_discretization_interval=interval, sampling_prob=q
             )
@@ -247,7 +270,7 @@ def _check_floating_point(steps: int, delta: float) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No remarks about log(0) and the like: what comes out is checked instead."""
     import numpy
 

@@ -7,7 +7,7 @@ plan names where that one is computable and agrees with the others, else by RDP 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from dpdm_cli.errors import DamagedFileError, PrivacyError, ResourceError
+from dpdm_cli.errors import DamagedFileError, PrivacyError, ResourceError, UsageError
 from dpdm_cli.privacy import accountants
 from dpdm_cli.privacy.accountants import MAX_SIGMA, MIN_SIGMA, NotComputable
 from dpdm_cli.privacy.plan import (
@@ -97,6 +97,40 @@ def claim(plan: PrivacyPlan, steps: int | None = None) -> Claim:
         reason=reason,
         not_computed=missing,
     )
+
+
+def compose(releases: Sequence[tuple[PrivacyPlan, int]], delta: float) -> Claim:
+    """What may be claimed at `delta` for several releases from the same images, all published.
+
+    Args:
+        releases: plans, and the steps taken under each. Steps under equal rates and noise are one part.
+
+    Returns:
+        by PRV where it is computable and no worse than RDP, else by RDP.
+
+    Raises:
+        UsageError: no release, or one of no step.
+        PrivacyError: RDP has no finite bound.
+    """
+    steps_of: dict[tuple[float, float], int] = {}
+    for plan, steps in releases:
+        part = _rate(plan), plan.sigma
+        steps_of[part] = steps_of.get(part, 0) + positive_integer("steps", steps)
+    if not steps_of:
+        raise UsageError("nothing to compose", "name at least one release")
+    parts = [(*part, steps) for part, steps in sorted(steps_of.items())]
+    rdp = accountants.composed_rdp_epsilon(parts, delta)
+    if not math.isfinite(rdp):
+        raise PrivacyError("no finite epsilon can be claimed for all of them together")
+    found, reason = {"rdp": rdp}, ""
+    try:
+        found["prv"] = accountants.composed_prv_epsilon(parts, delta, prv_error(rdp))
+        if found["prv"] > rdp + prv_error(rdp):
+            reason = f"PRV gives {found['prv']:.6g}, above RDP's {rdp:.6g}"
+    except NotComputable as error:
+        reason = f"PRV is not computable here: {error}"
+    used = "rdp" if reason else "prv"
+    return Claim(epsilon=found[used], delta=delta, accountant=used, epsilon_by=found, reason=reason)
 
 
 def _rate(plan: PrivacyPlan) -> float:
@@ -229,7 +263,7 @@ def calibrate(
         sigma = 0.95 * (by_rdp or guess)
         try:
             if accountant == "prv":
-                accountants.prv_grid(q, sigma, draft.steps, delta, prv_error(rdp(sigma)))
+                accountants.prv_grid(((q, sigma, draft.steps),), delta, prv_error(rdp(sigma)))
             by_claim = _least_sigma(claimed, target, _least_sigma(roughly, target, sigma) or sigma)
             if by_claim is not None:
                 return plan_with(by_claim)

@@ -15,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dpdm_cli.parallel import parallel_map
+
 Entropy = Callable[[int], bytes]
 """`entropy(n)` gives n fresh bytes. The package always uses `os.urandom`; tests may inject their own."""
 
 _CHUNK = 1 << 20
-_CHUNK_OF_PAIRS = 1 << 14
+_CHUNK_OF_PAIRS = 1 << 14  # so that a chunk's words stay in the cache
 
 
 def bernoulli(
@@ -47,11 +49,14 @@ def bernoulli(
     return np.concatenate(hits) if hits else np.arange(0)
 
 
-def standard_normal(count: int, entropy: Entropy = os.urandom) -> npt.NDArray[np.float64]:
-    """`count` independent draws from N(0, 1) in float64, by the Box-Muller transform."""
+def standard_normal(
+    count: int, entropy: Entropy = os.urandom, workers: int = 1
+) -> npt.NDArray[np.float64]:
+    """`count` independent draws from N(0, 1) in float64, by the Box-Muller transform, in so many threads."""
     pairs = -(-count // 2)
     normal = np.empty((2, pairs))
-    for start in range(0, pairs, _CHUNK_OF_PAIRS):  # so that the words stay in the cache
+
+    def draw(start: int) -> None:
         some = min(_CHUNK_OF_PAIRS, pairs - start)
         words = np.frombuffer(entropy(16 * some), dtype=np.uint64).reshape(2, some)
         # In (0, 1]: the logarithm stays finite.
@@ -60,4 +65,7 @@ def standard_normal(count: int, entropy: Entropy = os.urandom) -> npt.NDArray[np
         out = torch.from_numpy(normal[:, start : start + some])
         torch.mul(radius, angle.cos(), out=out[0])
         torch.mul(radius, angle.sin(), out=out[1])
+
+    for _ in parallel_map(draw, range(0, pairs, _CHUNK_OF_PAIRS), workers):
+        pass
     return normal.reshape(-1)[:count]

@@ -3,16 +3,24 @@
 One line for each noisy gradient, chained by SHA-256 to the line before it, so that lines can't be dropped or
 reordered without the head changing. The chain shows damage, not forgery: whoever holds the file can write a
 new chain.
+
+Every process that takes steps enters them under a name of its own, drawn at random. So two models that went on from
+one saved state show which steps they share, and that the rest of both was paid for twice.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from dpdm_cli.errors import DamagedFileError, PrivacyError
 from dpdm_cli.privacy.plan import PrivacyPlan
+
+_NAME = re.compile(r"[0-9a-f]{32}")
 
 
 class Ledger:
@@ -20,15 +28,19 @@ class Ledger:
 
     Args:
         plan: the plan all releases belong to.
-        steps: releases already made (a resumed run).
+
+    Attributes:
+        steps: releases made.
+        segments: names and numbers of steps of the processes that made them, in their order.
+        head: of the hash chain.
     """
 
-    def __init__(self, plan: PrivacyPlan, steps: int = 0) -> None:
+    def __init__(self, plan: PrivacyPlan) -> None:
         self.plan = plan
         self.steps = 0
+        self.segments: list[tuple[str, int]] = []
         self.head = hashlib.sha256(plan.digest().encode()).hexdigest()
-        for _ in range(steps):
-            self.record()
+        self._begun = False
 
     def record(self) -> None:
         """Enter one release.
@@ -37,8 +49,18 @@ class Ledger:
             PrivacyError: when the plan's steps are all spent; nothing is entered.
         """
         self.require_budget()
-        line = json.dumps({"previous": self.head, "step": self.steps + 1}, sort_keys=True)
+        if not self._begun:
+            self.segments.append((os.urandom(16).hex(), 0))
+            self._begun = True
+        self._enter()
+
+    def _enter(self) -> None:
+        name, steps = self.segments[-1]
+        line = json.dumps(
+            {"previous": self.head, "segment": name, "step": self.steps + 1}, sort_keys=True
+        )
         self.head = hashlib.sha256(line.encode()).hexdigest()
+        self.segments[-1] = name, steps + 1
         self.steps += 1
 
     def require_budget(self) -> None:
@@ -50,12 +72,17 @@ class Ledger:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """What is stored: the plan's digest, the number of releases and the head of the chain."""
-        return {"plan_digest": self.plan.digest(), "steps": self.steps, "head": self.head}
+        """What is stored: the plan's digest, the number of releases, by whom, and the head of the chain."""
+        return {
+            "plan_digest": self.plan.digest(),
+            "steps": self.steps,
+            "segments": [list(segment) for segment in self.segments],
+            "head": self.head,
+        }
 
     @classmethod
     def from_dict(cls, plan: PrivacyPlan, stored: dict[str, Any]) -> Ledger:
-        """Rebuild a stored ledger.
+        """Rebuild a stored ledger; steps entered after that get a new name.
 
         Raises:
             PrivacyError: the ledger belongs to another plan.
@@ -69,7 +96,43 @@ class Ledger:
         steps = stored.get("steps")
         if not isinstance(steps, int) or not 0 <= steps <= plan.steps:
             raise DamagedFileError(f"the ledger counts {steps!r} steps of {plan.steps}")
-        ledger = cls(plan, steps)
+        ledger = cls(plan)
+        for name, taken in _segments(stored.get("segments"), steps):
+            ledger.segments.append((name, 0))
+            for _ in range(taken):
+                ledger._enter()
         if stored.get("head") != ledger.head:
             raise DamagedFileError("the ledger's hash chain is broken")
         return ledger
+
+
+def shared_steps(first: Ledger, second: Ledger) -> int:
+    """How many releases two ledgers have in common: those before one saved state was gone on from twice."""
+    shared = 0
+    for (name, steps), (other, others) in zip(first.segments, second.segments, strict=False):
+        if name != other:
+            break
+        shared += min(steps, others)
+        if steps != others:
+            break
+    return shared
+
+
+def _segments(stored: object, steps: int) -> Sequence[tuple[str, int]]:
+    """The stored segments, checked."""
+    damaged = DamagedFileError("the ledger's segments are damaged")
+    if not isinstance(stored, list):
+        raise damaged
+    found = []
+    for segment in stored:
+        if not isinstance(segment, list) or len(segment) != 2:
+            raise damaged
+        name, taken = segment
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise damaged
+        if isinstance(taken, bool) or not isinstance(taken, int) or not 1 <= taken <= steps:
+            raise damaged
+        found.append((name, taken))
+    if sum(taken for _, taken in found) != steps or len({name for name, _ in found}) != len(found):
+        raise damaged
+    return found

@@ -7,11 +7,14 @@ for each image (DPDM, arXiv 2210.09929, Algorithm 1). Knows gradients and number
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, closing, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from dpdm_cli.parallel import parallel_map
 from dpdm_cli.privacy.entropy import Entropy, standard_normal
 from dpdm_cli.privacy.ledger import Ledger
 
@@ -72,12 +75,20 @@ class GaussianMechanism:
         self._wide = torch.device("cpu") if device.type == "mps" else device  # mps has no float64
         self._entropy = entropy
 
-    def privatize(self, gradients: Iterable[Tensor]) -> Tensor:
+    def privatize(
+        self,
+        pieces: Iterable[Any],
+        gradients: Callable[[Any], AbstractContextManager[Tensor]] = nullcontext,
+        workers: int = 1,
+    ) -> Tensor:
         """One release: the noisy mean gradient of a batch.
 
         Args:
-            gradients: micro-batches of per-example gradients [b, P] that together make the logical batch. They may
-                be computed lazily; an empty iterable is a legal batch and gives noise alone.
+            pieces: micro-batches that together make the logical batch. None at all is a legal batch and gives noise
+                alone.
+            gradients: how a piece becomes per-example gradients [b, P], lent until they are summed; by default a piece
+                is them.
+            workers: pieces differentiated and clipped side by side, in threads.
 
         Returns:
             [P] float32: (sum of clipped gradients + sigma C N(0, I)) / divisor. The divisor is the expected batch
@@ -88,10 +99,16 @@ class GaussianMechanism:
         """
         plan = self.plan
         self._ledger.require_budget()
+
+        def clipped(piece: Any) -> Tensor:
+            with gradients(piece) as rows:
+                return clipped_sum(rows, plan.clip_norm)
+
         total = torch.zeros(self._size, dtype=torch.float64, device=self._wide)
-        for microbatch in gradients:
-            total += clipped_sum(microbatch, plan.clip_norm).to(total)
-        noise = torch.from_numpy(standard_normal(self._size, self._entropy)).to(self._wide)
+        with closing(parallel_map(clipped, pieces, workers)) as sums:
+            for part in sums:
+                total += part.to(total)
+        noise = torch.from_numpy(standard_normal(self._size, self._entropy, workers)).to(self._wide)
         scale = plan.sigma * plan.clip_norm
         grid = scale * _GRID
         noisy = ((total + scale * noise) / grid).round() * grid

@@ -37,6 +37,7 @@ class PerExampleGradients:
 
     def __init__(self, network: nn.Module) -> None:
         self.parameters: list[nn.Parameter] = []
+        self.names: list[str] = []
         self._running = 0
         self._patching = threading.Lock()
         self._current = threading.local()
@@ -53,6 +54,7 @@ class PerExampleGradients:
                 slots[parameter_name] = slice(self.size, self.size + parameter.numel())
                 self.size += parameter.numel()
                 self.parameters.append(parameter)
+                self.names.append(f"{name}.{parameter_name}")
             if slots:
                 assert rule is not None  # rule_for refuses parameters it has no rule for
                 self._slots.append((module, rule, slots))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from dpdm_cli.errors import PrivacyError
+from dpdm_cli.errors import DamagedFileError, PrivacyError
 from dpdm_cli.privacy.accounting import claim, round_up
 from dpdm_cli.privacy.ledger import Ledger
+from dpdm_cli.privacy.plan import PrivacyPlan
 
 NOT_PRIVATE = "NOT PRIVATE: trained without clipping and without noise. Nothing is claimed about the training images."
 
@@ -36,11 +37,11 @@ def private_statement(ledger: Ledger) -> dict[str, Any]:
         raise PrivacyError("no step was taken, so there is nothing to claim")
     plan = ledger.plan
     result = claim(plan)
-    epsilon, delta = round_up(result.epsilon, 4), plan.delta
+    epsilon = round_up(result.epsilon, 4)
     return {
         "private": True,
         "epsilon": epsilon,
-        "delta": delta,
+        "delta": plan.delta,
         "accountant": result.accountant,
         "epsilon_by": dict(result.epsilon_by),
         "reason": result.reason,
@@ -56,16 +57,65 @@ def private_statement(ledger: Ledger) -> dict[str, Any]:
         "clip_norm": plan.clip_norm,
         "noise_multiplicity": plan.noise_multiplicity,
         "divisor": plan.divisor,
+        "plan": plan.to_dict(),
         "ledger": ledger.to_dict(),
         "not_covered": list(NOT_COVERED),
-        "text": (
-            f"({epsilon}, {delta})-differentially private with respect to adding or removing one image "
-            f"among {plan.dataset_size:,} (a public number). One run of DP-SGD: {plan.steps:,} steps, Poisson "
-            f"sampling at rate {plan.sample_rate!r}, one gradient an image (mean over {plan.noise_multiplicity} noisy "
-            f"copies) clipped to norm {plan.clip_norm:g}, Gaussian noise of {plan.sigma!r} times that norm; "
-            f"epsilon by {result.accountant.upper()}, an upper bound."
-        ),
+        "text": _text(plan, epsilon, result.accountant),
     }
+
+
+def check_statement(statement: dict[str, Any]) -> Ledger:
+    """The ledger behind a statement, when all that the statement says follows from it.
+
+    Raises:
+        PrivacyError: it claims nothing, claims less epsilon than its plan costs, or says something else than its plan
+            and ledger do.
+        DamagedFileError: its plan or ledger is not what was written.
+    """
+    if not statement.get("private"):
+        raise PrivacyError(
+            f"no privacy is claimed: {statement.get('text', 'there is no statement')}",
+            "publish it only if its training images may be published",
+        )
+    stored = statement.get("ledger")
+    if not isinstance(stored, dict):
+        raise DamagedFileError("the statement holds no ledger")
+    ledger = Ledger.from_dict(PrivacyPlan.from_dict(statement.get("plan")), stored)
+    true = private_statement(ledger)
+    epsilon = statement.get("epsilon")
+    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float):
+        raise DamagedFileError(f"the statement's epsilon is {epsilon!r}, not a number")
+    # Another release of the numerical libraries may differ in the last digits.
+    if not epsilon >= true["epsilon"] * (1 - 1e-6):
+        raise PrivacyError(
+            f"the statement claims epsilon = {epsilon}, but its plan costs {true['epsilon']}",
+            "do not rely on it",
+        )
+    says = _text(ledger.plan, float(epsilon), str(statement.get("accountant")))
+    expected = {**true, "epsilon": epsilon, "text": says}
+    for name in expected.keys() - {"accountant", "epsilon_by", "reason"}:
+        if statement.get(name) != expected[name]:
+            raise PrivacyError(
+                f"the statement's {name} is {_short(statement.get(name))}, but its plan and ledger "
+                f"say {_short(expected[name])}",
+                "do not rely on it",
+            )
+    return ledger
+
+
+def _text(plan: PrivacyPlan, epsilon: float, accountant: str) -> str:
+    return (
+        f"({epsilon}, {plan.delta})-differentially private with respect to adding or removing one image "
+        f"among {plan.dataset_size:,} (a public number). One run of DP-SGD: {plan.steps:,} steps, Poisson "
+        f"sampling at rate {plan.sample_rate!r}, one gradient an image (mean over {plan.noise_multiplicity} noisy "
+        f"copies) clipped to norm {plan.clip_norm:g}, Gaussian noise of {plan.sigma!r} times that norm; "
+        f"epsilon by {accountant.upper()}, an upper bound."
+    )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else text[:79] + "…"
 
 
 def non_private_statement(steps: int) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 
 import torch
@@ -69,27 +69,25 @@ class PrivateStep:
             PrivacyError: the plan's steps are spent.
         """
         batch = self._sampler.draw(self._records).to(self._device)
-        with closing(self._gradients(losses, batch)) as gradients:
-            self.per_example.assign(self._mechanism.privatize(gradients))
 
-    def _spare_memory(self) -> Tensor:
-        try:
-            return self._memory.pop()
-        except IndexError:
-            return self.per_example.buffer(self._micro_batch)
+        @contextmanager
+        def gradients(piece: Tensor) -> Iterator[Tensor]:
+            with self._lent_memory() as memory:
+                yield self.per_example(partial(losses, piece), len(piece), out=memory)
 
-    def _gradients(self, losses: Losses, batch: Tensor) -> Generator[Tensor, None, None]:
-        """Per-example gradients of the batch, one micro-batch after the other; each is overwritten after its turn."""
         pieces = _pieces(batch, self._micro_batch, self._workers)
+        self.per_example.assign(self._mechanism.privatize(pieces, gradients, self._workers))
 
-        def compute(piece: Tensor) -> tuple[Tensor, Tensor]:
-            memory = self._spare_memory()
-            return memory, self.per_example(partial(losses, piece), len(piece), out=memory)
-
-        with closing(parallel_map(compute, pieces, self._workers)) as computed:
-            for memory, gradients in computed:
-                yield gradients
-                self._memory.append(memory)
+    @contextmanager
+    def _lent_memory(self) -> Iterator[Tensor]:
+        try:
+            memory = self._memory.pop()
+        except IndexError:
+            memory = self.per_example.buffer(self._micro_batch)
+        try:
+            yield memory
+        finally:
+            self._memory.append(memory)
 
 
 def plain_step(

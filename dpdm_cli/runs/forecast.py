@@ -67,7 +67,7 @@ def forecast(
     settings, origins = merge(data, preset=chosen, config=config, flags=flags)
     check_beside_plan(plan, flags)
     if data in NAMED:
-        images, counted = _blank(data, settings), None
+        images, counted = blank_images(data, settings), None
     else:
         images = load_images(
             data,
@@ -119,7 +119,7 @@ def _seconds_a_row(
     data: str, settings: TrainSettings, device: torch.device, rows: int = 16
 ) -> float:
     """Time of one noisy copy through forward and backward, measured on blank images by all workers together."""
-    images = _blank(data, settings)
+    images = blank_images(data, settings)
     config = network_config(images, settings)
     denoiser = Denoiser(placed(UNet(config), device), PARAMETERISATIONS[settings.denoiser])
     keys = torch.arange(rows, device=device)
@@ -138,7 +138,7 @@ def _seconds_a_row(
     return min(times) / rows / workers
 
 
-def _blank(data: str, settings: TrainSettings) -> ImageSet:
+def blank_images(data: str, settings: TrainSettings) -> ImageSet:
     """One black image of a named set's shape: all that its network and plan depend on."""
     facts = NAMED[data]
     side = settings.image_size or facts.image_size

@@ -19,9 +19,11 @@ from typing import Any
 
 from torch import Tensor
 
-from dpdm_cli.errors import DataError, ResourceError, UsageError
+from dpdm_cli.errors import DamagedFileError, DataError, ResourceError, UsageError
 from dpdm_cli.runs.checkpoint import read_tensors, write_tensors
 from dpdm_cli.runs.files import replacing, sha256_of, write_bytes
+
+MANIFEST = "manifest.json"
 
 _NOTICE = (
     "What lies here depends on the private images beyond what the privacy claim covers.\n"
@@ -130,13 +132,33 @@ class RunFolder:
         """Hash what may be published; written last, so that its presence means the run is complete."""
         files = (self.model, self.statement, self.samples)
         digests = {file.name: sha256_of(file) for file in files}
-        with replacing(self.path / "manifest.json") as temporary:
+        with replacing(self.path / MANIFEST) as temporary:
             temporary.write_text(json.dumps({"sha256": digests}, indent=2) + "\n", encoding="utf-8")
 
     @property
     def is_complete(self) -> bool:
         """Whether the run has been finished and written out."""
-        return (self.path / "manifest.json").is_file()
+        return (self.path / MANIFEST).is_file()
+
+    def check_manifest(self) -> None:
+        """Compare what may be published with the hashes written when the run was complete.
+
+        Raises:
+            DamagedFileError: a file is missing or changed, or the manifest itself is damaged.
+        """
+        hint = "copy the folder again from where it was made, or make it anew"
+        try:
+            text = (self.path / MANIFEST).read_text(encoding="utf-8")
+            digests = dict(json.loads(text)["sha256"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DamagedFileError(f"{self.path / MANIFEST}: damaged: {error!r}", hint) from error
+        required = {file.name for file in (self.model, self.statement)}
+        for name in sorted(required | digests.keys()):
+            file = self.path / name
+            if Path(name).name != name or not file.is_file():
+                raise DamagedFileError(f"{file} is missing", hint)
+            if digests.get(name) != sha256_of(file):
+                raise DamagedFileError(f"{file}: its SHA-256 is not the manifest's", hint)
 
 
 def _is_running(holder: str) -> bool:

@@ -21,6 +21,7 @@ from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.step import PrivateStep, plain_step
 from dpdm_cli.privacy.tuning import Tuning, tune
 from dpdm_cli.runs.device import placed
+from dpdm_cli.runs.made_up_records import check_before_training
 from dpdm_cli.runs.settings import TrainSettings
 
 
@@ -55,6 +56,7 @@ class Trainer:
         self.expected_batch_size = (
             ledger.plan.expected_batch_size if ledger else settings.batch_size
         )
+        self._config = config
         self._rate = sample_rate
         self._images = images.images.to(device)
         self._labels = None if images.labels is None else images.labels.to(device)
@@ -113,6 +115,21 @@ class Trainer:
         self._ema.update(network, self.done)
         self.done += 1
         self.last_loss = torch.cat(seen).mean() if seen else torch.zeros((), device=self._device)
+
+    def check(self) -> None:
+        """Replay the private step on made-up records, before the first image is touched.
+
+        Raises:
+            PrivacyError: it does not do what the plan says.
+        """
+        if self.ledger is not None:
+            check_before_training(
+                self._denoiser,
+                self._config,
+                self.ledger.plan,
+                micro_batch=self._micro_batch,
+                workers=self._workers,
+            )
 
     def state(self) -> dict[str, Tensor]:
         """Everything a resumed run needs beside settings and ledger. Holds no random state: there is none."""

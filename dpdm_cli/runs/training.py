@@ -165,6 +165,8 @@ def train(
             if ledger is not None and saved["done"] != ledger.steps:
                 raise DamagedFileError("the resume state and its ledger count different steps")
             trainer.restore(tensors, saved["done"])
+        if trainer.done < trainer.steps:
+            trainer.check()
         started = time.monotonic()
         with stop_requests() as stop, _memory_errors():
             _run(trainer, folder, facts, stop, say, log_losses)

@@ -20,7 +20,7 @@ from dpdm_cli.privacy.statement import (
 
 
 def spent(steps: int, **changes: object) -> Ledger:
-    return Ledger(tiny.plan(steps=30, **changes), steps)
+    return tiny.ledger(tiny.plan(steps=30, **changes), steps)
 
 
 def test_a_ledger_survives_storage() -> None:
@@ -33,7 +33,8 @@ def test_ten_and_twenty_steps_are_thirty() -> None:
     ledger = Ledger.from_dict(spent(10).plan, spent(10).to_dict())
     for _ in range(20):
         ledger.record()
-    assert ledger.head == spent(30).head
+    assert [steps for _, steps in ledger.segments] == [10, 20]
+    assert Ledger.from_dict(ledger.plan, ledger.to_dict()).head == ledger.head
     with pytest.raises(PrivacyError, match="spent"):
         ledger.record()
 

@@ -54,7 +54,7 @@ def test_the_ordinary_gradient_is_that_of_the_mean_loss(micro_batch: int, worker
 def test_the_private_gradient_without_noise_is_the_loop_over_examples(
     micro_batch: int, workers: int, channels_last: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mechanism, "standard_normal", lambda size, entropy: np.zeros(size))
+    monkeypatch.setattr(mechanism, "standard_normal", lambda size, *_: np.zeros(size))
     network, losses = model_and_losses()
     clip = 0.7
     total = torch.zeros(sum(p.numel() for p in network.parameters()), dtype=torch.float64)

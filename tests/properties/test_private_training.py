@@ -92,7 +92,7 @@ def test_the_release_is_one_line_and_one_noise_draw_whatever_the_micro_batch(
 ) -> None:
     draws = []
 
-    def no_noise(size: int, entropy: object) -> np.ndarray:
+    def no_noise(size: int, *_: object) -> np.ndarray:
         draws.append(size)
         return np.zeros(size)
 
@@ -115,7 +115,7 @@ def test_the_release_is_one_line_and_one_noise_draw_whatever_the_micro_batch(
 
 
 def test_nothing_bypasses_the_clip(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mechanism, "standard_normal", lambda size, entropy: np.zeros(size))
+    monkeypatch.setattr(mechanism, "standard_normal", lambda size, *_: np.zeros(size))
     clip, batch = 1e-9, 12
     made = trainer(tiny.images(batch), clip_norm=clip, expected_batch_size=64, dataset_size=64)
     made.step()
@@ -163,7 +163,7 @@ def poisoned(images: ImageSet, value: float, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_record_with_a_loss_that_is_not_finite_counts_as_absent(
     value: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mechanism, "standard_normal", lambda size, entropy: np.zeros(size))
+    monkeypatch.setattr(mechanism, "standard_normal", lambda size, *_: np.zeros(size))
     images = tiny.images(6)
     made = poisoned(images, value, monkeypatch)
     made.step()
@@ -184,7 +184,7 @@ def test_noise_differs_between_steps_runs_and_two_resumptions_of_one_state() -> 
     releases = [released(first), released(first)]
     state, plan = first.state(), first.ledger.plan
     for _ in range(2):
-        resumed = trainer(images, ledger=Ledger(plan, 2))
+        resumed = trainer(images, ledger=tiny.ledger(plan, 2))
         resumed.restore(state, 2)
         releases.append(released(resumed))
     releases.append(released(trainer(images, expected_batch_size=1e-3)))
@@ -224,7 +224,7 @@ def test_a_restored_run_goes_on_with_the_same_weights_moments_and_average() -> N
     first = trainer(images)
     first.step()
     first.step()
-    second = trainer(images, ledger=Ledger(first.ledger.plan, 2))
+    second = trainer(images, ledger=tiny.ledger(first.ledger.plan, 2))
     second.restore(first.state(), 2)
     assert second.done == 2
     for name, tensor in first.state().items():

@@ -1,0 +1,174 @@
+"""`dpdm audit`: try to catch the training step at losing its guarantee."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dpdm_cli.commands.console import Console
+from dpdm_cli.commands.options import MODEL, OUTPUT, PRIVACY, Device, Json, Quiet
+from dpdm_cli.errors import PrivacyError
+
+if TYPE_CHECKING:
+    import rich.console
+
+    from dpdm_cli.runs.auditing import AuditResult
+
+STATISTICAL = "Statistical audit"
+
+
+class Preset(StrEnum):
+    """Networks."""
+
+    small = "small"
+    paper = "paper"
+
+
+def audit(
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[CKPT]",
+            help="Audit the network and plan of this model or run. (default: those of the preset)",
+            show_default=False,
+        ),
+    ] = None,
+    checks: Annotated[
+        bool,
+        typer.Option(
+            "--checks/--no-checks",
+            help="Replay the real step with and without a record; test its noise, sampler and ledger.",
+            rich_help_panel=PRIVACY,
+        ),
+    ] = True,
+    statistical: Annotated[
+        bool,
+        typer.Option(
+            "--statistical",
+            help="Play canaries through the real step and bound epsilon from below.",
+            rich_help_panel=STATISTICAL,
+        ),
+    ] = False,
+    preset: Annotated[
+        Preset, typer.Option(help="Network and plan to audit.", rich_help_panel=MODEL)
+    ] = Preset.small,
+    dataset: Annotated[
+        str, typer.Option(help="Named set the network is for.", rich_help_panel=MODEL)
+    ] = "mnist",
+    epsilon: Annotated[
+        float,
+        typer.Option("--eps", "--epsilon", "-e", help="What is claimed.", rich_help_panel=PRIVACY),
+    ] = 10.0,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Replay this plan.", rich_help_panel=PRIVACY, show_default=False
+        ),
+    ] = None,
+    canaries: Annotated[int, typer.Option(help="How many.", rich_help_panel=STATISTICAL)] = 600,
+    steps: Annotated[
+        int,
+        typer.Option(help="Steps of the audit's own plan.", min=2, rich_help_panel=STATISTICAL),
+    ] = 40,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Picture of the statistical audit; must not be there yet.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = Path("audit.png"),
+    device: Device = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Try to catch the training step at losing its guarantee. Reads no data; exit code 5 when it is caught.
+
+    Example: dpdm audit --statistical
+    """
+    console = Console(as_json=as_json, quiet=quiet)
+    from dpdm_cli.runs import auditing
+
+    result = auditing.audit(
+        checkpoint,
+        checks=checks,
+        statistical=statistical,
+        preset=preset.value,
+        dataset=dataset,
+        epsilon=epsilon,
+        plan=plan,
+        canaries=canaries,
+        steps=steps,
+        device=device,
+        picture=out if statistical else None,
+        reporter=console,
+    )
+    console.result(result.to_dict(), lambda: _page(result))
+    if not result.passed:
+        raise PrivacyError(
+            "the audit failed: the step does not keep its claim", "do not publish what it trains"
+        )
+
+
+def _page(result: AuditResult) -> rich.console.Group:
+    import rich.box
+    import rich.console
+    import rich.table
+    from rich.markup import escape
+
+    parts: list[rich.console.RenderableType] = [f"Audited: {escape(result.network)}"]
+    if result.findings:
+        table = rich.table.Table(box=rich.box.SIMPLE)
+        for heading in ("check", "", "measured"):
+            table.add_column(heading)
+        for finding in result.findings:
+            table.add_row(
+                escape(finding.name),
+                "[green]pass[/]" if finding.passed else "[red]FAIL[/]",
+                escape(finding.detail),
+            )
+        parts.append(table)
+    played = result.canaries
+    if played is not None:
+        total = len(played.taken) + len(played.left_out)
+        table = rich.table.Table(
+            title=f"{total} canaries, {played.plan.steps} steps at rate 1, sigma {played.plan.sigma:g}; "
+            f"claimed: epsilon {played.claimed:.4f}",
+            title_justify="left",
+            box=rich.box.SIMPLE,
+        )
+        for heading in (
+            "epsilon is at least (95 %)",
+            "in / out",
+            "one run",
+            "error rates",
+            "means",
+        ):
+            table.add_column(heading)
+        for bounds in played.shown:
+            table.add_row(
+                bounds.group,
+                f"{bounds.taken} / {bounds.left_out}",
+                "-" if bounds.one_run is None else f"{bounds.one_run:.2f}",
+                f"{bounds.clopper_pearson:.2f}",
+                f"{bounds.gaussian_mean:.2f}",
+            )
+        parts.append(table)
+        worst = played.worst
+        verdict = "[green]pass[/]" if played.passed else "[red]FAIL[/]"
+        highest = max(worst.clopper_pearson, worst.gaussian_mean, worst.one_run or 0.0)
+        parts.append(
+            f"{verdict}: beyond doubt (1 in 10,000) no group proves more than epsilon {highest:.2f} "
+            f"(in {escape(worst.group)})."
+        )
+        parts.append(
+            f"These are lower bounds, not the privacy: a step of exactly the claimed strength would show about "
+            f"{played.ideal:.1f} by means here, so that smaller losses than the rest can go unseen."
+        )
+        if result.picture is not None:
+            parts.append(f"Picture: {escape(str(result.picture))}")
+    return rich.console.Group(*parts)

@@ -1,0 +1,67 @@
+"""`dpdm release`: what may be published, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpdm_cli.commands.console import Console, pairs_table
+from dpdm_cli.commands.options import OUTPUT, Json, Quiet
+from dpdm_cli.errors import DataError
+
+
+def release(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|CKPT|SYNTH",
+            help="A finished run, a model, or a set of samples.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(metavar="OUT", help="A folder that is not there yet.", show_default=False),
+    ],
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Text for the card's section on evaluation. Figures from private images are not covered by the claim.",
+            rich_help_panel=OUTPUT,
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Verify, then copy what may be published with a card: weights or images, statement, grid. Nothing private.
+
+    Example: dpdm release runs/mnist published/mnist
+    """
+    console = Console(as_json=as_json, quiet=quiet)
+    from dpdm_cli.runs import releasing
+
+    text = ""
+    if evaluation is not None:
+        try:
+            text = evaluation.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(
+                f"{evaluation}: cannot be read: {error}", "give a text file in UTF-8"
+            ) from error
+    result = releasing.release(source, out, evaluation=text)
+    console.result(
+        result.to_dict(),
+        lambda: pairs_table(
+            {
+                "released": f"{result.kind} in {result.folder}",
+                "claim": f"epsilon {result.epsilon}, delta {result.delta:g}, per image",
+                "files": f"{len(result.files):,}"
+                if len(result.files) > 8
+                else ", ".join(result.files),
+            }
+        ),
+    )

@@ -1,0 +1,125 @@
+"""`dpdm verify`: whether files are what was written, and whether their claim holds."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dpdm_cli.commands.console import Console
+from dpdm_cli.commands.options import PRIVACY, Json, Quiet
+
+if TYPE_CHECKING:
+    import rich.console
+
+    from dpdm_cli.runs.verifying import Verification
+
+
+class Adjacency(StrEnum):
+    """Neighbouring relations."""
+
+    add_or_remove_one = "add-or-remove-one"
+    replace_one = "replace-one"
+
+
+def verify(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN|CKPT|SYNTH...",
+            help="Run folders, model files, sets of samples.",
+            show_default=False,
+        ),
+    ],
+    adjacency: Annotated[
+        Adjacency,
+        typer.Option(
+            help="replace-one restates the claim for one image put in the place of another.",
+            rich_help_panel=PRIVACY,
+        ),
+    ] = Adjacency.add_or_remove_one,
+    images_per_person: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            help="Restate the claim for people with up to K images.",
+            rich_help_panel=PRIVACY,
+            show_default=False,
+        ),
+    ] = None,
+    selection: Annotated[
+        str | None,
+        typer.Option(
+            metavar="geometric:MEAN",
+            help="Restate the claim for the best of several runs, their number drawn from a geometric distribution.",
+            rich_help_panel=PRIVACY,
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check hashes, ledger, epsilon and wording of what was trained or drawn; several are also composed.
+
+    Exit code 4 for damage, 5 for a claim that does not hold or is not made. Shows damage and mistakes, not forgery: it
+    trusts what the files say was done.
+
+    Example: dpdm verify runs/mnist runs/mnist/synth
+    """
+    console = Console(as_json=as_json, quiet=quiet)
+    from dpdm_cli.runs import verifying
+
+    result = verifying.verify(
+        paths,
+        replace_one=adjacency is Adjacency.replace_one,
+        images_per_person=images_per_person,
+        selection=selection,
+    )
+    console.result(result.to_dict(), lambda: _page(result))
+
+
+def _page(result: Verification) -> rich.console.Group:
+    import rich.console
+    from rich.markup import escape
+
+    from dpdm_cli.privacy.accounting import round_up
+
+    lines: list[str] = []
+    for found in result.artefacts:
+        statement, plan = found.statement, found.ledger.plan
+        lines += [
+            f"[bold]{escape(str(found.path))}[/] ({found.kind}): [green]verified[/]",
+            "",
+            f"  Claim: {escape(statement['text'])}",
+            "",
+            "  In words: whoever sees it can hardly tell whether any one image was among those it was trained on. "
+            "Epsilon bounds how much more likely any outcome gets by one image: a factor of "
+            f"e^{statement['epsilon']:g}, but for a probability of delta = {statement['delta']:g}.",
+            "",
+            "  Checked:",
+            *(f"    - {escape(line)}" for line in found.checked),
+            "  Epsilon, recomputed: "
+            + ", ".join(
+                f"{round_up(value, 4):.4f} by {name.upper()}"
+                for name, value in found.claim.epsilon_by.items()
+            )
+            + f"; {found.ledger.steps:,} of {plan.steps:,} steps were taken.",
+            "  Not covered:",
+            *(f"    - {escape(line)}" for line in statement["not_covered"]),
+            "",
+        ]
+    lines += [escape(line) + "." for line in result.relations]
+    if result.together is not None:
+        lines.append(
+            f"[bold]All of them published, if trained on the same images:[/] epsilon "
+            f"{round_up(result.together.epsilon, 4):.4f} at delta {result.together.delta:g} "
+            f"(by {result.together.accountant.upper()})."
+        )
+    for answer in result.restated:
+        lines.append(
+            f"[bold]{escape(answer.question)}:[/] epsilon {round_up(answer.epsilon, 4):.4f} "
+            f"({escape(answer.source)})."
+        )
+    return rich.console.Group(*lines)

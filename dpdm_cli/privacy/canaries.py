@@ -1,0 +1,313 @@
+"""Canaries: records whose gradients are known, put in or left out by coin, and looked for in what the step releases.
+
+A canary's loss is a large multiple of a few of the network's own weights, read through the layers themselves, so that
+its gradient takes the whole way of any other: layer backward, mean over the copies, clip, sum, noise, divisor. Dirac
+canaries have one weight each and together cover every tensor; dense ones have one in every tensor, with equal energy,
+so that a clip which takes tensors one by one lets more of them through.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dpdm_cli.privacy import lower_bounds
+from dpdm_cli.privacy.accounting import claim
+from dpdm_cli.privacy.entropy import bernoulli
+from dpdm_cli.privacy.ledger import Ledger
+from dpdm_cli.privacy.lower_bounds import Scores
+from dpdm_cli.privacy.per_example import PerExampleGradients
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.privacy.step import PrivateStep
+
+LOUDNESS = 1e3
+"""A canary's gradient before the clip, in units of the weights it reads."""
+
+DENSE = "dense"
+POOL = "all"
+FAILING_RISK = 1e-4
+SHOWN_RISK = 0.05
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Lower bounds on epsilon from one group of canaries, each wrong with the probability asked for.
+
+    Attributes:
+        group: all, dense, or the tensor that the canaries sit in.
+        taken, left_out: numbers of canaries.
+        one_run: free of assumptions; None for a single tensor, where it could never fail.
+        clopper_pearson, gaussian_mean: under a Gaussian trade-off.
+    """
+
+    group: str
+    taken: int
+    left_out: int
+    one_run: float | None
+    clopper_pearson: float
+    gaussian_mean: float
+
+
+@dataclass(frozen=True)
+class CanaryAudit:
+    """What the canaries proved.
+
+    Attributes:
+        claimed: epsilon of the audit's own plan.
+        shown: bounds at 95 % for all canaries and for the dense ones.
+        worst: the group with the highest bound at the risk at which an audit fails, that risk shared among groups.
+        passed: whether no bound of `worst` exceeds the claim.
+        taken, left_out: scores in units of what one step adds to them without noise.
+        ideal: what Gaussian scores of exactly the claimed strength would show on average, in place of `shown`.
+    """
+
+    plan: PrivacyPlan
+    claimed: float
+    shown: tuple[Bounds, ...]
+    worst: Bounds
+    passed: bool
+    taken: Scores
+    left_out: Scores
+    ideal: float
+
+
+class Canaries:
+    """Which weights each canary reads.
+
+    Args:
+        network: as for `PerExampleGradients`.
+        dirac, dense: how many of each; fewer where the network has not enough weights.
+    """
+
+    def __init__(self, network: nn.Module, *, dirac: int, dense: int) -> None:
+        per_example = PerExampleGradients(network)
+        self._network = network
+        self.names = per_example.names
+        sizes = [p.numel() for p in per_example.parameters]
+        used = [0] * len(sizes)
+        # Coordinates of a tensor are taken at equal distances, none twice: scores stay independent.
+        strides = [max(1, size // (1 + dense + math.ceil(dirac / len(sizes)))) for size in sizes]
+        self.reads: list[dict[int, tuple[int, float]]] = []
+        self.groups: list[str] = []
+
+        def take(tensor: int) -> int | None:
+            place = used[tensor] * strides[tensor]
+            if place >= sizes[tensor]:
+                return None
+            used[tensor] += 1
+            return place
+
+        for number in range(dense):
+            # A tensor of few weights is left to the Dirac canaries.
+            places = {
+                tensor: place
+                for tensor, size in enumerate(sizes)
+                if size >= 2 * dense and (place := take(tensor)) is not None
+            }
+            share = 1 / math.sqrt(len(places))
+            self.reads.append(
+                {t: (p, -share if (t + number) % 2 else share) for t, p in places.items()}
+            )
+            self.groups.append(DENSE)
+        while len(self.reads) < dense + dirac:
+            before = len(self.reads)
+            for tensor, name in enumerate(self.names):
+                if len(self.reads) < dense + dirac and (place := take(tensor)) is not None:
+                    self.reads.append({tensor: (place, 1.0)})
+                    self.groups.append(name)
+            if len(self.reads) == before:
+                break
+        self._slots: dict[tuple[nn.Module, str], int] = {}
+        for module in network.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                for tensor, known in enumerate(per_example.parameters):
+                    if parameter is known:
+                        self._slots[module, name] = tensor
+
+    def __len__(self) -> int:
+        return len(self.reads)
+
+    def losses(self, piece: Tensor, copies: int) -> Tensor:
+        """Losses [b] of some canaries, each the mean over its copies."""
+        rows = piece.repeat_interleave(copies).tolist()
+        total = torch.zeros(len(rows), device=piece.device)
+        for module in {module: None for module, _ in self._slots}:
+            chosen = {
+                name: [self.reads[row].get(self._slots[module, name]) for row in rows]
+                for name in ("weight", "bias")
+                if (module, name) in self._slots
+            }
+            if any(any(reads) for reads in chosen.values()):
+                total = total + _read(module, chosen, len(rows), piece.device)
+        return LOUDNESS * total.view(len(piece), copies).mean(1)
+
+    def scores(self, release: list[Tensor]) -> Scores:
+        """How much of each canary is in a release, given for each tensor, flat."""
+        values = [part.cpu().numpy() for part in release]
+        return np.array(
+            [sum(w * float(values[t][p]) for t, (p, w) in reads.items()) for reads in self.reads]
+        )
+
+
+def play(
+    network: nn.Module,
+    canaries: Canaries,
+    plan: PrivacyPlan,
+    *,
+    copies: int,
+    micro_batch: int,
+    workers: int = 1,
+    progress: Any = None,
+) -> CanaryAudit:
+    """Flip a coin for each canary, run the real step for the whole plan on those that are in, and bound epsilon.
+
+    Args:
+        plan: of the audit itself, at sampling rate 1.
+        copies: K of the losses.
+        progress: called after each step.
+    """
+    if plan.sample_rate != 1:
+        raise ValueError("canaries are scored for plans that take every record in every step")
+    members = torch.from_numpy(bernoulli(0.5, len(canaries)))
+    device = next(network.parameters()).device
+    members = members.to(device)
+    step = PrivateStep(
+        network, Ledger(plan), records=len(members), micro_batch=micro_batch, workers=workers
+    )
+    scores = np.zeros(len(canaries))
+    for _ in range(plan.steps):
+        step(lambda piece: canaries.losses(members[piece], copies))
+        released = [
+            p.grad.flatten() * plan.divisor
+            for p in step.per_example.parameters
+            if p.grad is not None
+        ]
+        scores += canaries.scores(released) / plan.clip_norm
+        if progress:
+            progress()
+    for parameter in network.parameters():
+        parameter.grad = None
+    is_in = np.zeros(len(canaries), bool)
+    is_in[members.cpu().numpy()] = True
+    return judge(scores, is_in, canaries.groups, plan)
+
+
+def judge(
+    scores: Scores, is_in: np.ndarray[Any, np.dtype[np.bool_]], groups: list[str], plan: PrivacyPlan
+) -> CanaryAudit:
+    """Compare what the scores prove with what the plan claims."""
+    claimed = claim(plan).epsilon
+    halfway = plan.steps / 2  # a canary adds 1 to its score in each step, before the noise
+    kinds = np.array(groups)
+    members: dict[str, np.ndarray[Any, np.dtype[np.bool_]]] = {
+        POOL: np.ones(len(scores), bool),
+        **{name: kinds == name for name in dict.fromkeys(groups)},
+    }
+    usable = {
+        name: chosen
+        for name, chosen in members.items()
+        if (chosen & is_in).sum() >= 2 and (chosen & ~is_in).sum() >= 2
+    }
+
+    def bounds(name: str, risk: float) -> Bounds:
+        taken, left_out = scores[usable[name] & is_in], scores[usable[name] & ~is_in]
+        return Bounds(
+            group=name,
+            taken=len(taken),
+            left_out=len(left_out),
+            one_run=lower_bounds.one_run(taken, left_out, plan.delta, risk)
+            if name in (POOL, DENSE)
+            else None,
+            clopper_pearson=lower_bounds.clopper_pearson(
+                taken, left_out, halfway, plan.delta, risk
+            ),
+            gaussian_mean=lower_bounds.gaussian_mean(taken, left_out, plan.delta, risk),
+        )
+
+    # Three bounds for each group share the risk at which correct code would fail.
+    judged = [bounds(name, FAILING_RISK / (3 * len(usable))) for name in usable]
+    worst = max(judged, key=_highest)
+    return CanaryAudit(
+        plan=plan,
+        claimed=claimed,
+        shown=tuple(bounds(name, SHOWN_RISK) for name in (POOL, DENSE) if name in usable),
+        worst=worst,
+        passed=_highest(worst) <= claimed,
+        taken=scores[is_in],
+        left_out=scores[~is_in],
+        ideal=_ideal(int(is_in.sum()), int((~is_in).sum()), plan),
+    )
+
+
+def _highest(bounds: Bounds) -> float:
+    return max(bounds.one_run or 0.0, bounds.clopper_pearson, bounds.gaussian_mean)
+
+
+def _ideal(taken: int, left_out: int, plan: PrivacyPlan) -> float:
+    """The Gaussian-mean bound at 95 % when the scores are exactly as far apart as the plan allows."""
+    quantiles = [
+        torch.special.ndtri((torch.arange(n, dtype=torch.float64) + 0.5) / n).numpy()
+        for n in (taken, left_out)
+    ]
+    mu = math.sqrt(plan.steps) / plan.sigma
+    return lower_bounds.gaussian_mean(quantiles[0] + mu, quantiles[1], plan.delta, SHOWN_RISK)
+
+
+def _read(
+    module: nn.Module,
+    chosen: dict[str, list[tuple[int, float] | None]],
+    rows: int,
+    device: torch.device,
+) -> Tensor:
+    """For each row the sum of its chosen weights of a layer, times their factors, read by calling the layer: [R].
+
+    The layer sees an input that is nonzero at one place, and one that is zero everywhere: their difference is a weight,
+    the second a bias.
+    """
+    layer: Any = module
+    shape = layer.weight.shape
+    row = torch.arange(rows, device=device)
+
+    def places(name: str) -> tuple[Tensor, Tensor]:
+        reads = chosen.get(name) or [None] * rows
+        return (
+            torch.tensor([0 if read is None else read[0] for read in reads], device=device),
+            torch.tensor([0.0 if read is None else read[1] for read in reads], device=device),
+        )
+
+    weight_place, factor = places("weight")
+    index = torch.unravel_index(weight_place, shape)
+    bias_place, bias_factor = places("bias")
+    read: Tensor
+    if isinstance(layer, nn.Embedding):
+        read = layer(index[0])[row, index[1]] * factor
+        return read
+    if isinstance(layer, nn.Conv2d):
+        zeros = torch.zeros(rows, shape[1], *shape[2:], device=device)
+        impulse = zeros.clone()
+        impulse[row, index[1], index[2], index[3]] = 1.0
+        height, width = int(layer.padding[0]), int(layer.padding[1])
+        with_weight, without = (layer(x)[:, :, height, width] for x in (impulse, zeros))
+    elif isinstance(layer, nn.Linear):
+        zeros = torch.zeros(rows, shape[1], device=device)
+        impulse = zeros.clone()
+        impulse[row, index[1]] = 1.0
+        with_weight, without = layer(impulse), layer(zeros)
+    elif isinstance(layer, nn.GroupNorm):
+        # Two pixels, +1 and -1 in every channel: normalised they stay (nearly) so, and weight and bias are half the
+        # difference and half the sum of what comes out.
+        pixels = torch.tensor([1.0, -1.0], device=device).view(1, 1, 2, 1)
+        y = layer(pixels.expand(rows, layer.num_channels, 2, 1).contiguous())[..., 0]  # [R, C, 2]
+        half_difference, half_sum = (y[..., 0] - y[..., 1]) / 2, (y[..., 0] + y[..., 1]) / 2
+        read = half_difference[row, index[0]] * factor + half_sum[row, bias_place] * bias_factor
+        return read
+    else:
+        raise TypeError(f"no canary for {type(layer).__name__}")
+    read = (with_weight - without)[row, index[0]] * factor  # of [R, O]
+    read = read + without[row, bias_place] * bias_factor
+    return read

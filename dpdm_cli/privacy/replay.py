@@ -1,0 +1,299 @@
+"""Replay: the real step on made-up records, with and without one of them; its noise; its sampler; its ledger.
+
+What a statistical audit of a trained model cannot see (3 % too little noise, a clip that leaks through one layer, a
+wrong sampler), the step itself shows exactly: with the same randomness for each record, two neighbouring batches may
+differ by no more than C.
+
+Every check runs the classes that training runs, on a ledger of its own. Limits are set so that correct code is blamed
+less than once in 10,000 audits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dpdm_cli.errors import PrivacyError
+from dpdm_cli.privacy.ledger import Ledger
+from dpdm_cli.privacy.mechanism import GaussianMechanism
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.privacy.poisson import PoissonSampler
+from dpdm_cli.privacy.step import Losses, PrivateStep
+
+SENSITIVITY_SLACK = 1e-4
+"""What rounding may add to a distance of C."""
+
+_Z_LIMIT = 5.5  # standard deviations; once in 26 million draws of a normal variable
+_ALMOST_NO_NOISE = 1e-9
+_NOISY_STEPS = 4  # on a batch, and as many on the empty batch
+_TRIALS = 20_000_000  # of the sampler, at most
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        name: of the check.
+        passed: whether the code does what the plan says.
+        detail: what was measured and what was allowed, in words.
+    """
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def check_all(
+    network: nn.Module,
+    losses: Losses,
+    plan: PrivacyPlan,
+    *,
+    records: int,
+    suspects: Mapping[str, int],
+    micro_batch: int,
+    workers: int = 1,
+) -> list[Finding]:
+    """All checks of the step that `network`, `losses` and `plan` make.
+
+    Args:
+        network: as for `PrivateStep`; its `.grad`s are cleared, its weights stay.
+        losses: from indices of made-up records [b] to their losses [b], randomness fixed by record.
+        plan: of the run; its steps may be fewer than the checks take, since they enter a ledger of their own.
+        records: number of made-up records.
+        suspects: what is special about a record, and which it is; each is removed in turn.
+        micro_batch, workers: as for `PrivateStep`.
+    """
+
+    def step(sigma: float, steps: int) -> PrivateStep:
+        changed = dataclasses.replace(plan, sigma=sigma, steps=steps)
+        return PrivateStep(
+            network,
+            Ledger(changed),
+            records=records,
+            micro_batch=micro_batch,
+            workers=workers,
+        )
+
+    everyone = torch.arange(records)
+    findings = [*check_sensitivity(step, losses, everyone, suspects, plan)]
+    findings += check_noise(step, losses, everyone, plan)
+    findings += check_precision(plan, _device(network))
+    findings += check_sampler(plan)
+    for parameter in network.parameters():
+        parameter.grad = None
+    return findings
+
+
+Maker = Callable[[float, int], PrivateStep]
+"""(sigma, steps): a step of the run at another noise, with a ledger for so many releases."""
+
+
+class _Fixed:
+    """A sampler whose next batch is given."""
+
+    def __init__(self, batch: Tensor) -> None:
+        self.batch = batch
+
+    def draw(self, records: int) -> Tensor:
+        return self.batch
+
+
+def _release(step: PrivateStep, losses: Losses, batch: Tensor) -> Tensor:
+    """What one step on a given batch releases, as a sum: [P] float64, in the order of the parameters."""
+    step._sampler = _Fixed(batch)  # type: ignore[assignment]
+    step(losses)
+    parts = [p.grad.flatten() for p in step.per_example.parameters if p.grad is not None]
+    return torch.cat(parts).double().cpu() * step._mechanism.plan.divisor
+
+
+def check_sensitivity(
+    make: Maker, losses: Losses, everyone: Tensor, suspects: Mapping[str, int], plan: PrivacyPlan
+) -> list[Finding]:
+    """The sum with and without each suspect differs by at most C, all else equal."""
+    step = make(_ALMOST_NO_NOISE, 1 + len(suspects))
+    whole = _release(step, losses, everyone)
+    findings = []
+    limit = 1.0 + SENSITIVITY_SLACK
+    for what, record in suspects.items():
+        rest = _release(step, losses, everyone[everyone != record])
+        distance = float((whole - rest).norm()) / plan.clip_norm
+        findings.append(
+            Finding(
+                f"sensitivity, {what} record",
+                distance <= limit,  # False for NaN
+                f"{distance:.6f} C between neighbours, at most {limit:g} C allowed",
+            )
+        )
+    return findings
+
+
+def check_noise(make: Maker, losses: Losses, everyone: Tensor, plan: PrivacyPlan) -> list[Finding]:
+    """What a release adds to the sum is N(0, (sigma C)^2), in every tensor, fresh each time, entered in the ledger."""
+    total = _release(make(_ALMOST_NO_NOISE, 1), losses, everyone)
+    steps = 2 * _NOISY_STEPS
+    step = make(plan.sigma, steps)
+    scale = plan.sigma * plan.clip_norm
+    nobody = everyone[:0]
+    residuals = [
+        (_release(step, losses, batch) - known) / scale
+        for _ in range(_NOISY_STEPS)
+        for batch, known in ((everyone, total), (nobody, torch.zeros_like(total)))
+    ]
+    noise = torch.stack(residuals)  # [T, P]
+    names = step.per_example.names
+    sizes = [p.numel() for p in step.per_example.parameters]
+    worst = max(
+        (abs(_chi_square_z(part)), name)
+        for part, name in zip(torch.split(noise, sizes, 1), names, strict=True)
+    )
+    pooled = _chi_square_z(noise)
+    spread = float(noise.square().mean().sqrt())
+    mean = float(noise.mean()) * math.sqrt(noise.numel())
+    repeats = max(
+        abs(float((a * b).sum())) / math.sqrt(a.numel() or 1)
+        for a, b in itertools.combinations(residuals, 2)
+    )
+    other = (_release(make(plan.sigma, 1), losses, nobody)) / scale
+    twice = abs(float((other * residuals[1]).sum())) / math.sqrt(other.numel())
+    ledger = step._mechanism._ledger
+    refused = False
+    try:
+        step(losses)
+    except PrivacyError:
+        refused = True
+    return [
+        Finding(
+            "noise, all tensors",
+            abs(pooled) <= _Z_LIMIT,
+            f"{spread:.5f} sigma C, {pooled:+.1f} standard deviations from 1 (limit {_Z_LIMIT})",
+        ),
+        Finding(
+            "noise, each tensor",
+            worst[0] <= _Z_LIMIT,
+            f"at most {worst[0]:.1f} standard deviations off, in {worst[1]} (limit {_Z_LIMIT})",
+        ),
+        Finding(
+            "noise, mean",
+            abs(mean) <= _Z_LIMIT,
+            f"{mean:+.1f} standard deviations from 0 (limit {_Z_LIMIT})",
+        ),
+        Finding(
+            "noise, never twice",
+            max(repeats, twice) <= _Z_LIMIT,
+            f"correlations of at most {max(repeats, twice):.1f} standard deviations between any two releases "
+            f"(limit {_Z_LIMIT})",
+        ),
+        Finding(
+            "ledger",
+            ledger.steps == steps and refused,
+            f"{ledger.steps} lines for {steps} releases; one more was {'' if refused else 'not '}refused",
+        ),
+    ]
+
+
+def check_precision(plan: PrivacyPlan, device: torch.device) -> list[Finding]:
+    """Equal gradients of norm C, which round alike, still add up to within the sensitivity."""
+    count, size = 512, 10_000
+    quiet = dataclasses.replace(plan, sigma=_ALMOST_NO_NOISE, steps=2)
+    mechanism = GaussianMechanism(Ledger(quiet), size, device)
+    rows = torch.full((count, size), plan.clip_norm / math.sqrt(size), device=device)
+    whole, rest = (
+        mechanism.privatize([some.clone()]).double() * plan.divisor for some in (rows, rows[1:])
+    )
+    distance = float((whole - rest).norm()) / plan.clip_norm
+    return [
+        Finding(
+            "precision of the sum",
+            abs(distance - 1.0) <= SENSITIVITY_SLACK,
+            f"{distance:.6f} C between sums of {count} and {count - 1} equal gradients, 1 +- "
+            f"{SENSITIVITY_SLACK:g} allowed",
+        )
+    ]
+
+
+def check_sampler(plan: PrivacyPlan) -> list[Finding]:
+    """Each record enters each step independently with probability q: rates, sizes, counts, lags, empty batches."""
+    q = plan.sample_rate
+    steps = 400
+    records = min(_TRIALS // steps, max(200, math.ceil(50 / q)))
+    records += records % 2
+    sampler = PoissonSampler(plan)
+    masks = np.zeros((steps, records), dtype=np.float32)
+    for step in range(steps):
+        masks[step, sampler.draw(records).numpy()] = 1.0
+    hits, variance = masks.sum(dtype=np.float64), q * (1 - q)
+    if q == 1:
+        missed = steps * records - int(hits)
+        return [Finding("sampler, rate", missed == 0, f"{missed} draws missed at rate 1")]
+    rate = (hits - steps * records * q) / math.sqrt(steps * records * variance)
+    sizes = _counts_z(masks.sum(1, dtype=np.float64), records, q)
+    counts = _counts_z(masks.sum(0, dtype=np.float64), steps, q)
+    lag = _overlap_z(masks[:-1], masks[1:], q)
+    halves = _overlap_z(masks[:, : records // 2], masks[:, records // 2 :], q)
+    few = max(1, round(0.7 / q))
+    draws = 2000 if few <= _TRIALS // 2000 else max(1, _TRIALS // few)
+    empty = sum(len(sampler.draw(few)) == 0 for _ in range(draws))
+    chance = (1 - q) ** few
+    empty_z = (empty - draws * chance) / math.sqrt(draws * chance * (1 - chance))
+    measured = {
+        "rate": (rate, f"{hits / (steps * records):.6g} where q is {q:.6g}"),
+        "sizes of batches": (sizes, "their variance"),
+        "counts of records": (counts, "their variance"),
+        "from one step to the next": (lag, "records drawn again"),
+        "between records": (halves, "records drawn together"),
+        "empty batches": (empty_z, f"{empty} of {draws} draws among {few} records"),
+    }
+    return [
+        Finding(
+            f"sampler, {name}",
+            abs(z) <= _Z_LIMIT,
+            f"{words}: {z:+.1f} standard deviations off (limit {_Z_LIMIT})",
+        )
+        for name, (z, words) in measured.items()
+    ]
+
+
+def _counts_z(counts: np.ndarray[tuple[int], np.dtype[np.float64]], trials: int, q: float) -> float:
+    """How far the spread of binomial counts is from what it should be, in standard deviations."""
+    variance = trials * q * (1 - q)
+    statistic = float(((counts - trials * q) ** 2).sum()) / variance
+    # Of (X - np)^2 / (npq): mean 1, variance 2 + (1 - 6pq) / (npq).
+    return (statistic - len(counts)) / math.sqrt(
+        len(counts) * (2 + max(0.0, 1 - 6 * q * (1 - q)) / variance)
+    )
+
+
+def _overlap_z(
+    first: np.ndarray[tuple[int, int], np.dtype[np.float32]],
+    second: np.ndarray[tuple[int, int], np.dtype[np.float32]],
+    q: float,
+) -> float:
+    """How far the covariance of two masks is from 0, in standard deviations."""
+    overlap = float((first * second).sum(dtype=np.float64))
+    once = float(first.sum(dtype=np.float64) + second.sum(dtype=np.float64))
+    covariance = overlap - q * once + first.size * q * q
+    # Where hardly any overlap is expected one or two by chance must not count for much.
+    return covariance / math.sqrt(first.size * (q * (1 - q)) ** 2 + 1.0)
+
+
+def _chi_square_z(noise: Tensor) -> float:
+    """How far the sum of squares of n standard normal numbers is from chi-square, in standard deviations.
+
+    Wilson and Hilferty's cube root, good in both tails also for small n.
+    """
+    n = noise.numel()
+    ratio = float(noise.square().sum()) / n
+    spread = 2 / (9 * n)
+    return float((ratio ** (1 / 3) - (1 - spread)) / math.sqrt(spread))
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device

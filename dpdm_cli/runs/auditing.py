@@ -1,0 +1,238 @@
+"""Audit: the real training step on made-up images, replayed and attacked. Reads no data."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpdm_cli.data.named import NAMED
+from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
+from dpdm_cli.diffusion.unet import UNet, UNetConfig
+from dpdm_cli.errors import PrivacyError, UsageError
+from dpdm_cli.parallel import workers_on
+from dpdm_cli.privacy.accounting import calibrate, check_plan_file
+from dpdm_cli.privacy.canaries import Canaries, CanaryAudit, play
+from dpdm_cli.privacy.plan import PrivacyPlan, refuse_existing
+from dpdm_cli.privacy.replay import Finding, check_all
+from dpdm_cli.runs.audit_picture import write_picture
+from dpdm_cli.runs.checkpoint import load_model
+from dpdm_cli.runs.device import placed, resolve_device
+from dpdm_cli.runs.forecast import blank_images
+from dpdm_cli.runs.made_up_records import MadeUpRecords
+from dpdm_cli.runs.planning import plan_run, public_size
+from dpdm_cli.runs.reporter import Reporter, SilentReporter
+from dpdm_cli.runs.settings import preset_settings
+from dpdm_cli.runs.training import network_config
+
+RECORDS = 16
+_MICRO_BATCH_ROWS = 64
+CANARY_DELTA = 1e-5
+DENSE_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """What an audit found.
+
+    Attributes:
+        network: what was audited, in words.
+        plan: whose step was replayed; None when only canaries were played.
+        findings: of the checks.
+        canaries: of the statistical audit.
+        picture: where it was drawn.
+    """
+
+    network: str
+    plan: PrivacyPlan | None
+    findings: tuple[Finding, ...]
+    canaries: CanaryAudit | None
+    picture: Path | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing speaks against the claim."""
+        return all(finding.passed for finding in self.findings) and (
+            self.canaries is None or self.canaries.passed
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON object; infinite bounds are given as null."""
+        played = self.canaries
+        return {
+            "passed": self.passed,
+            "network": self.network,
+            "plan": None if self.plan is None else self.plan.to_dict(),
+            "checks": [asdict(finding) for finding in self.findings],
+            "statistical": None
+            if played is None
+            else {
+                "passed": played.passed,
+                "claimed": played.claimed,
+                "plan": played.plan.to_dict(),
+                "canaries": len(played.taken) + len(played.left_out),
+                "lower_bounds_at_95_percent": [_finite(asdict(bounds)) for bounds in played.shown],
+                "worst_group": _finite(asdict(played.worst)),
+                "lower_bound_of_an_exact_mechanism": played.ideal,
+            },
+            "picture": None if self.picture is None else str(self.picture),
+        }
+
+
+def audit(
+    checkpoint: Path | str | None = None,
+    *,
+    checks: bool = True,
+    statistical: bool = False,
+    preset: str = "small",
+    dataset: str = "mnist",
+    epsilon: float = 10.0,
+    plan: Path | None = None,
+    canaries: int = 600,
+    steps: int = 40,
+    device: str = "auto",
+    picture: Path | None = None,
+    reporter: Reporter | None = None,
+) -> AuditResult:
+    """Try to catch the training step at losing its guarantee.
+
+    Args:
+        checkpoint: audit the network and the plan of this model or run; by default those of a preset.
+        checks: replay it: sensitivity, noise, sampler, ledger.
+        statistical: play canaries through it and bound epsilon from below.
+        preset, dataset, epsilon: the network, and the plan that is replayed.
+        plan: a plan file to replay instead.
+        canaries, steps: of the statistical audit, which runs a plan of its own at sampling rate 1 that claims
+            `epsilon` at delta 1e-5.
+        picture: where to draw the canaries' scores; with `statistical` only.
+
+    Raises:
+        UsageError, DataError, DamagedFileError, PrivacyError, ResourceError: inputs that cannot be used. A failed
+            audit is a result, not an exception.
+    """
+    say = reporter or SilentReporter()
+    if not checks and not statistical:
+        raise UsageError("nothing to audit", "leave --checks on, or add --statistical")
+    if statistical and not 20 <= canaries <= 100_000:
+        raise UsageError(f"{canaries} canaries are too few or too many", "choose 20 to 100000")
+    if picture is not None:
+        refuse_existing(picture)
+    where = resolve_device(device)
+    denoiser, config, whose, the_plan = _subject(
+        checkpoint, preset, dataset, epsilon, plan, where, checks
+    )
+    workers = workers_on(where)
+    findings: list[Finding] = []
+    if checks and the_plan is not None:
+        made_up = MadeUpRecords(denoiser, config, the_plan.noise_multiplicity, RECORDS)
+        say.note(f"replaying the step of {whose} on {made_up.count} made-up records")
+        findings = check_all(
+            denoiser.network,
+            made_up.losses,
+            the_plan,
+            records=made_up.count,
+            suspects=made_up.suspects,
+            micro_batch=max(1, _MICRO_BATCH_ROWS // the_plan.noise_multiplicity),
+            workers=workers,
+        )
+    played = None
+    if statistical:
+        played = _play(denoiser, canaries, steps, epsilon, workers, say)
+        if picture is not None:
+            write_picture(picture, played)
+    return AuditResult(
+        network=whose,
+        plan=the_plan if checks else None,
+        findings=tuple(findings),
+        canaries=played,
+        picture=picture if statistical else None,
+    )
+
+
+def _subject(
+    checkpoint: Path | str | None,
+    preset: str,
+    dataset: str,
+    epsilon: float,
+    plan: Path | None,
+    device: torch.device,
+    with_plan: bool,
+) -> tuple[Denoiser, UNetConfig, str, PrivacyPlan | None]:
+    """The denoiser, its network's shape, what it is in words, and the plan to replay."""
+    the_plan: PrivacyPlan | None
+    if checkpoint is not None:
+        model = load_model(Path(checkpoint).expanduser())
+        config = model.config
+        denoiser = Denoiser(placed(UNet(config), device), PARAMETERISATIONS[model.parameterisation])
+        denoiser.network.load_state_dict(model.denoiser.network.state_dict())
+        if not model.statement.get("private"):
+            raise PrivacyError(f"{checkpoint} claims no privacy, so there is nothing to audit")
+        the_plan, whose = PrivacyPlan.from_dict(model.statement.get("plan")), str(checkpoint)
+    else:
+        settings = preset_settings(preset, dataset, epsilon)
+        if dataset not in NAMED:
+            raise UsageError(
+                f"no network is known for {dataset!r}", f"choose one of {', '.join(NAMED)}"
+            )
+        config = network_config(blank_images(dataset, settings), settings)
+        denoiser = Denoiser(placed(_started(config), device), PARAMETERISATIONS[settings.denoiser])
+        whose = f"the {preset} network for {dataset}"
+        the_plan = None
+        if with_plan and plan is None:
+            the_plan = plan_run(public_size(dataset, settings, None)[0], settings)
+    if plan is not None:
+        the_plan = check_plan_file(plan)[0]
+    return denoiser, config, whose, the_plan
+
+
+def _started(config: UNetConfig) -> UNet:
+    """A network off its initial zeros, which would hide what passes through its layers."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = UNet(config)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(0.02 * torch.randn_like(parameter))
+    return network
+
+
+def _play(
+    denoiser: Denoiser,
+    count: int,
+    steps: int,
+    epsilon: float,
+    workers: int,
+    say: Reporter,
+) -> CanaryAudit:
+    dense = round(DENSE_SHARE * count)
+    canaries = Canaries(denoiser.network, dirac=count - dense, dense=dense)
+    plan = calibrate(
+        epsilon=epsilon,
+        delta=min(CANARY_DELTA, 0.1 / len(canaries)),
+        dataset_size=len(canaries),
+        expected_batch_size=len(canaries),
+        steps=steps,
+    )
+    plan = dataclasses.replace(plan, noise_multiplicity=4)
+    with say.progress("canaries", plan.steps, "steps") as bar:
+        return play(
+            denoiser.network,
+            canaries,
+            plan,
+            copies=plan.noise_multiplicity,
+            micro_batch=_MICRO_BATCH_ROWS // plan.noise_multiplicity,
+            workers=workers,
+            progress=bar.advance,
+        )
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no infinity."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }

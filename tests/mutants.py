@@ -1,0 +1,216 @@
+"""Ways to lose the guarantee, each put into the real code as a monkeypatch, and the check that has to notice.
+
+None of them is a switch in the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dpdm_cli.diffusion.keyed_noise import KeyedNoise
+from dpdm_cli.diffusion.loss import denoising_losses
+from dpdm_cli.diffusion.unet import UNet
+from dpdm_cli.privacy import canaries, mechanism
+from dpdm_cli.privacy.ledger import Ledger
+from dpdm_cli.privacy.per_example import PerExampleGradients
+from dpdm_cli.privacy.poisson import PoissonSampler
+from dpdm_cli.privacy.step import PrivateStep
+from dpdm_cli.runs.made_up_records import MadeUpRecords
+
+COPIES = 4
+
+Patch = pytest.MonkeyPatch
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """How to break the code, the check that must fail (the start of its name), and whether canaries must too."""
+
+    break_it: Callable[[Patch], None]
+    detector: str
+    canaries: bool = False
+
+
+def _noise(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Patch], None]:
+    real = mechanism.standard_normal
+
+    def break_it(patch: Patch) -> None:
+        patch.setattr(mechanism, "standard_normal", lambda *a: change(real(*a)))
+
+    return break_it
+
+
+def _clip(changed: Callable[[Tensor, float], Tensor]) -> Callable[[Patch], None]:
+    return lambda patch: patch.setattr(mechanism, "clipped_sum", changed)
+
+
+def _draw(changed: Callable[[PoissonSampler, int], Tensor]) -> Callable[[Patch], None]:
+    return lambda patch: patch.setattr(PoissonSampler, "draw", changed)
+
+
+real_clip = mechanism.clipped_sum
+real_draw = PoissonSampler.draw
+
+
+def _noise_reused(patch: Patch) -> None:
+    real, kept = mechanism.standard_normal, {}
+    patch.setattr(
+        mechanism, "standard_normal", lambda n, *a: kept.setdefault(n, real(n, *a)).copy()
+    )
+
+
+def _silent_layer(noise: np.ndarray) -> np.ndarray:
+    noise = noise.copy()
+    noise[2000:3000] = 0.0  # inside one convolution of the tiny network
+    return noise
+
+
+def _each_part_clipped(gradients: Tensor, clip_norm: float) -> Tensor:
+    return torch.cat([real_clip(part, clip_norm) for part in gradients.chunk(6, dim=1)])
+
+
+def _one_part_unclipped(gradients: Tensor, clip_norm: float) -> Tensor:
+    clipped = real_clip(gradients.clone(), clip_norm)
+    clipped[2000:2600] = gradients[:, 2000:2600].nan_to_num().sum(0)
+    return clipped
+
+
+def _clip_lets_nan_through(gradients: Tensor, clip_norm: float) -> Tensor:
+    norms = gradients.norm(dim=1)
+    return (clip_norm / norms).clamp(max=1.0) @ gradients
+
+
+def _sum_in_bfloat16(gradients: Tensor, clip_norm: float) -> Tensor:
+    norms = gradients.norm(dim=1).clamp(min=clip_norm)
+    total = torch.zeros(gradients.shape[1], dtype=torch.bfloat16)
+    for row in (gradients * (clip_norm / norms)[:, None]).nan_to_num():
+        total += row.bfloat16()
+    return total.float()
+
+
+def _copies_clipped_one_by_one(patch: Patch) -> None:
+    """Every noisy copy counts as an example: clipped alone, then summed over the copies."""
+    of_examples = PerExampleGradients.__call__
+
+    def of_copies(
+        self: PerExampleGradients, losses: Any, examples: int, out: Tensor | None = None
+    ) -> Tensor:
+        rows = of_examples(self, losses, examples * COPIES)
+        rows = rows.nan_to_num(0.0, 0.0, 0.0)
+        rows *= (1.0 / rows.norm(dim=1)).clamp(max=1.0)[:, None]
+        return rows.view(examples, COPIES, -1).sum(1)
+
+    def made_up_losses(self: MadeUpRecords, piece: Tensor) -> Tensor:
+        keys = (piece[:, None] * COPIES + torch.arange(COPIES)).flatten()
+        labels = self._labels[piece].repeat_interleave(COPIES)
+        images = self._images[piece].repeat_interleave(COPIES, 0)
+        values = denoising_losses(self._denoiser, images, labels, 1, KeyedNoise((1,), keys))
+        return values * self._weights[piece].repeat_interleave(COPIES)
+
+    real = canaries.Canaries.losses
+    patch.setattr(PerExampleGradients, "__call__", of_copies)
+    patch.setattr(mechanism, "clipped_sum", lambda rows, clip_norm: rows.sum(0))
+    patch.setattr(MadeUpRecords, "losses", made_up_losses)
+    patch.setattr(
+        canaries.Canaries,
+        "losses",
+        lambda self, piece, copies: real(self, piece.repeat_interleave(copies), 1),
+    )
+
+
+def _batch_coupled(patch: Patch) -> None:
+    real = UNet.forward
+
+    def forward(self: UNet, x: Tensor, *rest: Any) -> Tensor:
+        return real(self, x + 0.5 * x.nan_to_num().mean(0, keepdim=True), *rest)
+
+    patch.setattr(UNet, "forward", forward)
+
+
+def _divided_by_the_batch(patch: Patch) -> None:
+    real = PrivateStep.__call__
+
+    def call(self: PrivateStep, losses: Any) -> None:
+        sizes = []
+        draw = self._sampler.draw
+        self._sampler.draw = lambda n: sizes.append(draw(n)) or sizes[-1]
+        real(self, losses)
+        for parameter in self.per_example.parameters:
+            parameter.grad *= self._mechanism.plan.divisor / max(1, len(sizes[-1]))
+
+    patch.setattr(PrivateStep, "__call__", call)
+
+
+def _higher_rate(patch: Patch) -> None:
+    real = PoissonSampler.__init__
+
+    def init(self: PoissonSampler, *a: Any) -> None:
+        real(self, *a)
+        self._rate = min(1.0, 1.5 * self._rate)
+
+    patch.setattr(PoissonSampler, "__init__", init)
+
+
+def _shuffled(self: PoissonSampler, records: int) -> Tensor:
+    size = max(1, round(self._rate * records))
+    queue = getattr(self, "queue", torch.zeros(0, dtype=torch.int64))
+    if len(queue) < size:
+        queue = torch.randperm(records)
+    self.queue = queue[size:]
+    return queue[:size].sort().values
+
+
+def _fixed_size(self: PoissonSampler, records: int) -> Tensor:
+    return torch.randperm(records)[: max(1, round(self._rate * records))].sort().values
+
+
+def _never_empty(self: PoissonSampler, records: int) -> Tensor:
+    while not len(batch := real_draw(self, records)):
+        pass
+    return batch
+
+
+def _same_seed(self: PoissonSampler, records: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.nonzero(torch.rand(records, generator=generator) < self._rate).flatten()
+
+
+MUTANTS: dict[str, Mutant] = {
+    "noise x 0.97": Mutant(_noise(lambda z: 0.97 * z), "noise, all"),
+    "noise x 0.9": Mutant(_noise(lambda z: 0.9 * z), "noise, all"),
+    "noise / sqrt 2": Mutant(_noise(lambda z: z / 2**0.5), "noise, all", canaries=True),
+    "no noise": Mutant(_noise(np.zeros_like), "noise, all", canaries=True),
+    "noise divided twice": Mutant(_noise(lambda z: z / 16), "noise, all", canaries=True),
+    "a layer without noise": Mutant(_noise(_silent_layer), "noise, each tensor", canaries=True),
+    "noise reused": Mutant(_noise_reused, "noise, never twice"),
+    "clip at 1.1 C": Mutant(_clip(lambda g, c: real_clip(g, 1.1 * c)), "sensitivity, huge"),
+    "each layer clipped alone": Mutant(_clip(_each_part_clipped), "sensitivity, huge"),
+    "a layer unclipped": Mutant(_clip(_one_part_unclipped), "sensitivity, huge", canaries=True),
+    "no clip": Mutant(
+        _clip(lambda g, c: g.nan_to_num().sum(0)), "sensitivity, huge", canaries=True
+    ),
+    "not a number passes the clip": Mutant(
+        _clip(_clip_lets_nan_through), "sensitivity, not a number"
+    ),
+    "copies clipped one by one": Mutant(
+        _copies_clipped_one_by_one, "sensitivity, huge", canaries=True
+    ),
+    "summed in bfloat16": Mutant(_clip(_sum_in_bfloat16), "precision"),
+    "batch coupled": Mutant(_batch_coupled, "sensitivity, ordinary"),
+    "divided by the batch drawn": Mutant(_divided_by_the_batch, "noise, all"),
+    "no line in the ledger": Mutant(
+        lambda patch: patch.setattr(Ledger, "record", lambda self: None), "ledger"
+    ),
+    "q x 1.5": Mutant(_higher_rate, "sampler, rate"),
+    "shuffled batches": Mutant(_draw(_shuffled), "sampler, sizes"),
+    "batches of fixed size": Mutant(_draw(_fixed_size), "sampler, sizes"),
+    "empty batches skipped": Mutant(_draw(_never_empty), "sampler, empty"),
+    "the same seed each step": Mutant(_draw(_same_seed), "sampler, from one step"),
+}

@@ -1,0 +1,99 @@
+"""The audit passes correct code and catches every mutant."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import tiny
+import torch
+from mutants import COPIES, MUTANTS
+
+from dpdm_cli.privacy.accounting import calibrate
+from dpdm_cli.privacy.canaries import Canaries, CanaryAudit, play
+from dpdm_cli.privacy.replay import Finding, check_all
+from dpdm_cli.runs.made_up_records import MadeUpRecords
+
+PLAN = tiny.plan(dataset_size=64, expected_batch_size=16, sigma=1.0, noise_multiplicity=COPIES)
+
+
+def replayed(workers: int = 1, **changes: float) -> list[Finding]:
+    model = tiny.denoiser()
+    plan = dataclasses.replace(PLAN, **changes)
+    made_up = MadeUpRecords(model, tiny.config(), plan.noise_multiplicity, 16)
+    return check_all(
+        model.network,
+        made_up.losses,
+        plan,
+        records=made_up.count,
+        suspects=made_up.suspects,
+        micro_batch=8,
+        workers=workers,
+    )
+
+
+def attacked() -> CanaryAudit:
+    model = tiny.denoiser()
+    canaries = Canaries(model.network, dirac=180, dense=20)
+    plan = calibrate(epsilon=5.76, delta=1e-5, dataset_size=200, expected_batch_size=200, steps=12)
+    return play(model.network, canaries, plan, copies=COPIES, micro_batch=32)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_correct_code_is_not_blamed(seed: int) -> None:
+    torch.manual_seed(seed)
+    wrong = [finding for finding in replayed() if not finding.passed]
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sigma": 80.0, "noise_multiplicity": 1},
+        {"sigma": 0.3, "clip_norm": 0.01},
+        {"expected_batch_size": 1e-3},
+        {"expected_batch_size": 64, "clip_norm": 100.0},
+    ],
+)
+def test_correct_code_is_not_blamed_under_other_plans(changes: dict[str, float]) -> None:
+    assert not [finding for finding in replayed(workers=2, **changes) if not finding.passed]
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_the_replay_catches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    MUTANTS[name].break_it(monkeypatch)
+    wrong = [finding.name for finding in replayed() if not finding.passed]
+    assert any(found.startswith(MUTANTS[name].detector) for found in wrong), wrong
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_canaries_do_not_blame_correct_code_and_come_near_its_claim(seed: int) -> None:
+    audit = attacked()
+    assert audit.passed, audit.worst
+    pool = audit.shown[0]
+    assert (pool.one_run or 0) <= audit.claimed
+    assert 0.4 * audit.claimed < pool.gaussian_mean <= 1.2 * audit.claimed
+
+
+@pytest.mark.parametrize("name", [name for name, mutant in MUTANTS.items() if mutant.canaries])
+def test_canaries_catch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    MUTANTS[name].break_it(monkeypatch)
+    assert not attacked().passed
+
+
+def test_a_canarys_gradient_is_the_weights_it_reads() -> None:
+    model = tiny.denoiser()
+    canaries = Canaries(model.network, dirac=200, dense=6)
+    assert len({tuple(sorted(reads.items())) for reads in canaries.reads}) == len(canaries) == 206
+    assert set(canaries.groups) == {"dense", *canaries.names}
+    parameters = list(model.network.parameters())
+    for index in (0, 3, *range(6, 206, 7)):
+        loss = canaries.losses(torch.tensor([index]), COPIES).sum()
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for tensor, (gradient, parameter) in enumerate(zip(gradients, parameters, strict=True)):
+            expected = torch.zeros(parameter.numel())
+            if tensor in canaries.reads[index]:
+                place, weight = canaries.reads[index][tensor]
+                expected[place] = 1e3 * weight
+            found = torch.zeros_like(parameter) if gradient is None else gradient
+            assert (found.flatten() - expected).abs().max() < 1e-2
