@@ -211,7 +211,7 @@ def judge(
     usable = {
         name: chosen
         for name, chosen in members.items()
-        if (chosen & is_in).sum() >= 2 and (chosen & ~is_in).sum() >= 2
+        if (chosen & is_in).any() and (chosen & ~is_in).any() and chosen.sum() >= 4
     }
 
     def bounds(name: str, risk: float) -> Bounds:
@@ -229,8 +229,11 @@ def judge(
             gaussian_mean=lower_bounds.gaussian_mean(taken, left_out, plan.delta, risk),
         )
 
-    # Three bounds for each group share the risk at which correct code would fail.
-    judged = [bounds(name, FAILING_RISK / (3 * len(usable))) for name in usable]
+    # The risk at which correct code would fail: half of it for all canaries together, the rest for the other groups,
+    # in each shared among three bounds.
+    shares = {name: FAILING_RISK / 2 / 3 / max(1, len(usable) - 1) for name in usable}
+    shares[POOL] = FAILING_RISK / 2 / 3
+    judged = [bounds(name, shares[name]) for name in usable]
     worst = max(judged, key=_highest)
     return CanaryAudit(
         plan=plan,

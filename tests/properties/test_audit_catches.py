@@ -32,10 +32,12 @@ def replayed(workers: int = 1, **changes: float) -> list[Finding]:
     )
 
 
-def attacked() -> CanaryAudit:
+def attacked(count: int = 600) -> CanaryAudit:
     model = tiny.denoiser()
-    canaries = Canaries(model.network, dirac=180, dense=20)
-    plan = calibrate(epsilon=5.76, delta=1e-5, dataset_size=200, expected_batch_size=200, steps=12)
+    canaries = Canaries(model.network, dirac=count - 60, dense=60)
+    plan = calibrate(
+        epsilon=5.76, delta=1e-5, dataset_size=count, expected_batch_size=count, steps=2
+    )
     return play(model.network, canaries, plan, copies=COPIES, micro_batch=32)
 
 
@@ -78,7 +80,7 @@ def test_canaries_do_not_blame_correct_code_and_come_near_its_claim(seed: int) -
 @pytest.mark.parametrize("name", [name for name, mutant in MUTANTS.items() if mutant.canaries])
 def test_canaries_catch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     MUTANTS[name].break_it(monkeypatch)
-    assert not attacked().passed
+    assert not attacked(1400).passed
 
 
 def test_a_canarys_gradient_is_the_weights_it_reads() -> None:
