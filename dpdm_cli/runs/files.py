@@ -27,7 +27,14 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES, errno.EROFS):
+        if error.errno in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EFBIG,
+            errno.EIO,
+            errno.EACCES,
+            errno.EROFS,
+        ):
             raise ResourceError(
                 f"{path}: cannot write: {error.strerror}",
                 "free space or choose another place; what was there before is unchanged",
@@ -49,6 +56,11 @@ def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_left_over(file: Path) -> bool:
+    """Whether this is a file that a killed process was writing."""
+    return file.name.startswith(".") and file.name.endswith(".part") and file.is_file()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dpdm_cli.errors import DamagedFileError, DataError, ResourceError, UsageError
 from dpdm_cli.runs.checkpoint import read_tensors, write_tensors
-from dpdm_cli.runs.files import replacing, sha256_of, write_bytes
+from dpdm_cli.runs.files import is_left_over, replacing, sha256_of, write_bytes
 
 MANIFEST = "manifest.json"
 
@@ -60,11 +60,7 @@ class RunFolder:
             raise DataError(
                 f"{self.path}: no run to resume here", "leave --resume out to start one"
             )
-        if (
-            not resume
-            and self.path.exists()
-            and (not self.path.is_dir() or any(self.path.iterdir()))
-        ):
+        if not resume and self.path.exists() and not self._holds_nothing():
             raise UsageError(
                 f"{self.path} is not empty",
                 "choose another --out, or add --resume to go on with the run that is there",
@@ -79,6 +75,15 @@ class RunFolder:
             raise ResourceError(
                 f"{self.path}: cannot write: {error.strerror}", "choose another --out"
             ) from error
+
+    def _holds_nothing(self) -> bool:
+        """Whether nothing is lost by starting here: an empty folder, or one whose run was killed before its first save."""
+        if not self.path.is_dir() or any(entry != self.private for entry in self.path.iterdir()):
+            return False
+        return not self.private.exists() or all(
+            entry.name in ("README.txt", "lock") or is_left_over(entry)
+            for entry in self.private.iterdir()
+        )
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -103,6 +108,10 @@ class RunFolder:
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(owner)
+            for folder in (self.path, self.private):
+                for entry in folder.iterdir():
+                    if is_left_over(entry):
+                        entry.unlink(missing_ok=True)
             yield
         finally:
             lock.unlink(missing_ok=True)

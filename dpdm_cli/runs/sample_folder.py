@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dpdm_cli.errors import DamagedFileError, UsageError
-from dpdm_cli.runs.files import write_bytes
+from dpdm_cli.runs.files import is_left_over, write_bytes
 
 KIND = "dpdm samples"
 
@@ -59,7 +59,7 @@ class SampleFolder:
             self.recorded, self.is_complete = _read(self.metadata), True
         elif self._unfinished.is_file():
             self.recorded = _read(self._unfinished)
-        elif any(not _is_left_over(file) for file in path.iterdir()):
+        elif any(not is_left_over(file) for file in path.iterdir()):
             raise UsageError(
                 f"{path} is not empty, and what it holds isn't of this command", _ANOTHER
             )
@@ -90,13 +90,8 @@ class SampleFolder:
         """Remove what a complete set does not need."""
         self._unfinished.unlink(missing_ok=True)
         for file in self.path.iterdir():
-            if _is_left_over(file):
+            if is_left_over(file):
                 file.unlink(missing_ok=True)
-
-
-def _is_left_over(file: Path) -> bool:
-    """Whether this is a file that a killed process was writing."""
-    return file.name.startswith(".") and file.name.endswith(".part") and file.is_file()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -162,3 +162,12 @@ def test_a_step_that_fails_before_the_noise_leaves_no_line_in_the_ledger() -> No
 def test_the_release_is_float32_whatever_the_gradients() -> None:
     private, _ = mechanism(5)
     assert private.privatize([torch.zeros(2, 5, dtype=torch.float64)]).dtype == torch.float32
+
+
+def test_the_clip_holds_to_the_last_digit_for_millions_of_parameters() -> None:
+    torch.manual_seed(0)
+    # Of uneven sizes, as gradients are: where a sum of squares in float32 loses most.
+    gradients = torch.randn(3, 2_000_000) * torch.rand(2_000_000) ** 4
+    for row in gradients:
+        clipped = clipped_sum(row[None].clone(), 0.5)
+        assert 0.5 * (1 - 2e-5) < float(clipped.double().norm()) <= 0.5

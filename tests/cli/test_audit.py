@@ -1,0 +1,96 @@
+"""`dpdm audit` on the command line, and the brief audit before every training run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from mutants import MUTANTS
+from typer.testing import CliRunner
+
+from dpdm_cli import train
+from dpdm_cli.commands.app import app
+from dpdm_cli.errors import PrivacyError
+from dpdm_cli.runs.trainer import Trainer
+
+SMALL = ["audit", "--dataset", "digits", "--device", "cpu"]
+STATISTICAL = [*SMALL, "--no-checks", "--statistical", "--canaries", "400", "--steps", "3"]
+TINY = {"width": 8, "embedding": 8, "batch_size": 32, "steps": 3, "device": "cpu"}
+
+
+def test_the_checks_pass_and_are_shown() -> None:
+    page = CliRunner().invoke(app, SMALL, env={"COLUMNS": "160"})
+    assert page.exit_code == 0, page.output
+    assert "FAIL" not in page.output
+    for check in ("sensitivity, huge record", "noise, each tensor", "sampler, rate", "ledger"):
+        assert check in page.output
+
+
+def test_canaries_pass_and_are_drawn(tmp_path: Path) -> None:
+    picture = tmp_path / "audit.png"
+    done = CliRunner().invoke(app, [*STATISTICAL, "--json", "--quiet", "--out", str(picture)])
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert result["passed"] is True
+    pool = result["statistical"]["lower_bounds_at_95_percent"][0]
+    assert 0 < pool["gaussian_mean"] < 1.2 * result["statistical"]["claimed"]
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    again = CliRunner().invoke(app, [*STATISTICAL, "--out", str(picture)])
+    assert again.exit_code == 2
+    assert "exists already" in again.output
+
+
+@pytest.mark.parametrize(
+    ("mutant", "arguments"),
+    [
+        ("noise x 0.9", SMALL),
+        ("no noise", STATISTICAL),
+        ("copies clipped one by one", STATISTICAL),
+        ("no clip", STATISTICAL),
+    ],
+)
+def test_a_failed_audit_ends_with_5(
+    mutant: str, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MUTANTS[mutant].break_it(monkeypatch)
+    picture = [] if arguments is SMALL else ["--out", str(tmp_path / "audit.png")]
+    done = CliRunner().invoke(app, [*arguments, *picture], env={"COLUMNS": "160"})
+    assert done.exit_code == 5, done.output
+    assert "FAIL" in done.output
+    assert "do not publish" in done.output
+
+
+def test_a_trained_run_is_audited_under_its_own_plan(tmp_path: Path) -> None:
+    train("digits", tmp_path / "run", **TINY)
+    done = CliRunner().invoke(app, ["audit", str(tmp_path / "run"), "--json", "--quiet"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["plan"]["expected_batch_size"] == 32
+
+
+@pytest.mark.parametrize("mutant", ["noise x 0.97", "no clip", "q x 1.5", "no line in the ledger"])
+def test_no_image_is_touched_by_a_step_that_fails_the_audit(
+    mutant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    monkeypatch.setattr(Trainer, "step", steps.append)
+    MUTANTS[mutant].break_it(monkeypatch)
+    with pytest.raises(PrivacyError, match="does not keep its privacy plan"):
+        train("digits", tmp_path / "run", **TINY)
+    assert not steps
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--no-checks"],
+        ["--statistical", "--canaries", "3"],
+        ["--dataset", "nothing"],
+        ["--eps", "-1"],
+        ["--device", "nowhere"],
+    ],
+)
+def test_nonsense_is_refused(arguments: list[str]) -> None:
+    done = CliRunner().invoke(app, ["audit", *arguments])
+    assert done.exit_code == 2, done.output

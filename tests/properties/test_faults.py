@@ -1,0 +1,158 @@
+"""Faults put into real processes: whatever happens, a run is whole, can go on, and claims what it did."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+from pathlib import Path
+
+import fault_children
+import pytest
+
+from dpdm_cli import calibrate, verify
+from dpdm_cli.privacy.accounting import claim
+from dpdm_cli.privacy.plan import write_plan_file
+from dpdm_cli.runs.checkpoint import load_model, read_tensors
+from dpdm_cli.runs.files import is_left_over
+
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(
+    ["fault_children", "opacus.accountants.analysis.prv", "sklearn.datasets", "dp_accounting.pld"]
+)
+
+FILES = 1 + fault_children.STEPS + 4
+"""The notice, a state for each step, the model, the statement, the samples, the manifest."""
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("faults") / "plan.json"
+    made = calibrate(
+        epsilon=10.0,
+        delta=1e-4,
+        dataset_size=1438,
+        expected_batch_size=32,
+        steps=fault_children.STEPS,
+        accountant="rdp",
+    )
+    write_plan_file(path, made, {**claim(made).to_dict(), "target_epsilon": 10.0, "slack": 0.0})
+    return path
+
+
+def child(out: Path, plan: Path, resume: bool, fault: str = "", number: int = 0) -> int:
+    """The exit code of a training process."""
+    process = start(out, plan, resume, fault, number)
+    process.join(120)
+    assert process.exitcode is not None, "the process hangs"
+    return process.exitcode
+
+
+def start(
+    out: Path, plan: Path, resume: bool, fault: str = "", number: int = 0
+) -> multiprocessing.process.BaseProcess:
+    process = context.Process(target=fault_children.train, args=(out, plan, resume, fault, number))
+    process.start()
+    return process
+
+
+def whole(out: Path) -> None:
+    """What lies under a final name is whole, and nothing published goes beyond the ledger."""
+    state = out / "private" / "state.safetensors"
+    steps = read_tensors(state, "state")[1]["ledger"]["steps"] if state.is_file() else 0
+    if (out / "model.safetensors").is_file():
+        assert load_model(out / "model.safetensors").statement["steps_taken"] <= steps
+    if (out / "manifest.json").is_file():
+        verify([out])
+
+
+def goes_on(out: Path, plan: Path) -> None:
+    """The same command again, or with --resume where something was saved, ends in a run that verifies."""
+    saved = (out / "private" / "state.safetensors").is_file()
+    assert child(out, plan, resume=saved) == 0
+    (found,) = verify([out]).artefacts
+    assert found.ledger.steps == fault_children.STEPS
+    assert not [path for path in out.rglob("*") if is_left_over(path)]
+
+
+@pytest.mark.parametrize("number", range(3 * FILES))
+def test_killed_at_every_write_point(number: int, plan: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert child(out, plan, False, "killed_at_write_point", number) == -signal.SIGKILL
+    whole(out)
+    goes_on(out, plan)
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_killed_at_a_random_time(number: int, plan: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert child(out, plan, False, "killed_at_random", number) in (-signal.SIGKILL, 0)
+    if out.exists():
+        whole(out)
+    goes_on(out, plan)
+
+
+@pytest.mark.parametrize("room", [100, 3_000, 20_000])
+def test_a_full_disk_ends_the_run_and_loses_nothing(room: int, plan: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert child(out, plan, False, "no_room", room) == 6
+    if out.exists():
+        whole(out)
+    goes_on(out, plan)
+
+
+@pytest.mark.parametrize("where", ["backward", "noise", "save"])
+def test_out_of_memory_ends_the_run_and_keeps_what_was_saved(
+    where: str, plan: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    assert child(out, plan, False, f"no_memory_in_{where}") == 6
+    whole(out)
+    goes_on(out, plan)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("times", [1, 2])
+def test_signals_save_and_stop_and_twice_stop_at_once(
+    number: int, times: int, plan: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    signed = number if times == 1 else -number
+    assert child(out, plan, False, "signals", signed) == 128 + number
+    whole(out)
+    _, facts = read_tensors(out / "private" / "state.safetensors", "state")
+    assert facts["done"] == facts["ledger"]["steps"] == (2 if times == 1 else 1)
+    goes_on(out, plan)
+
+
+def test_two_runs_in_one_folder_do_not_meet(plan: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    first = start(out, plan, False, "none")
+    deadline = time.monotonic() + 60
+    while not (out / "private" / "lock").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert child(out, plan, False) == 2
+    first.join(120)
+    assert first.exitcode == 0
+    verify([out])
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "foreign"])
+def test_a_damaged_state_is_refused_and_left_as_it_is(
+    damage: str, plan: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    child(out, plan, False, "signals", signal.SIGTERM)
+    state = out / "private" / "state.safetensors"
+    content = bytearray(state.read_bytes())
+    if damage == "flipped":
+        content[-100] ^= 1
+    elif damage == "truncated":
+        del content[-100:]
+    else:
+        content = bytearray(b"\x80\x04.")
+    state.write_bytes(content)
+    assert child(out, plan, True) == 4
+    assert state.read_bytes() == content
+    assert not (out / "model.safetensors").exists()
