@@ -10,18 +10,26 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.errors import DpdmError
 from dpdm_cli.privacy import mechanism
+from dpdm_cli.privacy.accounting import claim
 from dpdm_cli.privacy.per_example import PerExampleGradients
-from dpdm_cli.runs import files, training
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.runs import files, grids, training
 from dpdm_cli.runs.trainer import Trainer
 
 STEPS = 3
+PLAN = PrivacyPlan(
+    dataset_size=1438, expected_batch_size=32, steps=STEPS, sigma=0.7, delta=1e-4, accountant="rdp"
+)
+CLAIM = claim(PLAN)  # remembered, so that the processes do not compute it again
 SETTINGS: dict[str, Any] = {
     "preset": "small",
     "width": 8,
@@ -37,6 +45,7 @@ def train(out: Path, plan: Path, resume: bool, fault: str = "", number: int = 0)
     torch.set_num_threads(1)
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     training.SECONDS_BETWEEN_SAVES = 0.0
+    grids.SamplerSettings = partial(SamplerSettings, steps=2)
     if fault:
         globals()[f"_{fault}"](number)
     try:
@@ -93,7 +102,7 @@ def _killed_at_write_point(number: int) -> None:
 
 
 def _killed_at_random(number: int) -> None:
-    wait = random.Random(number).uniform(0.0, 2.0)
+    wait = random.Random(number).uniform(0.0, 1.5)
 
     def later() -> None:
         time.sleep(wait)

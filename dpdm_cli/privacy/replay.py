@@ -254,7 +254,7 @@ def check_sampler(plan: PrivacyPlan) -> list[Finding]:
     return [
         Finding(
             f"sampler, {name}",
-            abs(z) <= _Z_LIMIT,
+            bool(abs(z) <= _Z_LIMIT),
             f"{words}: {z:+.1f} standard deviations off (limit {_Z_LIMIT})",
         )
         for name, (z, words) in measured.items()

@@ -77,7 +77,7 @@ class RunFolder:
             ) from error
 
     def _holds_nothing(self) -> bool:
-        """Whether nothing is lost by starting here: an empty folder, or one whose run was killed before its first save."""
+        """Whether nothing is lost by starting here: it is empty, or its run was killed before the first save."""
         if not self.path.is_dir() or any(entry != self.private for entry in self.path.iterdir()):
             return False
         return not self.private.exists() or all(

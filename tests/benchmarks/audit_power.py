@@ -1,7 +1,7 @@
 """How surely the audit catches each mutant: `PYTHONPATH=tests python tests/benchmarks/audit_power.py --seeds 10`.
 
-Breaks the real code as the tests do, many times over with other starting weights, and counts how often the check that is
-named for it fails; then counts false alarms on the correct code. Prints a table in Markdown.
+Breaks the real code as the tests do, many times over with other starting weights, and counts how often the check that
+is named for it fails; then counts false alarms on the correct code. Prints a table in Markdown.
 """
 
 from __future__ import annotations

@@ -10,9 +10,10 @@ import tiny
 
 from dpdm_cli.errors import DamagedFileError, PrivacyError
 from dpdm_cli.privacy.accounting import claim
-from dpdm_cli.privacy.ledger import Ledger
+from dpdm_cli.privacy.ledger import Ledger, shared_steps
 from dpdm_cli.privacy.statement import (
     NOT_PRIVATE,
+    check_statement,
     headline,
     non_private_statement,
     private_statement,
@@ -111,3 +112,48 @@ def test_without_privacy_nothing_is_claimed() -> None:
     assert statement["text"] == NOT_PRIVATE
     assert statement["epsilon"] is None
     assert headline(statement) == "NOT PRIVATE"
+
+
+def test_the_statement_word_by_word() -> None:
+    plan = tiny.plan(dataset_size=60_000, expected_batch_size=600, steps=30, sigma=1.5, delta=1e-6)
+    statement = private_statement(tiny.ledger(plan, 30))
+    assert statement["text"] == (
+        f"({statement['epsilon']}, 1e-06)-differentially private with respect to adding or removing one image among "
+        "60,000 (a public number). One run of DP-SGD: 30 steps, Poisson sampling at rate 0.01, one gradient an image "
+        "(mean over 2 noisy copies) clipped to norm 1, Gaussian noise of 1.5 times that norm; epsilon by PRV, an upper "
+        "bound."
+    )
+    assert {"prv", "rdp"} <= statement["epsilon_by"].keys()
+    assert statement["not_covered"][0].endswith("hyper-parameter tuning on them included")
+
+
+def test_a_statement_that_follows_from_its_plan_gives_its_ledger_back() -> None:
+    ledger = spent(30)
+    statement = json.loads(json.dumps(private_statement(ledger)))
+    assert check_statement(statement).head == ledger.head
+    assert check_statement(
+        {
+            **statement,
+            "epsilon": statement["epsilon"] + 1,
+            "text": statement["text"].replace(
+                f"({statement['epsilon']},", f"({statement['epsilon'] + 1},"
+            ),
+        }
+    )  # claiming less privacy than there is harms nobody
+    with pytest.raises(PrivacyError, match="its plan costs"):
+        check_statement({**statement, "epsilon": 0.9 * statement["epsilon"]})
+
+
+def test_ledgers_share_what_was_done_before_a_fork() -> None:
+    trunk = spent(5)
+    one, two = (Ledger.from_dict(trunk.plan, trunk.to_dict()) for _ in range(2))
+    assert shared_steps(one, two) == 5
+    for ledger, steps in ((one, 7), (two, 3), (trunk, 2)):
+        for _ in range(steps):
+            ledger.record()
+    assert shared_steps(one, two) == shared_steps(one, trunk) == 5
+    assert shared_steps(one, one) == 12
+    assert shared_steps(trunk, spent(7)) == 0
+    later = Ledger.from_dict(one.plan, one.to_dict())
+    later.record()
+    assert shared_steps(one, later) == 12
