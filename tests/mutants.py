@@ -215,7 +215,7 @@ MUTANTS: dict[str, Mutant] = {
         _copies_clipped_one_by_one, "sensitivity, huge", canaries=True
     ),
     "summed in bfloat16": Mutant(_clip(_sum_in_bfloat16), "precision"),
-    "batch coupled": Mutant(_batch_coupled, "sensitivity, ordinary"),
+    "batch coupled": Mutant(_batch_coupled, "sensitivity, infinite"),
     "divided by the batch drawn": Mutant(_divided_by_the_batch, "noise, all"),
     "no line in the ledger": Mutant(
         lambda patch: patch.setattr(Ledger, "record", lambda self: None), "ledger"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -89,14 +90,16 @@ def _page(result: Verification) -> rich.console.Group:
     lines: list[str] = []
     for found in result.artefacts:
         statement, plan = found.statement, found.ledger.plan
+        epsilon = float(statement["epsilon"])
         lines += [
             f"[bold]{escape(str(found.path))}[/] ({found.kind}): [green]verified[/]",
             "",
             f"  Claim: {escape(statement['text'])}",
             "",
-            "  In words: whoever sees it can hardly tell whether any one image was among those it was trained on. "
-            "Epsilon bounds how much more likely any outcome gets by one image: a factor of "
-            f"e^{statement['epsilon']:g}, but for a probability of delta = {statement['delta']:g}.",
+            "  In words: by adding or removing one image no outcome gets more likely than by a factor of "
+            f"e^{epsilon:g} = {_factor(epsilon)}, but for a probability of delta = "
+            f"{statement['delta']:g}. Who has to tell from what is published whether a given image was among those it "
+            f"was trained on, at even odds, is right in at most {_share(epsilon, statement['delta'])} of all cases.",
             "",
             "  Checked:",
             *(f"    - {escape(line)}" for line in found.checked),
@@ -123,3 +126,18 @@ def _page(result: Verification) -> rich.console.Group:
             f"({escape(answer.source)})."
         )
     return rich.console.Group(*lines)
+
+
+def _factor(epsilon: float) -> str:
+    """e^epsilon, rounded up."""
+    factor = math.exp(min(epsilon, 700.0))
+    return f"{math.ceil(factor):,}" if factor < 1e9 else f"{factor:.1e}"
+
+
+def _share(epsilon: float, delta: float) -> str:
+    """The best anyone can do at telling two neighbouring data sets apart, rounded up."""
+    right = (1 / (1 + math.exp(-min(epsilon, 700.0)))) * (1 - delta) + delta
+    digits = next((n for n in range(1, 6) if right <= 1 - 10.0 ** -(n + 1)), 6)
+    return (
+        f"{100 * min(1.0, math.ceil(right * 10 ** (digits + 2)) / 10 ** (digits + 2)):.{digits}f} %"
+    )

@@ -9,6 +9,7 @@ nothing of plans, targets and claims. Opacus and dp-accounting are imported on f
 from __future__ import annotations
 
 import importlib.util
+import logging
 import math
 import sys
 import warnings
@@ -271,9 +272,15 @@ def _check_floating_point(steps: int, delta: float) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No remarks about log(0) and the like: what comes out is checked instead."""
+    """No remarks about log(0), orders left out and the like: what comes out is checked instead."""
     import numpy
 
+    remarks = logging.getLogger("absl")
+    level = remarks.level
     with warnings.catch_warnings(), numpy.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        yield
+        remarks.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            remarks.setLevel(level)

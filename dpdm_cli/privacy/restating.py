@@ -113,8 +113,9 @@ def selection_epsilon(plan: PrivacyPlan, steps: int, mean_runs: float) -> float:
         steps,
     )
     accountant = RdpAccountant(orders=list(accountants.ORDERS))
-    accountant.compose(dp_event.RepeatAndSelectDpEvent(one_run, mean, 1.0))
-    return _finite(float(accountant.get_epsilon(plan.delta)))
+    with accountants.quiet():
+        accountant.compose(dp_event.RepeatAndSelectDpEvent(one_run, mean, 1.0))
+        return _finite(float(accountant.get_epsilon(plan.delta)))
 
 
 def _pld(plan: PrivacyPlan, steps: int, one_step: Callable[[Any, float], Any]) -> float:

@@ -13,7 +13,7 @@ from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNetConfig
 from dpdm_cli.errors import PrivacyError
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.privacy.replay import check_all
+from dpdm_cli.privacy.replay import NOT_FINITE, check_all
 
 _BRIEF_RECORDS = 8
 _BRIEF = ("huge", "not a number")
@@ -37,7 +37,7 @@ class MadeUpRecords:
         shape = config.image_channels, config.image_size, config.image_size
         self._images = noise.uniform(*shape) * 2 - 1
         self._labels = None
-        special = ("only one of its class", "repeated", "huge", "infinite", "not a number")
+        special = ("only one of its class", "repeated", "huge", *NOT_FINITE)
         self.suspects = {"ordinary": 0}
         self.suspects |= {what: count - 1 - i for i, what in enumerate(special)}
         self._images[self.suspects["repeated"]] = self._images[0]

@@ -1,10 +1,11 @@
 """What a private step costs beside an ordinary one: `python tests/benchmarks/step_cost.py --json`.
 
 In one process and in turn: an ordinary step, this package's private step, Opacus' hooks and its functorch mode, on the
-same network and the same rows; medians of wall-clock times. Every variant ends with a gradient of the mean loss in
-`.grad` (clipped and noised but for the ordinary one), before the optimizer. Both of this package's steps may use all
-cores (workers side by side), each with the micro-batch that is fastest for it; Opacus has what torch gives it, all rows
-at once. Peak memory is measured in a process of its own for each, with the private step's micro-batch.
+same network and the same rows; medians over turns of wall-clock times and of their ratios. Every variant ends with a
+gradient of the mean loss in `.grad` (clipped and noised but for the ordinary one), before the optimizer. Both of this
+package's steps may use all cores (workers side by side), each with the micro-batch that is fastest for it; Opacus has
+what torch gives it, all rows at once. Peak memory is measured in a process of its own for each, with the private step's
+micro-batch.
 
 The rows are noise of MNIST's shape: nothing here depends on data.
 """
@@ -264,14 +265,19 @@ def compare(
                 times.setdefault(name, []).append(taken)
     medians = {name: statistics.median(values) for name, values in times.items()}
     row |= {
-        "private_over_plain": medians["private"] / medians["plain"],
-        "opacus_over_private": medians["opacus_hooks"] / medians["private"],
+        "private_over_plain": ratio(times["private"], times["plain"]),
+        "opacus_over_private": ratio(times["opacus_hooks"], times["private"]),
         "peak_memory_over_plain": peak(case, "private", micro["private"])
         / peak(case, "plain", micro["private"]),
         "seconds": medians,
         "repeats": repeats,
     }
     return row
+
+
+def ratio(above: list[float], below: list[float]) -> float:
+    """Median of the ratios within each turn: what slows the machine for a while slows both."""
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
 def peak(case: Case, variant: str, micro_batch: int) -> float:
