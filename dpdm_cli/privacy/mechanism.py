@@ -55,15 +55,15 @@ def clipped_sum(gradients: Tensor, clip_norm: float) -> Tensor:
 def row_norms(gradients: Tensor) -> Tensor:
     """L2 norm of each row of [B, P], exact to a few parts in 10^6 however long the row.
 
-    Summed in one go, millions of squares in float32 were measured to lose up to 7 parts in 10^5: more than the slack.
+    Summed in one go, millions of squares in float32 were measured to lose up to 9 parts in 10^5: more than the slack.
     """
     columns = range(0, gradients.shape[1], _NORM_PART)
     parts = [
         torch.linalg.vector_norm(gradients[:, first : first + _NORM_PART], dim=1)
         for first in columns
     ]
-    norms: Tensor = torch.linalg.vector_norm(torch.stack(parts, dim=1).double(), dim=1)
-    return norms.to(gradients.dtype)
+    norms: Tensor = torch.linalg.vector_norm(torch.stack(parts, dim=1), dim=1)
+    return norms
 
 
 class GaussianMechanism:
