@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dpdm_cli.commands.console import Console
-from dpdm_cli.commands.options import MODEL, OUTPUT, PRIVACY, Device, Json, Quiet
+from dpdm_cli.commands.options import MODEL, OUTPUT, PRIVACY, Device, Json, Preset, Quiet
 from dpdm_cli.errors import PrivacyError
 
 if TYPE_CHECKING:
@@ -18,13 +17,6 @@ if TYPE_CHECKING:
     from dpdm_cli.runs.auditing import AuditResult
 
 STATISTICAL = "Statistical audit"
-
-
-class Preset(StrEnum):
-    """Networks."""
-
-    small = "small"
-    paper = "paper"
 
 
 def audit(
@@ -160,9 +152,8 @@ def _page(result: AuditResult) -> rich.console.Group:
         parts.append(table)
         worst = played.worst
         verdict = "[green]pass[/]" if played.passed else "[red]FAIL[/]"
-        highest = max(worst.clopper_pearson, worst.gaussian_mean, worst.one_run or 0.0)
         parts.append(
-            f"{verdict}: beyond doubt (1 in 10,000) no group proves more than epsilon {highest:.2f} "
+            f"{verdict}: beyond doubt (1 in 10,000) no group proves more than epsilon {worst.highest:.2f} "
             f"(in {escape(worst.group)})."
         )
         parts.append(

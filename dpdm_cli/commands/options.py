@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 PRIVACY, DATA, MODEL, TRAINING, OUTPUT = "Privacy", "Data", "Model", "Training", "Output"
+
+
+class Preset(StrEnum):
+    """Settings that come with the package."""
+
+    small = "small"
+    paper = "paper"
+
 
 Json = Annotated[
     bool,

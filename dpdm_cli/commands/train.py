@@ -19,14 +19,10 @@ from dpdm_cli.commands.options import (
     Device,
     Download,
     Json,
+    Preset,
     Quiet,
     Verbose,
 )
-
-
-class Preset(StrEnum):
-    small = "small"
-    paper = "paper"
 
 
 class DenoiserKind(StrEnum):

@@ -52,6 +52,11 @@ class Bounds:
     clopper_pearson: float
     gaussian_mean: float
 
+    @property
+    def highest(self) -> float:
+        """The strongest of them."""
+        return max(self.one_run or 0.0, self.clopper_pearson, self.gaussian_mean)
+
 
 @dataclass(frozen=True)
 class CanaryAudit:
@@ -61,7 +66,6 @@ class CanaryAudit:
         claimed: epsilon of the audit's own plan.
         shown: bounds at 95 % for all canaries and for the dense ones.
         worst: the group with the highest bound at the risk at which an audit fails, that risk shared among groups.
-        passed: whether no bound of `worst` exceeds the claim.
         taken, left_out: scores in units of what one step adds to them without noise.
         ideal: what Gaussian scores of exactly the claimed strength would show on average, in place of `shown`.
     """
@@ -70,10 +74,14 @@ class CanaryAudit:
     claimed: float
     shown: tuple[Bounds, ...]
     worst: Bounds
-    passed: bool
     taken: Scores
     left_out: Scores
     ideal: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether no bound of `worst` exceeds the claim."""
+        return self.worst.highest <= self.claimed
 
 
 class Canaries:
@@ -86,7 +94,6 @@ class Canaries:
 
     def __init__(self, network: nn.Module, *, dirac: int, dense: int) -> None:
         per_example = PerExampleGradients(network)
-        self._network = network
         self.names = per_example.names
         sizes = [p.numel() for p in per_example.parameters]
         used = [0] * len(sizes)
@@ -234,21 +241,15 @@ def judge(
     shares = {name: FAILING_RISK / 2 / 3 / max(1, len(usable) - 1) for name in usable}
     shares[POOL] = FAILING_RISK / 2 / 3
     judged = [bounds(name, shares[name]) for name in usable]
-    worst = max(judged, key=_highest)
     return CanaryAudit(
         plan=plan,
         claimed=claimed,
         shown=tuple(bounds(name, SHOWN_RISK) for name in (POOL, DENSE) if name in usable),
-        worst=worst,
-        passed=_highest(worst) <= claimed,
+        worst=max(judged, key=lambda bounds: bounds.highest),
         taken=scores[is_in],
         left_out=scores[~is_in],
         ideal=_ideal(int(is_in.sum()), int((~is_in).sum()), plan),
     )
-
-
-def _highest(bounds: Bounds) -> float:
-    return max(bounds.one_run or 0.0, bounds.clopper_pearson, bounds.gaussian_mean)
 
 
 def _ideal(taken: int, left_out: int, plan: PrivacyPlan) -> float:
