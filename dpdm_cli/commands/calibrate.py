@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 
 from dpdm_cli.commands.console import Console, pairs_table
-from dpdm_cli.commands.options import DATA, OUTPUT, PRIVACY, TRAINING, Json, Quiet
+from dpdm_cli.commands.options import DATA, OUTPUT, PRIVACY, TRAINING, Json, Quiet, WarmStart
 from dpdm_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -113,6 +113,21 @@ def calibrate(
             rich_help_panel=PRIVACY,
         ),
     ] = None,
+    warm_start: Annotated[
+        WarmStart,
+        typer.Option(
+            help="Pay also for noisy class means, or means and covariances (moments), before the first step.",
+            rich_help_panel=PRIVACY,
+        ),
+    ] = WarmStart.none,
+    warm_share: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the budget for the warm start. (default: 0.1)",
+            show_default=False,
+            rich_help_panel=PRIVACY,
+        ),
+    ] = None,
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -166,6 +181,7 @@ def calibrate(
             f"--profile paper means the rdp accountant, not {accountant}",
             "leave --accountant away, or use --profile exact",
         )
+    warm = _warm_start(warm_start, warm_share, profile, sigma)
     from dpdm_cli.privacy.plan import refuse_existing, write_plan_file
 
     if out is not None:
@@ -181,7 +197,7 @@ def calibrate(
         noise_multiplicity=noise_multiplicity,
     )
     asked = accountant or "prv"
-    plan = _plan(profile, facts, epsilon=epsilon, sigma=sigma, accountant=asked)
+    plan = _plan(profile, facts, epsilon=epsilon, sigma=sigma, accountant=asked, warm=warm)
 
     from dpdm_cli.privacy.accounting import claim
 
@@ -228,6 +244,24 @@ def _facts(dataset: str | None, **given: Any) -> dict[str, Any]:
     return facts
 
 
+def _warm_start(
+    kind: WarmStart, share: float | None, profile: Profile, sigma: float | None
+) -> dict[str, Any]:
+    """The warm start as arguments of `accounting.calibrate`."""
+    if kind is WarmStart.none:
+        if share is not None:
+            raise UsageError(
+                "--warm-share is given without a warm start", "add --warm-start moments"
+            )
+        return {}
+    if profile is Profile.paper or sigma is not None:
+        raise UsageError(
+            "a warm start is a share of a target, which --profile paper and --sigma have none of",
+            "give --eps with --profile exact",
+        )
+    return {"warm_start": str(kind)} | ({} if share is None else {"warm_share": share})
+
+
 def _plan(
     profile: Profile,
     facts: dict[str, Any],
@@ -235,6 +269,7 @@ def _plan(
     epsilon: float | None,
     sigma: float | None,
     accountant: str,
+    warm: dict[str, Any],
 ) -> PrivacyPlan:
     """The plan for a target, or for a given sigma."""
     if (epsilon is None) == (sigma is None):
@@ -264,7 +299,7 @@ def _plan(
         steps = steps_for_epochs(size, batch, facts["epochs"])
     common |= {"expected_batch_size": batch, "steps": steps, "accountant": accountant}
     if epsilon is not None:
-        return calibrate_exactly(epsilon=epsilon, **common)
+        return calibrate_exactly(epsilon=epsilon, **common, **warm)
     return PrivacyPlan(**common | {"sigma": sigma})
 
 
@@ -282,6 +317,8 @@ def _human(plan: PrivacyPlan, result: Claim, target: float | None) -> rich.conso
         "sigma": f"{plan.sigma!r}",
         "delta": f"{plan.delta!r}",
     }
+    if plan.warm_releases:
+        rows["warm start"] = f"{plan.warm_start}, noise {plan.warm_sigma!r} on each sum"
     for name in ("prv", "rdp", "pld"):
         if name in result.epsilon_by:
             text = f"{round_up(result.epsilon_by[name], 4):.4f}"

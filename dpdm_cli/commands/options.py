@@ -18,6 +18,14 @@ class Preset(StrEnum):
     paper = "paper"
 
 
+class WarmStart(StrEnum):
+    """What is released of each class before the first step."""
+
+    none = "none"
+    means = "means"
+    moments = "moments"
+
+
 Json = Annotated[
     bool,
     typer.Option("--json", help="Print the result as one JSON object.", rich_help_panel=OUTPUT),

@@ -22,6 +22,7 @@ from dpdm_cli.commands.options import (
     Preset,
     Quiet,
     Verbose,
+    WarmStart,
 )
 
 
@@ -99,6 +100,20 @@ def train(
     ] = None,
     accountant: Annotated[
         str | None, typer.Option(help="prv, rdp or pld. (default: prv)", rich_help_panel=PRIVACY)
+    ] = None,
+    warm_start: Annotated[
+        WarmStart | None,
+        typer.Option(
+            help="Release noisy class means, or means and covariances (moments), and start from them. "
+            "(default: the preset's)",
+            rich_help_panel=PRIVACY,
+        ),
+    ] = None,
+    warm_share: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the budget for the warm start. (default: 0.1)", rich_help_panel=PRIVACY
+        ),
     ] = None,
     plan: Annotated[
         Path | None,
@@ -214,6 +229,8 @@ def train(
         "steps": steps,
         "dataset_size": dataset_size,
         "accountant": accountant,
+        "warm_start": warm_start and str(warm_start),
+        "warm_share": warm_share,
         "image_size": image_size,
         "denoiser": denoiser and str(denoiser),
         "learning_rate": learning_rate,

@@ -14,6 +14,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from dpdm_cli.diffusion.gaussian_prior import GaussianPrior
+
 
 class Scalings(NamedTuple):
     """Preconditioning at given noise levels; each has the shape of sigma."""
@@ -146,12 +148,19 @@ class Denoiser(nn.Module):
     Args:
         network: called as F(x [R, C, H, W], c_noise [R], labels [R] or None) -> [R, C, H, W].
         parameterisation: scalings, weight and noise levels.
+        prior: takes the place of c_skip and c_out.
     """
 
-    def __init__(self, network: nn.Module, parameterisation: Parameterisation) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        parameterisation: Parameterisation,
+        prior: GaussianPrior | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.parameterisation = parameterisation
+        self.prior = prior
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         """Denoise.
@@ -169,5 +178,7 @@ class Denoiser(nn.Module):
         def over_pixels(scale: Tensor) -> Tensor:
             return scale.view(-1, 1, 1, 1)
 
-        output: Tensor = self.network(over_pixels(c_in) * x, c_noise, labels)
-        return over_pixels(c_skip) * x + over_pixels(c_out) * output.to(x.dtype)
+        output: Tensor = self.network(over_pixels(c_in) * x, c_noise, labels).to(x.dtype)
+        if self.prior is not None:
+            return self.prior.denoised(x, output, sigma, labels)
+        return over_pixels(c_skip) * x + over_pixels(c_out) * output

@@ -8,6 +8,7 @@ nothing of plans, targets and claims. Opacus and dp-accounting are imported on f
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import logging
 import math
@@ -192,6 +193,11 @@ def prv_grid(parts: Sequence[Part], delta: float, eps_error: float) -> tuple[flo
 
 
 def pld_epsilon(q: float, sigma: float, steps: int, delta: float, interval: float = 1e-4) -> float:
+    """The PLD bound of one part; see `composed_pld_epsilon`."""
+    return composed_pld_epsilon(((q, sigma, steps),), delta, interval)
+
+
+def composed_pld_epsilon(parts: Sequence[Part], delta: float, interval: float = 1e-4) -> float:
     """The PLD bound of Google's dp-accounting, pessimistic by construction.
 
     Args:
@@ -199,20 +205,24 @@ def pld_epsilon(q: float, sigma: float, steps: int, delta: float, interval: floa
             A wider one gives a larger, still valid bound.
 
     Raises:
-        NotComputable: dp-accounting is not installed, or as for `prv_epsilon`.
+        NotComputable: dp-accounting is not installed, or as for `composed_prv_epsilon`.
     """
     if not pld_installed():
         raise NotComputable("dp-accounting is not installed")
-    interval = pld_interval(q, sigma, steps, delta, interval)
+    interval = pld_interval(parts, delta, interval)
 
     from dp_accounting.pld import privacy_loss_distribution
 
     try:
         with quiet():
-            one_step = privacy_loss_distribution.from_gaussian_mechanism(
-                sigma, value_discretization_interval=interval, sampling_prob=q
-            )
-            upper = float(one_step.self_compose(steps).get_epsilon_for_delta(delta))
+            losses = [
+                privacy_loss_distribution.from_gaussian_mechanism(
+                    sigma, value_discretization_interval=interval, sampling_prob=q
+                ).self_compose(steps)
+                for q, sigma, steps in parts
+            ]
+            together = functools.reduce(lambda one, other: one.compose(other), losses)
+            upper = float(together.get_epsilon_for_delta(delta))
     except (ArithmeticError, ValueError, RuntimeError, IndexError) as error:
         raise NotComputable(str(error) or type(error).__name__) from error
     if not math.isfinite(upper) or upper < 0:
@@ -220,35 +230,69 @@ def pld_epsilon(q: float, sigma: float, steps: int, delta: float, interval: floa
     return upper
 
 
-def pld_interval(q: float, sigma: float, steps: int, delta: float, wanted: float) -> float:
-    """The discretisation `pld_epsilon` uses: `wanted`, or what keeps it within seconds.
+def pld_interval(parts: Sequence[Part], delta: float, wanted: float) -> float:
+    """The discretisation `composed_pld_epsilon` uses: `wanted`, or what keeps it within seconds.
 
     A step's loss is log(1 + q (e^z - 1)); its grid spans z within ten standard deviations. The
     composed grid spans the Chernoff bounds that dp-accounting takes at a tail mass of 10^-15, at
     orders of at least 1 / spread. Up to 1000 points a step it also raises their number to the
-    power of `steps`, as a whole number; past 10^5 steps that needs a grid of more points.
+    power of the steps, as a whole number; past 10^5 steps that needs a grid of more points.
 
     Raises:
-        NotComputable: `pld_epsilon` would refuse.
+        NotComputable: `composed_pld_epsilon` would refuse.
     """
-    _check_floating_point(steps, delta)
-    rdp = rdp_epsilon(q, sigma, steps, delta)
+    _check_floating_point(sum(steps for *_, steps in parts), delta)
+    rdp = composed_rdp_epsilon(parts, delta)
     if rdp > MAX_PLD_EPSILON:
         raise NotComputable(f"the RDP bound is {rdp:.3g}, beyond {MAX_PLD_EPSILON:g}")
-    if sigma > MAX_SIGMA:
+    if max(sigma for _, sigma, _ in parts) > MAX_SIGMA:
         raise NotComputable(f"sigma is above {MAX_SIGMA:g}")
-    z = 10 / sigma + 0.5 / sigma**2
-    upper = math.log1p(q * math.expm1(z)) if z < 700 else z + math.log(q)
-    spread = upper + (-math.log1p(q * math.expm1(-z)) if q < 1 else z)
-    variance = min(spread**2, q**2 * math.expm1(min(700.0, 1 / sigma**2))) * steps
-    order = max(math.sqrt(70 / variance), 1 / spread)
-    composed = order * variance + 70 / order
-    if steps > MANY_PLD_STEPS:
-        wanted = max(min(wanted, spread / 1500), MIN_PLD_INTERVAL)
-    interval = max(wanted, spread / MAX_PLD_POINTS, composed / MAX_PLD_COMPOSED_POINTS)
-    if steps > MANY_PLD_STEPS and interval > spread / 1200:
-        raise NotComputable(f"{steps} steps of such small losses need too fine a grid")
+    composed, widest, narrowest_of_many = 0.0, 0.0, math.inf
+    for q, sigma, steps in parts:
+        z = 10 / sigma + 0.5 / sigma**2
+        upper = math.log1p(q * math.expm1(z)) if z < 700 else z + math.log(q)
+        spread = upper + (-math.log1p(q * math.expm1(-z)) if q < 1 else z)
+        variance = min(spread**2, q**2 * math.expm1(min(700.0, 1 / sigma**2))) * steps
+        order = max(math.sqrt(70 / variance), 1 / spread)
+        composed += order * variance + 70 / order
+        widest = max(widest, spread)
+        if steps > MANY_PLD_STEPS:
+            narrowest_of_many = min(narrowest_of_many, spread)
+    if math.isfinite(narrowest_of_many):
+        wanted = max(min(wanted, narrowest_of_many / 1500), MIN_PLD_INTERVAL)
+    interval = max(wanted, widest / MAX_PLD_POINTS, composed / MAX_PLD_COMPOSED_POINTS)
+    if interval > narrowest_of_many / 1200:
+        raise NotComputable("so many steps of such small losses need too fine a grid")
     return interval
+
+
+def gaussian_epsilon(sigma: float, delta: float) -> float:
+    """Epsilon of one Gaussian mechanism of sensitivity 1, exactly.
+
+    Source: Balle and Wang 2018 (arXiv 1805.06530), theorem 8. Chooses noise; claims are composed by the others.
+    """
+
+    def delta_at(epsilon: float) -> float:
+        one = math.erfc((epsilon * sigma - 0.5 / sigma) / math.sqrt(2)) / 2
+        other = math.erfc((epsilon * sigma + 0.5 / sigma) / math.sqrt(2)) / 2
+        return one - (math.exp(epsilon) * other if other else 0.0)
+
+    low, high = 0.0, 1.0
+    while delta_at(high) > delta:
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if delta_at(middle) > delta else (low, middle)
+    return high
+
+
+def gaussian_sigma(epsilon: float, delta: float) -> float:
+    """The noise at which one Gaussian mechanism of sensitivity 1 costs all of (epsilon, delta)."""
+    low, high = 0.02, MAX_SIGMA
+    for _ in range(80):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if gaussian_epsilon(middle, delta) < epsilon else (middle, high)
+    return high
 
 
 def pld_installed() -> bool:

@@ -17,9 +17,11 @@ from typing import Any
 
 from dpdm_cli.errors import DamagedFileError, PrivacyError, ResourceError, UsageError
 from dpdm_cli.privacy import accountants
-from dpdm_cli.privacy.accountants import MAX_SIGMA, MIN_SIGMA, NotComputable
+from dpdm_cli.privacy.accountants import MAX_SIGMA, MIN_SIGMA, NotComputable, Part
 from dpdm_cli.privacy.plan import (
     PrivacyPlan,
+    check_delta,
+    check_warm_start,
     positive_integer,
     positive_number,
     read_plan_file,
@@ -28,6 +30,9 @@ from dpdm_cli.privacy.plan import (
 MAX_EPSILON = 1000.0
 TIGHTNESS = 0.999
 """A calibrated plan claims at least this share of its target."""
+
+WARM_SHARE = 0.1
+"""Of the budget, for a warm start; a public choice."""
 
 PLD_MISSING = "the PLD accountant needs dp-accounting, which is not installed"
 PLD_HINT = "pip install 'dpdm-cli[pld]', or choose another accountant"
@@ -70,7 +75,7 @@ class Claim:
 
 
 def claim(plan: PrivacyPlan, steps: int | None = None) -> Claim:
-    """What may be claimed after `steps` steps of the plan, or after all of them.
+    """What may be claimed after `steps` steps of the plan, or after all of them; its warm start comes before them.
 
     PRV gives its upper bound with eps_error = min(0.01, 0.01 * RDP's epsilon); RDP is always
     computed, PLD when dp-accounting is installed. The claim falls back to RDP when PRV passes RDP
@@ -85,13 +90,14 @@ def claim(plan: PrivacyPlan, steps: int | None = None) -> Claim:
     taken = plan.steps if steps is None else positive_integer("steps", steps)
     if plan.accountant == "pld" and not accountants.pld_installed():
         raise ResourceError(PLD_MISSING, PLD_HINT)
-    rate, delta = _rate(plan), plan.delta
-    found, missing = _bounds(rate, plan.sigma, taken, delta, accountants.pld_installed())
+    found, missing = _bounds(
+        _parts(plan, plan.warm_releases + taken), plan.delta, accountants.pld_installed()
+    )
     reason = _fault(plan.accountant, found, missing)
     used = "rdp" if reason else plan.accountant
     return Claim(
         epsilon=found[used],
-        delta=delta,
+        delta=plan.delta,
         accountant=used,
         epsilon_by=found,
         reason=reason,
@@ -99,11 +105,11 @@ def claim(plan: PrivacyPlan, steps: int | None = None) -> Claim:
     )
 
 
-def compose(releases: Sequence[tuple[PrivacyPlan, int]], delta: float) -> Claim:
+def compose(releases: Sequence[Part], delta: float) -> Claim:
     """What may be claimed at `delta` for several releases from the same images, all published.
 
     Args:
-        releases: plans, and the steps taken under each. Steps under equal rates and noise are one part.
+        releases: (q, sigma, how often), see `PrivacyPlan.parts`. Those of equal rates and noise are one part.
 
     Returns:
         by PRV where it is computable and no worse than RDP, else by RDP.
@@ -113,8 +119,8 @@ def compose(releases: Sequence[tuple[PrivacyPlan, int]], delta: float) -> Claim:
         PrivacyError: RDP has no finite bound.
     """
     steps_of: dict[tuple[float, float], int] = {}
-    for plan, steps in releases:
-        part = _rate(plan), plan.sigma
+    for q, sigma, steps in releases:
+        part = _rate(q), sigma
         steps_of[part] = steps_of.get(part, 0) + positive_integer("steps", steps)
     if not steps_of:
         raise UsageError("nothing to compose", "name at least one release")
@@ -133,36 +139,41 @@ def compose(releases: Sequence[tuple[PrivacyPlan, int]], delta: float) -> Claim:
     return Claim(epsilon=found[used], delta=delta, accountant=used, epsilon_by=found, reason=reason)
 
 
-def _rate(plan: PrivacyPlan) -> float:
+def _parts(plan: PrivacyPlan, releases: int | None = None) -> tuple[Part, ...]:
+    """The plan's first releases, for the accountants."""
+    return tuple((_rate(q), sigma, steps) for q, sigma, steps in plan.parts(0, releases))
+
+
+def _rate(sample_rate: float) -> float:
     """The sampling rate for the accountants: a larger one costs more, so 1e-12 bounds the rest."""
-    return max(plan.sample_rate, 1e-12)
+    return max(sample_rate, 1e-12)
 
 
 @lru_cache(maxsize=4096)
 def _bounds(
-    q: float, sigma: float, steps: int, delta: float, pld_installed: bool
+    parts: tuple[Part, ...], delta: float, pld_installed: bool
 ) -> tuple[Mapping[str, float], Mapping[str, str]]:
     """Epsilon by accountant, and by accountant why there is none."""
-    rdp = accountants.rdp_epsilon(q, sigma, steps, delta)
+    rdp = accountants.composed_rdp_epsilon(parts, delta)
     if not math.isfinite(rdp):
         raise PrivacyError(
-            f"no finite epsilon can be claimed at sigma = {sigma:g}",
+            f"no finite epsilon can be claimed at sigma = {min(sigma for _, sigma, _ in parts):g}",
             "add more noise: `dpdm calibrate` finds how much",
         )
     found: dict[str, float] = {"rdp": rdp}
     missing: dict[str, str] = {}
     try:
-        found["prv"] = accountants.prv_epsilon(q, sigma, steps, delta, prv_error(rdp))
+        found["prv"] = accountants.composed_prv_epsilon(parts, delta, prv_error(rdp))
     except NotComputable as error:
         missing["prv"] = str(error)
     try:
         interval = math.inf
         for wanted in (1e-4, 1e-5, 1e-6):
-            finer = accountants.pld_interval(q, sigma, steps, delta, wanted)
+            finer = accountants.pld_interval(parts, delta, wanted)
             if finer >= interval:
                 break
             interval = finer
-            found["pld"] = accountants.pld_epsilon(q, sigma, steps, delta, interval)
+            found["pld"] = accountants.composed_pld_epsilon(parts, delta, interval)
             # PLD errs upwards and less on a finer grid; nothing else would be cured by one.
             if found["pld"] <= found.get("prv", rdp) + _tolerance(found):
                 break
@@ -208,19 +219,37 @@ def calibrate(
     clip_norm: float = 1.0,
     noise_multiplicity: int = 1,
     accountant: str = "prv",
+    warm_start: str = "none",
+    warm_share: float = WARM_SHARE,
 ) -> PrivacyPlan:
-    """The plan with the least noise whose claim is at most `epsilon`.
+    """The plan with the least noise in its steps whose claim is at most `epsilon`.
 
     `claim(plan).epsilon` is at most the target and at least 99.5 % of it. Where the accountant
     asked for cannot claim near the target, the plan is calibrated by RDP and says so in its
     `accountant`.
 
+    Args:
+        warm_share: of the budget, for the warm start. All its sums together cost what one Gaussian release costs
+            that is noisier by 1/sqrt(warm_share) than the one that would spend all of (epsilon, delta): a share in
+            the sense of zero-concentrated privacy, where shares add up to 1.
+
     Raises:
-        UsageError, PrivacyError: as for `PrivacyPlan`; an epsilon that is no positive number; one
-            that no amount of noise between sigma = 0.01 and 10^6 reaches, or above 1000.
+        UsageError, PrivacyError: as for `PrivacyPlan`; a share outside (0, 1); an epsilon that is no
+            positive number; one that no amount of noise between sigma = 0.01 and 10^6 reaches, or above 1000.
         ResourceError: PLD is asked for and dp-accounting is not installed.
     """
     target = check_target(epsilon)
+    sums, warm_sigma = check_warm_start(warm_start), None
+    if sums:
+        if not 0 < warm_share < 1:
+            raise UsageError(
+                f"the warm start's share of the budget is {warm_share!r}",
+                "give a number between 0 and 1",
+            )
+        delta = positive_number("delta", delta)
+        check_delta(delta, positive_integer("dataset_size", dataset_size))
+        alone = accountants.gaussian_sigma(target, delta)
+        warm_sigma = _seven_digits_up(alone * math.sqrt(sums / warm_share))
 
     def plan_with(sigma: float, by: str = accountant) -> PrivacyPlan:
         return PrivacyPlan(
@@ -232,23 +261,28 @@ def calibrate(
             clip_norm=clip_norm,
             noise_multiplicity=noise_multiplicity,
             accountant=by,
+            warm_start=warm_start,
+            warm_sigma=warm_sigma,
         )
 
     draft = plan_with(1.0)
     if accountant == "pld" and not accountants.pld_installed():
         raise ResourceError(PLD_MISSING, PLD_HINT)
-    q, delta = _rate(draft), draft.delta
+    q, delta = _rate(draft.sample_rate), draft.delta
+
+    def parts(sigma: float) -> tuple[Part, ...]:
+        return _parts(plan_with(sigma))
 
     def rdp(sigma: float) -> float:
-        return accountants.rdp_epsilon(q, sigma, draft.steps, delta)
+        return accountants.composed_rdp_epsilon(parts(sigma), delta)
 
     def roughly(sigma: float) -> float:
         if accountant == "pld":
             interval = 1e-3 if target > 1 else 1e-4
-            return accountants.pld_epsilon(q, sigma, draft.steps, delta, interval)
+            return accountants.composed_pld_epsilon(parts(sigma), delta, interval)
         fine = prv_error(rdp(sigma))
         coarse = 10 * fine
-        return accountants.prv_epsilon(q, sigma, draft.steps, delta, coarse) - coarse + fine
+        return accountants.composed_prv_epsilon(parts(sigma), delta, coarse) - coarse + fine
 
     def claimed(sigma: float) -> float:
         made = claim(plan_with(sigma))
@@ -263,7 +297,7 @@ def calibrate(
         sigma = 0.95 * (by_rdp or guess)
         try:
             if accountant == "prv":
-                accountants.prv_grid(((q, sigma, draft.steps),), delta, prv_error(rdp(sigma)))
+                accountants.prv_grid(parts(sigma), delta, prv_error(rdp(sigma)))
             by_claim = _least_sigma(claimed, target, _least_sigma(roughly, target, sigma) or sigma)
             if by_claim is not None:
                 return plan_with(by_claim)

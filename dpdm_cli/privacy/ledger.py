@@ -1,11 +1,11 @@
 """Account: what was released, counted where it is released.
 
-One line for each noisy gradient, chained by SHA-256 to the line before it, so that lines can't be dropped or
-reordered without the head changing. The chain shows damage, not forgery: whoever holds the file can write a
-new chain.
+One line for each noisy sum of a warm start and each noisy gradient after it, chained by SHA-256 to the line before it,
+so that lines can't be dropped or reordered without the head changing. The chain shows damage, not forgery: whoever
+holds the file can write a new chain.
 
-Every process that takes steps enters them under a name of its own, drawn at random. So two models that went on from
-one saved state show which steps they share, and that the rest of both was paid for twice.
+Every process that releases something enters it under a name of its own, drawn at random. So two models that went on
+from one saved state show what they share, and that the rest of both was paid for twice.
 """
 
 from __future__ import annotations
@@ -30,41 +30,61 @@ class Ledger:
         plan: the plan all releases belong to.
 
     Attributes:
-        steps: releases made.
-        segments: names and numbers of steps of the processes that made them, in their order.
+        releases: made so far; the first `plan.warm_releases` of them are the warm start's, the rest steps.
+        segments: names and numbers of releases of the processes that made them, in their order.
         head: of the hash chain.
     """
 
     def __init__(self, plan: PrivacyPlan) -> None:
         self.plan = plan
-        self.steps = 0
+        self.releases = 0
         self.segments: list[tuple[str, int]] = []
         self.head = hashlib.sha256(plan.digest().encode()).hexdigest()
         self._begun = False
 
-    def record(self) -> None:
-        """Enter one release.
+    @property
+    def steps(self) -> int:
+        """Noisy gradients released."""
+        return max(0, self.releases - self.plan.warm_releases)
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether the warm start lies behind, or there is none."""
+        return self.releases >= self.plan.warm_releases
+
+    def record(self, *, warm: bool = False) -> None:
+        """Enter one release: a step, or a sum of the warm start.
 
         Raises:
-            PrivacyError: when the plan's steps are all spent; nothing is entered.
+            PrivacyError: as `require_budget`; nothing is entered.
         """
-        self.require_budget()
+        self.require_budget(warm=warm)
         if not self._begun:
             self.segments.append((os.urandom(16).hex(), 0))
             self._begun = True
         self._enter()
 
     def _enter(self) -> None:
-        name, steps = self.segments[-1]
+        name, releases = self.segments[-1]
         line = json.dumps(
-            {"previous": self.head, "segment": name, "step": self.steps + 1}, sort_keys=True
+            {"previous": self.head, "segment": name, "release": self.releases + 1}, sort_keys=True
         )
         self.head = hashlib.sha256(line.encode()).hexdigest()
-        self.segments[-1] = name, steps + 1
-        self.steps += 1
+        self.segments[-1] = name, releases + 1
+        self.releases += 1
 
-    def require_budget(self) -> None:
-        """Raise `PrivacyError` unless one more release is covered by the plan."""
+    def require_budget(self, *, warm: bool = False) -> None:
+        """Raise `PrivacyError` unless the plan's next release is one more of that kind."""
+        if warm and self.is_warm:
+            raise PrivacyError(
+                "all sums of the plan's warm start have been released",
+                "another warm start needs a plan of its own",
+            )
+        if not warm and not self.is_warm:
+            raise PrivacyError(
+                "the plan begins with a warm start, which has not been made",
+                "make it first, or calibrate a plan without one",
+            )
         if self.steps >= self.plan.steps:
             raise PrivacyError(
                 f"all {self.plan.steps} steps of the plan are spent",
@@ -75,14 +95,14 @@ class Ledger:
         """What is stored: the plan's digest, the number of releases, by whom, and the head of the chain."""
         return {
             "plan_digest": self.plan.digest(),
-            "steps": self.steps,
+            "releases": self.releases,
             "segments": [list(segment) for segment in self.segments],
             "head": self.head,
         }
 
     @classmethod
     def from_dict(cls, plan: PrivacyPlan, stored: dict[str, Any]) -> Ledger:
-        """Rebuild a stored ledger; steps entered after that get a new name.
+        """Rebuild a stored ledger; releases entered after that get a new name.
 
         Raises:
             PrivacyError: the ledger belongs to another plan.
@@ -93,11 +113,11 @@ class Ledger:
                 "the stored ledger belongs to another privacy plan",
                 "resume with the settings the run was started with, or start a new run",
             )
-        steps = stored.get("steps")
-        if not isinstance(steps, int) or not 0 <= steps <= plan.steps:
-            raise DamagedFileError(f"the ledger counts {steps!r} steps of {plan.steps}")
+        releases = stored.get("releases")
+        if not isinstance(releases, int) or not 0 <= releases <= plan.releases:
+            raise DamagedFileError(f"the ledger counts {releases!r} releases of {plan.releases}")
         ledger = cls(plan)
-        for name, taken in _segments(stored.get("segments"), steps):
+        for name, taken in _segments(stored.get("segments"), releases):
             ledger.segments.append((name, 0))
             for _ in range(taken):
                 ledger._enter()
@@ -106,19 +126,19 @@ class Ledger:
         return ledger
 
 
-def shared_steps(first: Ledger, second: Ledger) -> int:
+def shared_releases(first: Ledger, second: Ledger) -> int:
     """How many releases two ledgers have in common: those before one saved state was gone on from twice."""
     shared = 0
-    for (name, steps), (other, others) in zip(first.segments, second.segments, strict=False):
+    for (name, made), (other, others) in zip(first.segments, second.segments, strict=False):
         if name != other:
             break
-        shared += min(steps, others)
-        if steps != others:
+        shared += min(made, others)
+        if made != others:
             break
     return shared
 
 
-def _segments(stored: object, steps: int) -> Sequence[tuple[str, int]]:
+def _segments(stored: object, releases: int) -> Sequence[tuple[str, int]]:
     """The stored segments, checked."""
     damaged = DamagedFileError("the ledger's segments are damaged")
     if not isinstance(stored, list):
@@ -130,9 +150,11 @@ def _segments(stored: object, steps: int) -> Sequence[tuple[str, int]]:
         name, taken = segment
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise damaged
-        if isinstance(taken, bool) or not isinstance(taken, int) or not 1 <= taken <= steps:
+        if isinstance(taken, bool) or not isinstance(taken, int) or not 1 <= taken <= releases:
             raise damaged
         found.append((name, taken))
-    if sum(taken for _, taken in found) != steps or len({name for name, _ in found}) != len(found):
+    if sum(taken for _, taken in found) != releases or len({name for name, _ in found}) != len(
+        found
+    ):
         raise damaged
     return found

@@ -40,16 +40,24 @@ def clipped_sum(gradients: Tensor, clip_norm: float) -> Tensor:
     Returns:
         [P], of the gradients' dtype.
     """
-    if gradients.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"per-example gradients must be float32 or float64, not {gradients.dtype}")
-    norms = row_norms(gradients)
+    return clip_factors(gradients, clip_norm) @ gradients
+
+
+def clip_factors(rows: Tensor, clip_norm: float) -> Tensor:
+    """What each row of [B, P] is to be multiplied by, so that its norm is at most `clip_norm`: [B].
+
+    Rows that aren't finite, or whose norm overflows float32, are overwritten with zeros and get a factor of 0.
+    """
+    if rows.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"rows to be clipped must be float32 or float64, not {rows.dtype}")
+    norms = row_norms(rows)
     finite = norms.isfinite()
     # Zeroed before they are scaled: 0 * NaN is NaN. Elsewhere than on a CPU, asking whether there is any would wait for
     # the device.
-    if gradients.device.type != "cpu" or not finite.all():
-        gradients.masked_fill_(~finite[:, None], 0.0)
+    if rows.device.type != "cpu" or not finite.all():
+        rows.masked_fill_(~finite[:, None], 0.0)
     scale = (clip_norm / (norms * (1.0 + NORM_SLACK))).clamp(max=1.0)
-    return torch.where(finite, scale, 0.0) @ gradients
+    return torch.where(finite, scale, 0.0)
 
 
 def row_norms(gradients: Tensor) -> Tensor:
@@ -64,6 +72,15 @@ def row_norms(gradients: Tensor) -> Tensor:
     ]
     norms: Tensor = torch.linalg.vector_norm(torch.stack(parts, dim=1), dim=1)
     return norms
+
+
+def with_noise(
+    total: Tensor, scale: float, entropy: Entropy = os.urandom, workers: int = 1
+) -> Tensor:
+    """`total` [P] float64 plus N(0, scale^2) on every coordinate, rounded to the public grid."""
+    noise = torch.from_numpy(standard_normal(len(total), entropy, workers)).to(total.device)
+    grid = scale * _GRID
+    return ((total + scale * noise) / grid).round() * grid
 
 
 class GaussianMechanism:
@@ -123,9 +140,6 @@ class GaussianMechanism:
         with closing(parallel_map(clipped, pieces, workers)) as sums:
             for part in sums:
                 total += part.to(total)
-        noise = torch.from_numpy(standard_normal(self._size, self._entropy, workers)).to(self._wide)
-        scale = plan.sigma * plan.clip_norm
-        grid = scale * _GRID
-        noisy = ((total + scale * noise) / grid).round() * grid
+        noisy = with_noise(total, plan.sigma * plan.clip_norm, self._entropy, workers)
         self._ledger.record()
         return (noisy / plan.divisor).to(self._device, torch.float32)

@@ -27,6 +27,9 @@ ACCOUNTANTS = ("prv", "rdp", "pld")
 CLAIM_KEYS = ("epsilon", "claimed_by", "epsilon_by", "reason", "target_epsilon", "slack")
 """What a plan file states beside the plan: the claim it was written with."""
 
+WARM_STARTS = {"none": 0, "means": 1, "moments": 2}
+"""How a run may begin, and how many noisy sums over all images each way releases."""
+
 MAX_PLAN_BYTES = 1_000_000
 LARGEST_INTEGER = 10**9
 
@@ -39,6 +42,9 @@ class PrivacyPlan:
     one gradient per image to `clip_norm`, adds N(0, (sigma * clip_norm)^2) to every coordinate of
     the sum and divides by `divisor`. Neighbouring data sets differ in one image (`adjacency`).
 
+    A warm start comes before the first step: sums over all images, to each of which one image contributes a vector
+    of norm at most 1, released with N(0, warm_sigma^2) on every coordinate.
+
     Attributes:
         dataset_size: N, the public number of images; never read off the private data.
         expected_batch_size: B, the expected number of images in a step; at most N.
@@ -49,9 +55,11 @@ class PrivacyPlan:
         noise_multiplicity: K, noise draws of the diffusion loss per image; averaged before the
             clip, so that it costs nothing.
         accountant: which accountant the claim is asked from: prv, rdp or pld.
+        warm_start: none, means or moments.
+        warm_sigma: standard deviation of the noise on each sum of the warm start; None without one.
 
     Raises:
-        UsageError: a field that is no number of its kind or out of its range.
+        UsageError: a field that is no number of its kind or out of its range; a warm start without its noise.
         PrivacyError: delta at or above 1/N, or the `gdp` accountant.
     """
 
@@ -63,12 +71,18 @@ class PrivacyPlan:
     clip_norm: float = 1.0
     noise_multiplicity: int = 1
     accountant: str = "prv"
+    warm_start: str = "none"
+    warm_sigma: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("dataset_size", "steps", "noise_multiplicity"):
             self._set(name, positive_integer(name, getattr(self, name)))
         for name in ("expected_batch_size", "sigma", "delta", "clip_norm"):
             self._set(name, positive_number(name, getattr(self, name)))
+        if check_warm_start(self.warm_start):
+            self._set("warm_sigma", positive_number("warm_sigma", self.warm_sigma))
+        elif self.warm_sigma is not None:
+            raise UsageError(f"warm_sigma is {self.warm_sigma!r}, but there is no warm start")
         if self.expected_batch_size > self.dataset_size:
             raise UsageError(
                 f"expected_batch_size is {self.expected_batch_size:g}, more than the "
@@ -90,6 +104,27 @@ class PrivacyPlan:
     def divisor(self) -> float:
         """What the noisy sum is divided by: the public B, never the batch that was drawn."""
         return self.expected_batch_size
+
+    @property
+    def warm_releases(self) -> int:
+        """Sums that the warm start releases; they come before the steps."""
+        return WARM_STARTS[self.warm_start]
+
+    @property
+    def releases(self) -> int:
+        """Everything the plan pays for: the sums of the warm start, then the steps."""
+        return self.warm_releases + self.steps
+
+    def parts(self, first: int = 0, last: int | None = None) -> list[tuple[float, float, int]]:
+        """Releases `first` up to `last` (all by default) as (q, noise multiplier, how often), for an accountant."""
+        end = self.releases if last is None else last
+        warm = max(0, min(end, self.warm_releases) - first)
+        steps = max(0, end - max(first, self.warm_releases))
+        found = [(self.sample_rate, self.sigma, steps)] if steps else []
+        if warm:
+            assert self.warm_sigma is not None
+            found.append((1.0, self.warm_sigma, warm))
+        return found
 
     @property
     def adjacency(self) -> str:
@@ -310,6 +345,17 @@ def check_accountant(name: object) -> None:
         )
     if name not in ACCOUNTANTS:
         raise UsageError(f"unknown accountant {name!r}", f"choose one of {', '.join(ACCOUNTANTS)}")
+
+
+def check_warm_start(name: object) -> int:
+    """The number of sums that a warm start of that name releases.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    if name not in WARM_STARTS:
+        raise UsageError(f"unknown warm start {name!r}", f"choose one of {', '.join(WARM_STARTS)}")
+    return WARM_STARTS[str(name)]
 
 
 def check_keys(values: dict[str, Any], expected: set[str], what: str) -> None:

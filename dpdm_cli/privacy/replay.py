@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from dpdm_cli.errors import PrivacyError
+from dpdm_cli.privacy.class_sums import noisy_class_squares, noisy_class_sums
+from dpdm_cli.privacy.entropy import standard_normal
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.mechanism import GaussianMechanism
 from dpdm_cli.privacy.plan import PrivacyPlan
@@ -76,10 +78,9 @@ def check_all(
     """
 
     def step(sigma: float, steps: int) -> PrivateStep:
-        changed = dataclasses.replace(plan, sigma=sigma, steps=steps)
         return PrivateStep(
             network,
-            Ledger(changed),
+            Ledger(_steps_alone(plan, sigma, steps)),
             records=records,
             micro_batch=micro_batch,
             workers=workers,
@@ -90,13 +91,22 @@ def check_all(
     findings += check_noise(step, losses, everyone, plan)
     findings += check_precision(plan, _device(network))
     findings += check_sampler(plan)
+    if plan.warm_releases:
+        findings += check_warm_start(plan)
     for parameter in network.parameters():
         parameter.grad = None
     return findings
 
 
+Release = Callable[..., Tensor]
+"""`noisy_class_sums` or `noisy_class_squares`."""
+
 Maker = Callable[[float, int], PrivateStep]
 """(sigma, steps): a step of the run at another noise, with a ledger for so many releases."""
+
+
+def _steps_alone(plan: PrivacyPlan, sigma: float, steps: int) -> PrivacyPlan:
+    return dataclasses.replace(plan, sigma=sigma, steps=steps, warm_start="none", warm_sigma=None)
 
 
 class _Fixed:
@@ -209,7 +219,7 @@ def check_noise(make: Maker, losses: Losses, everyone: Tensor, plan: PrivacyPlan
 def check_precision(plan: PrivacyPlan, device: torch.device) -> list[Finding]:
     """Equal gradients of norm C, which round alike, still add up to within the sensitivity."""
     count, size = 512, 10_000
-    quiet = dataclasses.replace(plan, sigma=_ALMOST_NO_NOISE, steps=2)
+    quiet = _steps_alone(plan, _ALMOST_NO_NOISE, 2)
     mechanism = GaussianMechanism(Ledger(quiet), size, device)
     rows = torch.full((count, size), plan.clip_norm / math.sqrt(size), device=device)
     whole, rest = (
@@ -304,3 +314,66 @@ def _chi_square_z(noise: Tensor) -> float:
 
 def _device(network: nn.Module) -> torch.device:
     return next(network.parameters()).device
+
+
+def check_warm_start(plan: PrivacyPlan) -> list[Finding]:
+    """Sums of each kind move by at most 1 with a record, carry noise of `warm_sigma`, and are entered in the ledger."""
+    classes, size, count = 3, 24, 60
+    vectors = torch.from_numpy(standard_normal(count * size)).float().view(count, size)
+    vectors[0] *= 1e8
+    vectors[1] = math.nan
+    labels = torch.arange(count) % classes
+    suspects = {"huge": 0, "not a number": 1, "ordinary": 2}
+    findings = []
+    for kind, release in (("sums", noisy_class_sums), ("squares", noisy_class_squares)):
+
+        def released(chosen: Tensor, ledger: Ledger, release: Release = release) -> Tensor:
+            pieces = [(vectors[part].clone(), labels[part]) for part in torch.split(chosen, 16)]
+            return release(ledger, pieces, classes=classes, size=size)
+
+        def ledger(sigma: float | None = plan.warm_sigma) -> Ledger:
+            return Ledger(dataclasses.replace(plan, warm_sigma=sigma))
+
+        everyone = torch.arange(count)
+        whole = released(everyone, ledger(_ALMOST_NO_NOISE))
+        for what, record in suspects.items():
+            limit = SENSITIVITY_SLACK + (0.0 if what in NOT_FINITE else 1.0)
+            rest = released(everyone[everyone != record], ledger(_ALMOST_NO_NOISE))
+            distance = float((whole - rest).norm())
+            findings.append(
+                Finding(
+                    f"warm start, {kind}, {what} record",
+                    distance <= limit,
+                    f"{distance:.6f} between neighbours, at most {limit:g} allowed",
+                )
+            )
+        book, noise = ledger(), []
+        assert plan.warm_sigma is not None
+        for _ in range(plan.warm_releases):
+            residual = (released(everyone, book) - whole) / plan.warm_sigma
+            if (
+                kind == "squares"
+            ):  # the entries above the diagonal, and sqrt(2) times them, have all of the noise
+                row, column = torch.triu_indices(size, size)
+                residual = residual[:, row, column] * torch.where(row == column, 1.0, math.sqrt(2))
+            noise.append(residual.flatten())
+        off = _chi_square_z(torch.stack(noise))
+        refused = False
+        try:
+            released(everyone, book)
+        except PrivacyError:
+            refused = True
+        findings += [
+            Finding(
+                f"warm start, {kind}, noise",
+                abs(off) <= _Z_LIMIT,
+                f"{off:+.1f} standard deviations from that of the plan (limit {_Z_LIMIT})",
+            ),
+            Finding(
+                f"warm start, {kind}, ledger",
+                book.releases == plan.warm_releases and refused,
+                f"{book.releases} lines for {plan.warm_releases} sums; one more was "
+                f"{'' if refused else 'not '}refused",
+            ),
+        ]
+    return findings

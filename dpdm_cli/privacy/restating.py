@@ -4,6 +4,7 @@ runs. Needs dp-accounting.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,8 +17,8 @@ MOST_IMAGES = 1000
 _FEWEST_RUNS = 1.0
 
 
-def replace_one_epsilon(plan: PrivacyPlan, steps: int) -> float:
-    """Epsilon when neighbouring data sets differ by one image put in the place of another.
+def replace_one_epsilon(plan: PrivacyPlan) -> float:
+    """Epsilon of a whole plan when neighbouring data sets differ by one image put in the place of another.
 
     About twice that of adding or removing one. By dp-accounting's PLD of the subsampled Gaussian under that relation.
 
@@ -28,19 +29,19 @@ def replace_one_epsilon(plan: PrivacyPlan, steps: int) -> float:
     _require()
     from dp_accounting import NeighboringRelation
 
-    def one_step(distributions: Any, interval: float) -> Any:
+    def one_release(distributions: Any, q: float, sigma: float, interval: float) -> Any:
         return distributions.from_gaussian_mechanism(
-            plan.sigma,
+            sigma,
             value_discretization_interval=interval,
-            sampling_prob=plan.sample_rate,
+            sampling_prob=q,
             neighboring_relation=NeighboringRelation.REPLACE_ONE,
         )
 
-    return _pld(plan, steps, one_step)
+    return _pld(plan, one_release)
 
 
-def person_epsilon(plan: PrivacyPlan, steps: int, images: int) -> float:
-    """Epsilon for a person with up to so many images, all of them added or removed together.
+def person_epsilon(plan: PrivacyPlan, images: int) -> float:
+    """Epsilon of a whole plan for a person with up to so many images, all of them added or removed together.
 
     A step includes Binomial(images, q) of them, and its sum moves by at most that many times C: a mixture of Gaussians
     (Ganesh 2024, arXiv 2401.10294), by dp-accounting's PLD.
@@ -54,41 +55,42 @@ def person_epsilon(plan: PrivacyPlan, steps: int, images: int) -> float:
         raise PrivacyError(
             f"no bound is computed for {count} images a person", f"ask for at most {MOST_IMAGES}"
         )
-    q = plan.sample_rate
-    if q == 1:
-        sensitivities, probabilities = [float(count)], [1.0]
-    else:
-        shares = [
-            math.exp(
-                math.lgamma(count + 1)
-                - math.lgamma(i + 1)
-                - math.lgamma(count - i + 1)
-                + i * math.log(q)
-                + (count - i) * math.log1p(-q)
-            )
-            for i in range(count + 1)
-        ]
-        # Shares too small for a double count as the largest sensitivity: that can only cost more.
-        sensitivities = [float(i) for i in range(count + 1)]
-        shares[count] += max(0.0, 1.0 - math.fsum(shares))
-        total = math.fsum(shares)
-        probabilities = [share / total for share in shares]
-        kept = [(s, p) for s, p in zip(sensitivities, probabilities, strict=True) if p > 0]
-        sensitivities, probabilities = [s for s, _ in kept], [p for _, p in kept]
 
-    def one_step(distributions: Any, interval: float) -> Any:
+    def one_release(distributions: Any, q: float, sigma: float, interval: float) -> Any:
+        sensitivities, probabilities = _share_of_person(q, count)
         return distributions.from_mixture_gaussian_mechanism(
-            plan.sigma,
+            sigma,
             sensitivities=sensitivities,
             sampling_probs=probabilities,
             value_discretization_interval=interval,
         )
 
-    return _pld(plan, steps, one_step)
+    return _pld(plan, one_release)
 
 
-def selection_epsilon(plan: PrivacyPlan, steps: int, mean_runs: float) -> float:
-    """Epsilon of publishing the best of several runs, their number drawn from a geometric distribution.
+def _share_of_person(q: float, count: int) -> tuple[list[float], list[float]]:
+    """How many of a person's images a release at rate q includes, and with which probability: Binomial(count, q)."""
+    if q == 1:
+        return [float(count)], [1.0]
+    shares = [
+        math.exp(
+            math.lgamma(count + 1)
+            - math.lgamma(i + 1)
+            - math.lgamma(count - i + 1)
+            + i * math.log(q)
+            + (count - i) * math.log1p(-q)
+        )
+        for i in range(count + 1)
+    ]
+    # Shares too small for a double count as the largest sensitivity: that can only cost more.
+    shares[count] += max(0.0, 1.0 - math.fsum(shares))
+    total = math.fsum(shares)
+    kept = [(float(i), share / total) for i, share in enumerate(shares) if share > 0]
+    return [number for number, _ in kept], [share for _, share in kept]
+
+
+def selection_epsilon(plan: PrivacyPlan, mean_runs: float) -> float:
+    """Epsilon of publishing the best of several runs of a plan, their number drawn from a geometric distribution.
 
     Papernot and Steinke 2022 (arXiv 2110.03620, theorem 2 with eta = 1), by dp-accounting's RDP. The number of runs
     must really be drawn so, and everything else about the runs must stay unpublished.
@@ -108,9 +110,13 @@ def selection_epsilon(plan: PrivacyPlan, steps: int, mean_runs: float) -> float:
     from dp_accounting import dp_event
     from dp_accounting.rdp import RdpAccountant
 
-    one_run = dp_event.SelfComposedDpEvent(
-        dp_event.PoissonSampledDpEvent(plan.sample_rate, dp_event.GaussianDpEvent(plan.sigma)),
-        steps,
+    one_run = dp_event.ComposedDpEvent(
+        [
+            dp_event.SelfComposedDpEvent(
+                dp_event.PoissonSampledDpEvent(q, dp_event.GaussianDpEvent(sigma)), times
+            )
+            for q, sigma, times in plan.parts()
+        ]
     )
     accountant = RdpAccountant(orders=list(accountants.ORDERS))
     with accountants.quiet():
@@ -118,17 +124,19 @@ def selection_epsilon(plan: PrivacyPlan, steps: int, mean_runs: float) -> float:
         return _finite(float(accountant.get_epsilon(plan.delta)))
 
 
-def _pld(plan: PrivacyPlan, steps: int, one_step: Callable[[Any, float], Any]) -> float:
+def _pld(plan: PrivacyPlan, one_release: Callable[[Any, float, float, float], Any]) -> float:
     _require()
     from dp_accounting.pld import privacy_loss_distribution
 
     try:
-        interval = accountants.pld_interval(
-            plan.sample_rate, plan.sigma, steps, plan.delta, wanted=1e-4
-        )
+        interval = accountants.pld_interval(plan.parts(), plan.delta, wanted=1e-4)
         with accountants.quiet():
-            composed = one_step(privacy_loss_distribution, interval).self_compose(steps)
-            return _finite(float(composed.get_epsilon_for_delta(plan.delta)))
+            losses = [
+                one_release(privacy_loss_distribution, q, sigma, interval).self_compose(times)
+                for q, sigma, times in plan.parts()
+            ]
+            together = functools.reduce(lambda one, other: one.compose(other), losses)
+            return _finite(float(together.get_epsilon_for_delta(plan.delta)))
     except (
         accountants.NotComputable,
         ArithmeticError,

@@ -57,6 +57,8 @@ def private_statement(ledger: Ledger) -> dict[str, Any]:
         "clip_norm": plan.clip_norm,
         "noise_multiplicity": plan.noise_multiplicity,
         "divisor": plan.divisor,
+        "warm_start": plan.warm_start,
+        "warm_sigma": plan.warm_sigma,
         "plan": plan.to_dict(),
         "ledger": ledger.to_dict(),
         "not_covered": list(NOT_COVERED),
@@ -106,10 +108,21 @@ def check_statement(statement: dict[str, Any]) -> Ledger:
 def _text(plan: PrivacyPlan, epsilon: float, accountant: str) -> str:
     return (
         f"({epsilon}, {plan.delta})-differentially private with respect to adding or removing one image "
-        f"among {plan.dataset_size:,} (a public number). One run of DP-SGD: {plan.steps:,} steps, Poisson "
+        f"among {plan.dataset_size:,} (a public number). {_warm_text(plan)}"
+        f"One run of DP-SGD: {plan.steps:,} steps, Poisson "
         f"sampling at rate {plan.sample_rate!r}, one gradient an image (mean over {plan.noise_multiplicity} noisy "
         f"copies) clipped to norm {plan.clip_norm:g}, Gaussian noise of {plan.sigma!r} times that norm; "
         f"epsilon by {accountant.upper()}, an upper bound."
+    )
+
+
+def _warm_text(plan: PrivacyPlan) -> str:
+    if not plan.warm_releases:
+        return ""
+    sums = "1 sum" if plan.warm_releases == 1 else f"{plan.warm_releases} sums"
+    return (
+        f"First a warm start by {plan.warm_start}: {sums} over all images, one vector of norm at most 1 an image, "
+        f"Gaussian noise of {plan.warm_sigma!r}. Then, counted together with it: "
     )
 
 

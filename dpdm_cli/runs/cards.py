@@ -101,6 +101,8 @@ def _plan(statement: Mapping[str, Any]) -> list[str]:
         "clip_norm": "clip norm C",
         "noise_multiplicity": "noisy copies an image K",
         "divisor": "divisor",
+        "warm_start": "warm start",
+        "warm_sigma": "noise on each sum of the warm start",
     }
     by = ", ".join(f"{k.upper()} {v:.6g}" for k, v in statement["epsilon_by"].items())
     return [

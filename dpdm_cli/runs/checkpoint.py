@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
+from dpdm_cli.diffusion.gaussian_prior import GaussianPrior
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.errors import DamagedFileError, DataError
 from dpdm_cli.runs.files import replacing
@@ -28,6 +29,7 @@ from dpdm_cli.runs.files import replacing
 FORMAT = 1
 _KEY = "dpdm"
 _DIGEST = "sha256"
+_PRIOR = "prior/"
 _MOST_TENSORS = 10_000
 _MOST_BYTES = 16 << 30
 
@@ -135,8 +137,13 @@ def save_model(path: Path, model: Model) -> None:
         "classes": list(model.classes),
         "dataset": model.dataset,
         "statement": model.statement,
+        "prior": None,
     }
-    write_tensors(path, model.denoiser.network.state_dict(), "model", facts)
+    tensors = dict(model.denoiser.network.state_dict())
+    if prior := model.denoiser.prior:
+        facts["prior"] = {"coefficients": prior.low.size, "directions": prior.variances.shape[1]}
+        tensors |= {_PRIOR + name: tensor for name, tensor in prior.state_dict().items()}
+    write_tensors(path, tensors, "model", facts)
 
 
 def load_model(path: Path) -> Model:
@@ -155,13 +162,16 @@ def load_model(path: Path) -> Model:
         config = UNetConfig(**shape)
         parameterisation, statement = header["parameterisation"], header["statement"]
         classes, dataset = tuple(map(str, header["classes"])), str(header["dataset"])
-        _check_shapes(path, config, tensors)
-        denoiser = Denoiser(UNet(config), PARAMETERISATIONS[parameterisation])
+        of_prior = header["prior"]
+        _check_shapes(path, config, of_prior, tensors)
+        denoiser = Denoiser(
+            UNet(config), PARAMETERISATIONS[parameterisation], _prior(config, of_prior)
+        )
         if len(classes) != config.classes or not isinstance(statement, dict):
             raise ValueError("classes or statement do not fit the network")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamagedFileError(f"{path}: its description is damaged: {error}") from error
-    denoiser.network.load_state_dict(tensors)
+    _load(denoiser, tensors)
     denoiser.eval().requires_grad_(False)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -176,14 +186,38 @@ def load_model(path: Path) -> Model:
     )
 
 
-def _check_shapes(path: Path, config: UNetConfig, tensors: dict[str, Tensor]) -> None:
-    """Compare with the network the description asks for, before any of its memory is allocated."""
+def _prior(config: UNetConfig, described: dict[str, int] | None) -> GaussianPrior | None:
+    if described is None:
+        return None
+    shape = config.image_channels, config.image_size, config.image_size
+    labels = config.classes + 1 if config.classes else 1
+    return GaussianPrior(shape, labels, described["coefficients"], described["directions"])
+
+
+def _load(denoiser: Denoiser, tensors: dict[str, Tensor]) -> None:
+    of_prior = {n.removeprefix(_PRIOR): t for n, t in tensors.items() if n.startswith(_PRIOR)}
+    denoiser.network.load_state_dict({n: t for n, t in tensors.items() if not n.startswith(_PRIOR)})
+    if denoiser.prior is not None:
+        denoiser.prior.load_state_dict(of_prior)
+
+
+def _check_shapes(
+    path: Path,
+    config: UNetConfig,
+    of_prior: dict[str, int] | None,
+    tensors: dict[str, Tensor],
+) -> None:
+    """Compare with the network and prior the description asks for, before any of their memory is allocated."""
     if max(config.channels * max(config.multipliers), config.embedding, config.classes) > 1 << 16:
         raise ValueError("layers wider than any network of ours")
     if config.blocks * len(config.multipliers) > 256:
         raise ValueError("more layers than any network of ours")
+    if of_prior is not None and max(of_prior.values()) > 1 << 12:
+        raise ValueError("a prior larger than any of ours")
     with torch.device("meta"):
         expected = {name: t.shape for name, t in UNet(config).state_dict().items()}
+        if prior := _prior(config, of_prior):
+            expected |= {_PRIOR + name: t.shape for name, t in prior.state_dict().items()}
     if sum(4 * math.prod(s) for s in expected.values()) > _MOST_BYTES:
         raise ValueError("larger than any network of ours")
     found = {name: tensor.shape for name, tensor in tensors.items()}

@@ -21,6 +21,8 @@ _IN_THE_PLAN = (
     "epochs",
     "steps",
     "accountant",
+    "warm_start",
+    "warm_share",
 )
 """Settings that a plan file replaces."""
 
@@ -79,6 +81,8 @@ def plan_run(dataset_size: int, settings: TrainSettings) -> PrivacyPlan:
         clip_norm=settings.clip_norm,
         noise_multiplicity=settings.noise_multiplicity,
         accountant=settings.accountant,
+        warm_start=settings.warm_start,
+        warm_share=settings.warm_share,
     )
 
 

@@ -25,7 +25,16 @@ STATEMENT_KEYS = frozenset(
     {
         *("private", "epsilon", "delta", "accountant", "epsilon_by", "reason", "adjacency", "unit"),
         *("sampling", "dataset_size", "sample_rate", "expected_batch_size", "steps"),
-        *("steps_taken", "sigma", "clip_norm", "noise_multiplicity", "divisor", "plan", "ledger"),
+        *(
+            "steps_taken",
+            "sigma",
+            "clip_norm",
+            "noise_multiplicity",
+            "divisor",
+            "warm_start",
+            "warm_sigma",
+        ),
+        *("plan", "ledger"),
         *("not_covered", "text", "dataset_size_source"),
     }
 )

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dpdm_cli.errors import DamagedFileError, UsageError
+from dpdm_cli.privacy.plan import WARM_STARTS
 
 PRESETS = ("small", "paper")
 DENOISERS = ("edm", "v", "vp", "ve")
@@ -38,6 +39,8 @@ class TrainSettings:
         clip_norm: C.
         noise_multiplicity: K.
         accountant: prv, rdp or pld.
+        warm_start: none, means or moments: what is released of each class before the first step.
+        warm_share: of the budget, for the warm start.
         image_size: side in pixels; None keeps the images' own.
         denoiser: edm, v, vp or ve.
         noise_mean, noise_std: of ln sigma in training; edm only.
@@ -62,6 +65,8 @@ class TrainSettings:
     clip_norm: float = 1.0
     noise_multiplicity: int = 8
     accountant: str = "prv"
+    warm_start: str = "none"
+    warm_share: float = 0.1
     image_size: int | None = None
     denoiser: str = "edm"
     noise_mean: float = -1.2
@@ -86,6 +91,7 @@ class TrainSettings:
             ("denoiser", DENOISERS),
             ("precision", PRECISIONS),
             ("schedule", SCHEDULES),
+            ("warm_start", tuple(WARM_STARTS)),
         ):
             if getattr(self, name) not in choices:
                 raise UsageError(
@@ -110,6 +116,8 @@ class TrainSettings:
                 raise UsageError(
                     f"{name} must be in [{low:g}, {high:g}), found {getattr(self, name)}"
                 )
+        if not 0 < self.warm_share < 1:
+            raise UsageError(f"warm_share must be above 0 and below 1, found {self.warm_share}")
         if not (math.isfinite(self.noise_mean) and 0 < self.noise_std < math.inf):
             raise UsageError(
                 f"noise_mean and noise_std must be finite, noise_std above 0, "

@@ -10,6 +10,7 @@ from torch import Tensor
 from dpdm_cli.data import ImageSet
 from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser, with_noise_levels
 from dpdm_cli.diffusion.ema import EMA
+from dpdm_cli.diffusion.gaussian_prior import GaussianPrior
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
@@ -23,6 +24,7 @@ from dpdm_cli.privacy.tuning import Tuning, tune
 from dpdm_cli.runs.device import placed
 from dpdm_cli.runs.made_up_records import check_before_training
 from dpdm_cli.runs.settings import TrainSettings
+from dpdm_cli.runs.warm_start import learn_prior, new_prior
 
 
 class Trainer:
@@ -58,6 +60,7 @@ class Trainer:
         )
         self._config = config
         self._rate = sample_rate
+        self._set = images
         self._images = images.images.to(device)
         self._labels = None if images.labels is None else images.labels.to(device)
         self._null_label = config.classes
@@ -70,6 +73,7 @@ class Trainer:
             with_noise_levels(
                 PARAMETERISATIONS[settings.denoiser], settings.noise_mean, settings.noise_std
             ),
+            self._prior(),
         )
         self._ema = EMA(self._denoiser.network, settings.ema)
         self._optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
@@ -90,7 +94,14 @@ class Trainer:
     @property
     def averaged(self) -> Denoiser:
         """The denoiser over the averaged weights: what a run publishes."""
-        return Denoiser(self._ema.averaged, self._denoiser.parameterisation)
+        return Denoiser(self._ema.averaged, self._denoiser.parameterisation, self._denoiser.prior)
+
+    def warm_up(self) -> None:
+        """Make the plan's warm start, unless there is none or it has been made."""
+        prior = self._denoiser.prior
+        if self.ledger is not None and prior is not None and not self.ledger.is_warm:
+            learn_prior(prior.cpu(), self._set, self.ledger)
+            prior.to(self._device)
 
     def step(self) -> None:
         """One logical step: a noisy gradient, Adam, the running average. Sets `last_loss`, which is private."""
@@ -135,6 +146,8 @@ class Trainer:
         """Everything a resumed run needs beside settings and ledger. Holds no random state: there is none."""
         tensors = {f"network/{k}": v for k, v in self._denoiser.network.state_dict().items()}
         tensors |= {f"average/{k}": v for k, v in self._ema.averaged.state_dict().items()}
+        if self._denoiser.prior is not None:
+            tensors |= {f"prior/{k}": v for k, v in self._denoiser.prior.state_dict().items()}
         for name, parameter in self._denoiser.network.named_parameters():
             moments = self._optimizer.state.get(parameter, {})
             for moment in ("exp_avg", "exp_avg_sq"):
@@ -156,6 +169,8 @@ class Trainer:
 
         self._denoiser.network.load_state_dict(part("network/"))
         self._ema.averaged.load_state_dict(part("average/"))
+        if self._denoiser.prior is not None:
+            self._denoiser.prior.load_state_dict(part("prior/"))
         means, squares = part("exp_avg/"), part("exp_avg_sq/")
         for name, parameter in self._denoiser.network.named_parameters():
             self._optimizer.state[parameter] = {
@@ -164,6 +179,12 @@ class Trainer:
                 "exp_avg_sq": torch.empty_like(parameter).copy_(squares[name]),
             }
         self.done = done
+
+    def _prior(self) -> GaussianPrior | None:
+        if self.ledger is None or not self.ledger.plan.warm_releases:
+            return None
+        channels, side = self._config.image_channels, self._config.image_size
+        return new_prior((channels, side, side), self._config.classes).to(self._device)
 
     def _losses(self, piece: Tensor) -> Tensor:
         """Losses of some images [b]; each depends on its own image, label and key alone."""

@@ -24,7 +24,7 @@ from dpdm_cli.errors import (
     ResourceError,
     UsageError,
 )
-from dpdm_cli.privacy.accountants import rdp_epsilon
+from dpdm_cli.privacy.accountants import composed_rdp_epsilon
 from dpdm_cli.privacy.accounting import claim
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
@@ -169,6 +169,7 @@ def train(
             trainer.check()
         started = time.monotonic()
         with stop_requests() as stop, _memory_errors():
+            trainer.warm_up()
             _run(trainer, folder, facts, stop, say, log_losses)
         seconds = time.monotonic() - started
         statement = private_statement(ledger) if ledger else non_private_statement(trainer.done)
@@ -286,7 +287,8 @@ def _epsilon_so_far(trainer: Trainer) -> Any:
     total = claim(plan)
 
     def text(done: int) -> str:
-        spent = min(rdp_epsilon(plan.sample_rate, plan.sigma, done, plan.delta), total.epsilon)
+        parts = plan.parts(0, plan.warm_releases + done)
+        spent = min(composed_rdp_epsilon(parts, plan.delta), total.epsilon)
         return f"<= {spent:.2f} of {total.epsilon_text}"
 
     return text
@@ -307,10 +309,13 @@ def _remark(
         say.warn(NOT_PRIVATE)
     else:
         result = claim(plan)
+        warm = ""
+        if plan.warm_releases:
+            warm = f"warm start by {plan.warm_start} at sigma {plan.warm_sigma:.6g}, "
         say.note(
             f"plan: epsilon {result.epsilon_text} at delta {plan.delta:g} ({result.accountant}), N = {dataset_size:,} "
-            f"({source}), expected batch {plan.expected_batch_size:g}, {plan.steps:,} steps, sigma {plan.sigma:.6g}, "
-            f"C = {plan.clip_norm:g}, K = {plan.noise_multiplicity}, on {device}"
+            f"({source}), {warm}expected batch {plan.expected_batch_size:g}, {plan.steps:,} steps, "
+            f"sigma {plan.sigma:.6g}, C = {plan.clip_norm:g}, K = {plan.noise_multiplicity}, on {device}"
         )
         if source.startswith("counted"):
             say.note(

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dpdm_cli.errors import DamagedFileError, DataError, DpdmError, UsageError
+from dpdm_cli.privacy.accountants import Part
 from dpdm_cli.privacy.accounting import Claim, claim, compose
-from dpdm_cli.privacy.ledger import Ledger, shared_steps
-from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.privacy.ledger import Ledger, shared_releases
 from dpdm_cli.privacy.restating import person_epsilon, replace_one_epsilon, selection_epsilon
 from dpdm_cli.privacy.statement import check_statement
 from dpdm_cli.runs.checkpoint import load_model
@@ -119,11 +119,10 @@ def verify(
         raise UsageError("nothing to verify", "name a run, a model or a set of samples")
     mean_runs = None if selection is None else _mean_runs(selection)
     artefacts = tuple(_named(Path(path).expanduser()) for path in paths)
-    plan, steps = _whole([artefacts[0]])[0]
+    plan = artefacts[0].ledger.plan
     if len(artefacts) > 1:
-        releases = _whole(artefacts)
         delta = max(found.ledger.plan.delta for found in artefacts)
-        together: Claim | None = compose(releases, delta)
+        together: Claim | None = compose(_whole(artefacts), delta)
     else:
         together = None
     restated = []
@@ -138,7 +137,7 @@ def verify(
             restated.append(
                 Restated(
                     "one image replaced by another, instead of added or removed",
-                    replace_one_epsilon(plan, steps),
+                    replace_one_epsilon(plan),
                     "PLD of the subsampled Gaussian under replace-one (dp-accounting)",
                 )
             )
@@ -146,7 +145,7 @@ def verify(
             restated.append(
                 Restated(
                     f"a person with up to {images_per_person} images",
-                    person_epsilon(plan, steps, images_per_person),
+                    person_epsilon(plan, images_per_person),
                     "mixture of Gaussians (Ganesh 2024, arXiv 2401.10294) by PLD (dp-accounting)",
                 )
             )
@@ -154,7 +153,7 @@ def verify(
             restated.append(
                 Restated(
                     f"the best of a geometric number of such runs, {mean_runs:g} on average, published",
-                    selection_epsilon(plan, steps, mean_runs),
+                    selection_epsilon(plan, mean_runs),
                     "Papernot and Steinke 2022 (arXiv 2110.03620) by RDP (dp-accounting)",
                 )
             )
@@ -273,25 +272,25 @@ def _artefact(path: Path, kind: str, statement: dict[str, Any], checked: Sequenc
         taken=claim(ledger.plan, ledger.steps),
         checked=(
             *checked,
-            f"the ledger's hash chain over {ledger.steps:,} steps",
+            f"the ledger's hash chain over {ledger.releases:,} releases",
             "epsilon, from the recorded plan",
             "the wording of the statement",
         ),
     )
 
 
-def _whole(artefacts: Sequence[Artefact]) -> list[tuple[PrivacyPlan, int]]:
+def _whole(artefacts: Sequence[Artefact]) -> list[Part]:
     """The releases behind all artefacts, those that are shared counted once.
 
-    An artefact counts with the steps it claims: those of its plan, taken or not.
+    An artefact counts with the releases it claims: those of its plan, made or not.
     """
-    releases: list[tuple[PrivacyPlan, int]] = []
+    releases: list[Part] = []
     seen: list[Ledger] = []
     for found in artefacts:
         ledger = found.ledger
-        shared = max((shared_steps(ledger, other) for other in seen), default=0)
-        if rest := (ledger.plan.steps - shared if shared < ledger.steps else 0):
-            releases.append((ledger.plan, rest))
+        shared = max((shared_releases(ledger, other) for other in seen), default=0)
+        if shared < ledger.releases:
+            releases += ledger.plan.parts(first=shared)
         seen.append(ledger)
     return releases
 
@@ -300,13 +299,13 @@ def _relations(artefacts: Sequence[Artefact]) -> tuple[str, ...]:
     found = []
     for index, one in enumerate(artefacts):
         for other in artefacts[index + 1 :]:
-            shared = shared_steps(one.ledger, other.ledger)
-            if shared == one.ledger.steps == other.ledger.steps:
+            shared = shared_releases(one.ledger, other.ledger)
+            if shared == one.ledger.releases == other.ledger.releases:
                 found.append(f"{one.path} and {other.path} come from the same run")
             elif shared:
                 found.append(
-                    f"{one.path} and {other.path} went on separately from one run after step {shared:,}: "
-                    "the steps after it are counted for both"
+                    f"{one.path} and {other.path} went on separately from one run after release {shared:,}: "
+                    "those after it are counted for both"
                 )
     return tuple(found)
 

@@ -1,0 +1,60 @@
+"""The lowest spatial frequencies of an image: few numbers that hold most of what one class has in common.
+
+An orthonormal cosine basis (the DCT-II of JPEG) over rows, columns and colours, cut off at a public frequency. It
+depends on the images' shape and on nothing in them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class LowFrequencies(nn.Module):
+    """Images as coefficients of their lowest frequencies, and back.
+
+    Args:
+        shape: (C, H, W) of an image.
+        most: coefficients kept, at most; fewer when an image has no more pixels.
+    """
+
+    _basis: Tensor
+
+    def __init__(self, shape: tuple[int, int, int], most: int) -> None:
+        super().__init__()
+        self.shape = shape
+        channels, height, width = shape
+        # Colour counts as twice the frequency, as in JPEG: it changes more slowly than brightness.
+        order = sorted(
+            ((c, i, j) for c in range(channels) for i in range(height) for j in range(width)),
+            key=lambda f: ((f[1] ** 2 + f[2] ** 2) * (4 if f[0] else 1), f),
+        )[:most]
+        over_colour, over_rows, over_columns = (_cosines(length) for length in shape)
+        waves = [
+            torch.einsum("c,h,w->chw", over_colour[c], over_rows[i], over_columns[j]).flatten()
+            for c, i, j in order
+        ]
+        self.register_buffer("_basis", torch.stack(waves).float(), persistent=False)
+
+    @property
+    def size(self) -> int:
+        """Number of coefficients, d."""
+        return len(self._basis)
+
+    def coefficients(self, images: Tensor) -> Tensor:
+        """Of images [B, C, H, W]: [B, d]. Norms don't grow."""
+        return images.flatten(1) @ self._basis.T
+
+    def images(self, coefficients: Tensor) -> Tensor:
+        """The images [B, C, H, W] that have these coefficients [B, d] and nothing above their frequencies."""
+        return (coefficients @ self._basis).view(-1, *self.shape)
+
+
+def _cosines(length: int) -> Tensor:
+    """The orthonormal DCT-II: [frequency, place]."""
+    place = torch.arange(length, dtype=torch.float64)
+    waves = torch.cos(math.pi / length * (place + 0.5) * place[:, None]) * math.sqrt(2 / length)
+    waves[0] /= math.sqrt(2)
+    return waves
