@@ -36,6 +36,8 @@ NAMES = {
     "steps",
     "target_epsilon",
     "unit",
+    "warm_sigma",
+    "warm_start",
 }
 OWN = ["-n", "5000", "--batch-size", "100", "--delta", "1e-5"]
 
@@ -123,8 +125,8 @@ def test_the_paper_profile_gives_the_papers_sigmas(
 ) -> None:
     # RDP claims this profile; the other accountants only cost time here.
     accounting._bounds.cache_clear()
-    monkeypatch.setattr(accountants, "prv_epsilon", refuses)
-    monkeypatch.setattr(accountants, "pld_epsilon", refuses)
+    monkeypatch.setattr(accountants, "composed_prv_epsilon", refuses)
+    monkeypatch.setattr(accountants, "composed_pld_epsilon", refuses)
     values = values_of("--eps", epsilon, "--dataset", dataset, "--profile", "paper")
     assert values["sigma"] == sigma
     assert values["claimed_by"] == "rdp"
@@ -212,7 +214,7 @@ def test_garbage_is_refused_before_any_accountant_sees_it(
     def seen(*_: object) -> float:
         raise AssertionError("an accountant was asked")
 
-    for name in ("rdp_epsilon", "prv_epsilon", "pld_epsilon"):
+    for name in ("composed_rdp_epsilon", "composed_prv_epsilon", "composed_pld_epsilon"):
         monkeypatch.setattr(accountants, name, seen)
     result = dpdm(*options)
     assert result.exit_code == code, result.output

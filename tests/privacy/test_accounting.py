@@ -268,7 +268,7 @@ def test_where_prv_is_not_computable_rdp_claims_and_says_why(
 def test_prv_that_disagrees_with_the_others_does_not_claim(
     monkeypatch: pytest.MonkeyPatch, answer: float
 ) -> None:
-    monkeypatch.setattr(accountants, "prv_epsilon", lambda *_: answer)
+    monkeypatch.setattr(accountants, "composed_prv_epsilon", lambda *_: answer)
     made = claim(plan_with(sigma=2.0, steps=40))
     assert made.epsilon == made.epsilon_by["rdp"]
     assert "disagree" in made.reason or "above RDP" in made.reason
@@ -410,7 +410,7 @@ def test_nonsense_is_refused_before_any_accountant_sees_it(
     def seen(*_: object) -> float:
         raise AssertionError("an accountant was asked")
 
-    for name in ("rdp_epsilon", "prv_epsilon", "pld_epsilon"):
+    for name in ("composed_rdp_epsilon", "composed_prv_epsilon", "composed_pld_epsilon"):
         monkeypatch.setattr(accountants, name, seen)
     with pytest.raises(error):
         calibrate(**{**MNIST, "epsilon": 1.0, **changes})

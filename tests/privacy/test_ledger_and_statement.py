@@ -10,7 +10,7 @@ import tiny
 
 from dpdm_cli.errors import DamagedFileError, PrivacyError
 from dpdm_cli.privacy.accounting import claim
-from dpdm_cli.privacy.ledger import Ledger, shared_steps
+from dpdm_cli.privacy.ledger import Ledger, shared_releases
 from dpdm_cli.privacy.statement import (
     NOT_PRIVATE,
     check_statement,
@@ -49,7 +49,8 @@ def test_a_ledger_of_another_plan_is_refused(changes: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [{"steps": 3}, {"steps": -1}, {"steps": 99}, {"steps": "7"}, {"head": "0" * 64}]
+    "damage",
+    [{"releases": 3}, {"releases": -1}, {"releases": 99}, {"releases": "7"}, {"head": "0" * 64}],
 )
 def test_an_altered_ledger_is_refused(damage: dict[str, object]) -> None:
     with pytest.raises(DamagedFileError):
@@ -147,13 +148,13 @@ def test_a_statement_that_follows_from_its_plan_gives_its_ledger_back() -> None:
 def test_ledgers_share_what_was_done_before_a_fork() -> None:
     trunk = spent(5)
     one, two = (Ledger.from_dict(trunk.plan, trunk.to_dict()) for _ in range(2))
-    assert shared_steps(one, two) == 5
+    assert shared_releases(one, two) == 5
     for ledger, steps in ((one, 7), (two, 3), (trunk, 2)):
         for _ in range(steps):
             ledger.record()
-    assert shared_steps(one, two) == shared_steps(one, trunk) == 5
-    assert shared_steps(one, one) == 12
-    assert shared_steps(trunk, spent(7)) == 0
+    assert shared_releases(one, two) == shared_releases(one, trunk) == 5
+    assert shared_releases(one, one) == 12
+    assert shared_releases(trunk, spent(7)) == 0
     later = Ledger.from_dict(one.plan, one.to_dict())
     later.record()
-    assert shared_steps(one, later) == 12
+    assert shared_releases(one, later) == 12

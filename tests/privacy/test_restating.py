@@ -25,12 +25,12 @@ def paper_plan(sigma: float) -> PrivacyPlan:
 def test_replacing_one_costs_about_twice_as_much(sigma: float, one: float, replaced: float) -> None:
     plan = paper_plan(sigma)
     assert claim(plan).epsilon_by["pld"] == pytest.approx(one, abs=0.01)
-    assert replace_one_epsilon(plan, plan.steps) == pytest.approx(replaced, rel=0.02)
+    assert replace_one_epsilon(plan) == pytest.approx(replaced, rel=0.02)
 
 
 def test_a_person_with_one_image_is_the_claim_and_with_more_pays_more_than_their_share() -> None:
     plan = paper_plan(18.28125)
-    alone, two, five = (person_epsilon(plan, plan.steps, images) for images in (1, 2, 5))
+    alone, two, five = (person_epsilon(plan, images) for images in (1, 2, 5))
     assert alone == pytest.approx(claim(plan).epsilon_by["pld"], rel=2e-3)
     assert 2 * alone < two < 2.5 * alone
     assert 5 * alone < five < 8 * alone
@@ -43,28 +43,28 @@ def test_at_rate_one_a_persons_images_are_one_louder_image() -> None:
     louder = PrivacyPlan(
         dataset_size=1000, expected_batch_size=1000, steps=10, sigma=10.0, delta=1e-5
     )
-    three = person_epsilon(plan, 10, 3)
+    three = person_epsilon(plan, 3)
     assert three == pytest.approx(claim(louder).epsilon_by["pld"], rel=5e-3)
 
 
 @pytest.mark.parametrize(("sigma", "selected"), [(18.133, 2.1), (2.48715, 15.6)])
 def test_publishing_the_best_of_ten_on_average_costs_more(sigma: float, selected: float) -> None:
     plan = paper_plan(sigma)
-    assert selection_epsilon(plan, plan.steps, 10) == pytest.approx(selected, rel=0.05)
+    assert selection_epsilon(plan, 10) == pytest.approx(selected, rel=0.05)
 
 
 def test_bad_questions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = paper_plan(18.0)
     for images in (0, -1, 1.5):
         with pytest.raises(UsageError):
-            person_epsilon(plan, 10, images)  # type: ignore[arg-type]
+            person_epsilon(plan, images)  # type: ignore[arg-type]
     with pytest.raises(PrivacyError):
-        person_epsilon(plan, 10, 100_000)
+        person_epsilon(plan, 100_000)
     for mean in (1.0, 0.5):
         with pytest.raises(PrivacyError):
-            selection_epsilon(plan, 10, mean)
+            selection_epsilon(plan, mean)
     with pytest.raises(UsageError):
-        selection_epsilon(plan, 10, float("nan"))
+        selection_epsilon(plan, float("nan"))
     monkeypatch.setitem(sys.modules, "dp_accounting", None)
     with pytest.raises(ResourceError, match="dp-accounting"):
-        replace_one_epsilon(plan, 10)
+        replace_one_epsilon(plan)

@@ -51,7 +51,7 @@ def start(
 def whole(out: Path) -> None:
     """What lies under a final name is whole, and nothing published goes beyond the ledger."""
     state = out / "private" / "state.safetensors"
-    steps = read_tensors(state, "state")[1]["ledger"]["steps"] if state.is_file() else 0
+    steps = read_tensors(state, "state")[1]["ledger"]["releases"] if state.is_file() else 0
     if (out / "model.safetensors").is_file():
         assert load_model(out / "model.safetensors").statement["steps_taken"] <= steps
     if (out / "manifest.json").is_file():
@@ -113,7 +113,7 @@ def test_signals_save_and_stop_and_twice_stop_at_once(
     assert child(out, plan, False, "signals", signed) == 128 + number
     whole(out)
     _, facts = read_tensors(out / "private" / "state.safetensors", "state")
-    assert facts["done"] == facts["ledger"]["steps"] == (2 if times == 1 else 1)
+    assert facts["done"] == facts["ledger"]["releases"] == (2 if times == 1 else 1)
     goes_on(out, plan)
 
 

@@ -95,10 +95,10 @@ def test_an_edited_plan_or_ledger_is_refused(run: Path) -> None:
         verify([run])
 
 
-@pytest.mark.parametrize("change", ["steps", "segments", "head"])
+@pytest.mark.parametrize("change", ["releases", "segments", "head"])
 def test_a_broken_chain_is_damage(run: Path, change: str) -> None:
     ledger = load_model(run / "model.safetensors").statement["ledger"]
-    broken = {"steps": 3, "segments": [["0" * 32, 4]], "head": "0" * 64}[change]
+    broken = {"releases": 3, "segments": [["0" * 32, 4]], "head": "0" * 64}[change]
     changed_statement(run, {"ledger": {**ledger, change: broken}})
     with pytest.raises(DamagedFileError):
         verify([run])
@@ -179,19 +179,21 @@ def test_a_fork_is_charged_for_both_branches(
         train("digits", tmp_path / name, resume=True, **TINY)
     result = verify([tmp_path / "one", tmp_path / "two"])
     (relation,) = result.relations
-    assert "after step 3" in relation
+    assert "after release 3" in relation
     plan = result.artefacts[0].ledger.plan
     assert result.together is not None
-    assert result.together.epsilon == compose([(plan, 5)], plan.delta).epsilon
+    assert result.together.epsilon == compose(plan.parts(0, 5), plan.delta).epsilon
     assert result.together.epsilon > claim(plan).epsilon
 
 
 def test_composing_one_plan_is_its_claim_and_two_are_no_less_than_the_larger() -> None:
     figures = {"delta": 1e-5, "dataset_size": 10_000, "expected_batch_size": 100, "steps": 500}
     one, two = calibrate(epsilon=1.0, **figures), calibrate(epsilon=3.0, **figures)
-    assert compose([(one, 500)], 1e-5).epsilon == pytest.approx(claim(one).epsilon, rel=1e-9)
-    assert compose([(one, 200), (one, 300)], 1e-5).epsilon == pytest.approx(claim(one).epsilon)
-    both = compose([(one, 500), (two, 500)], 1e-5)
+    assert compose(one.parts(0, 500), 1e-5).epsilon == pytest.approx(claim(one).epsilon, rel=1e-9)
+    assert compose([*one.parts(0, 200), *one.parts(0, 300)], 1e-5).epsilon == pytest.approx(
+        claim(one).epsilon
+    )
+    both = compose([*one.parts(0, 500), *two.parts(0, 500)], 1e-5)
     assert 3.0 < both.epsilon < 4.0
     assert both.epsilon <= both.epsilon_by["rdp"] + 0.01
 

@@ -1,0 +1,167 @@
+"""Write what a row measured into results.jsonl, and all rows, beside the paper's, into RESULTS.md.
+
+Called by run.sh. The last line of a row in results.jsonl is the one that is shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+LINES = HERE / "results.jsonl"
+PAGE = HERE / "RESULTS.md"
+BEGIN, END = "<!-- rows -->\n", "<!-- end of rows -->\n"
+
+# Accuracy in % of logistic regression, MLP and CNN by the sampler for accuracy, FID by that for FID, and accuracies of
+# classifiers trained by DP-SGD on the real images: tables 1 and 2 of DPDM (arXiv 2210.09929, ICLR version).
+PAPER: dict[tuple[str, str], tuple[list[float], float, list[float]]] = {
+    ("mnist", "10"): ([90.8, 94.8, 98.1], 5.01, [91.6, 92.9, 96.4]),
+    ("mnist", "1"): ([86.7, 91.6, 95.3], 23.4, [89.1, 89.6, 88.2]),
+    ("mnist", "0.2"): ([81.0, 81.7, 86.3], 61.9, [83.8, 82.0, 69.9]),
+    ("fashion-mnist", "10"): ([81.1, 83.0, 86.2], 18.6, [83.3, 83.9, 77.1]),
+    ("fashion-mnist", "1"): ([76.3, 76.9, 79.4], 37.8, [79.6, 79.6, 70.5]),
+    ("fashion-mnist", "0.2"): ([70.4, 71.3, 72.3], 78.4, [74.8, 73.9, 59.5]),
+}
+BUDGETS = ("full", "gpu25", "cpu150", "cpu30")
+
+
+def main() -> None:
+    """Add a row, then write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--set", required=True)
+    parser.add_argument("--epsilon", required=True)
+    parser.add_argument("--budget", default="baseline")
+    parser.add_argument("--command", required=True)
+    parser.add_argument("--baseline", action="store_true")
+    given = parser.parse_args()
+    row: dict[str, Any] = {"dataset": given.set, "epsilon": given.epsilon, "delta": 1e-5}
+    row |= (
+        baseline(given.out) if given.baseline else {"budget": given.budget, **measured(given.out)}
+    )
+    row |= {"machine": machine(), "commit": commit(), "command": given.command}
+    with LINES.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    write_page()
+    print(json.dumps(row, indent=2))
+
+
+def measured(out: Path) -> dict[str, Any]:
+    """The figures of a finished row."""
+    statement = load(out / "statement.json")
+    scores = load(out / "private" / "classify.json")
+    fid = out / "private" / "fid.json"
+    seconds = Path(f"{out}.seconds").read_text(encoding="utf-8").split()
+    plan = statement["plan"]
+    return {
+        **{name: round(scores[name], 2) for name in ("logreg", "mlp", "cnn")},
+        "fid": distance(load(fid)) if fid.is_file() else None,
+        "pixels": distance(load(out / "private" / "pixels.json")),
+        "claim": statement["epsilon"],
+        "warm_start": plan["warm_start"],
+        "warm_sigma": plan["warm_sigma"],
+        "sigma": plan["sigma"],
+        "steps": plan["steps"],
+        "copies": plan["noise_multiplicity"],
+        "epochs": round(plan["steps"] * plan["sample_rate"], 2),
+        "minutes": round(sum(map(int, seconds)) / 60, 1),
+    }
+
+
+def baseline(out: Path) -> dict[str, Any]:
+    """Accuracies of classifiers that were trained on the real images."""
+    scores = load(Path(f"{out}.baseline") / "classify.json")["baseline"]
+    return {
+        "budget": f"baseline {scores['kind']}",
+        **{name: round(scores[name], 2) for name in ("logreg", "mlp", "cnn")},
+    }
+
+
+def distance(score: dict[str, Any]) -> float:
+    """Against the training images, as the paper measures it."""
+    return round(float(score["fid"]["train"]), 3)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A JSON object."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def machine() -> str:
+    """The GPU if there is one, else the processor and how many of its cores may be used."""
+    import torch
+
+    if torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [
+            line for line in info.read_text(encoding="utf-8").splitlines() if "model name" in line
+        ]
+        model = names[0].split(":", 1)[1].strip() if names else model
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{model}, {cores} core{'s' if cores != 1 else ''}"
+
+
+def commit() -> str:
+    """Of this repository; with a + when the package is not as committed."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(HERE), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", ":/dpdm_cli")
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if changed else "")
+
+
+def write_page() -> None:
+    """Put all rows between the marks of RESULTS.md."""
+    lines = [json.loads(line) for line in LINES.read_text(encoding="utf-8").splitlines()]
+    last = {(row["dataset"], row["epsilon"], row["budget"]): row for row in lines}
+    table = [
+        "| set, epsilon | budget | LR | MLP | CNN | pixels | FID | sigma | steps | minutes, machine | commit |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (dataset, epsilon), (accuracies, fid, by_dp_sgd) in PAPER.items():
+        name = f"{dataset}, {epsilon}"
+        table.append(f"| **{name}** | paper | {cells(accuracies)} | | {fid} | | | | |")
+        for budget in BUDGETS:
+            row = last.get((dataset, epsilon, budget))
+            if row is None:
+                table.append(f"| {name} | {budget} | not run | | | | | | | | |")
+                continue
+            scores = cells([row[name] for name in ("logreg", "mlp", "cnn")])
+            shown = "" if row["fid"] is None else row["fid"]
+            table.append(
+                f"| {name} | {budget} | {scores} | {row['pixels']} | {shown} | {row['sigma']:.4g} | {row['steps']:,} "
+                f"| {row['minutes']}, {row['machine']} | {row['commit']} |"
+            )
+        table.append(f"| {name} | DP-SGD on real images, paper | {cells(by_dp_sgd)} | | | | | | |")
+        if row := last.get((dataset, epsilon, "baseline dp-sgd")):
+            scores = cells([row[name] for name in ("logreg", "mlp", "cnn")])
+            table.append(
+                f"| {name} | DP-SGD on real images, ours | {scores} | | | | | {row['machine']} | {row['commit']} |"
+            )
+    page = PAGE.read_text(encoding="utf-8")
+    before, rest = page.split(BEGIN)
+    after = rest.split(END)[1]
+    PAGE.write_text(
+        before + BEGIN + "\n" + "\n".join(table) + "\n\n" + END + after, encoding="utf-8"
+    )
+
+
+def cells(numbers: list[float]) -> str:
+    """Three accuracies as cells."""
+    return " | ".join(f"{number:.1f}" for number in numbers)
+
+
+if __name__ == "__main__":
+    main()

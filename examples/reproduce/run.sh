@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# One row of the paper's tables: train, draw, classify, score, verify, and a line in results.jsonl and RESULTS.md.
+#
+#   bash examples/reproduce/run.sh mnist 10 [BUDGET]        one set at one epsilon
+#   bash examples/reproduce/run.sh all [BUDGET]             every row of the paper's tables, in its order
+#   BASELINE=1 bash examples/reproduce/run.sh mnist 10      classifiers trained by DP-SGD on the real images, for comparison
+#
+# BUDGET: cpu30 (two cores, half an hour; the default), cpu150, gpu25 (one large GPU, 25 minutes), full (300 epochs, K 32).
+# Runs lie in ${RUNS:-runs/reproduce}. A row that was interrupted goes on when its command is repeated.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+if [ "${1:-}" = all ]; then
+    for row in "mnist 10" "fashion-mnist 10" "mnist 1" "fashion-mnist 1" "mnist 0.2" "fashion-mnist 0.2"; do
+        # shellcheck disable=SC2086
+        bash "${BASH_SOURCE[0]}" $row "${2:-cpu30}"
+    done
+    exit
+fi
+
+set_name=${1:?name a data set, or all} epsilon=${2:?name an epsilon} budget=${3:-cpu30}
+out=${RUNS:-runs/reproduce}/$set_name-$epsilon-$budget
+mkdir -p "$(dirname "$out")"
+command="bash examples/reproduce/run.sh $set_name $epsilon $budget"
+
+# What was chosen, and on which images, stands in RESULTS.md.
+case $budget in
+cpu30 | cpu150)
+    accuracy=(-n 10000 --sampler stochastic-ddim --steps 24)
+    fid=(-n 2000 --sampler heun --steps 18)
+    case $budget-$epsilon in
+    cpu30-10) train=(--preset small --steps 1200) ;;
+    cpu30-1) train=(--preset small --batch-size 512 --steps 400) ;;
+    cpu30-*) train=(--preset small --batch-size 1024 --steps 100) ;;
+    cpu150-*) train=(--preset small --steps 9000) ;;
+    esac
+    ;;
+gpu25) # not tried on a GPU yet
+    train=(--preset paper --warm-start moments --epochs 60 --noise-multiplicity 4)
+    accuracy=(-n 60000 --for accuracy)
+    fid=(-n 60000 --for fid)
+    ;;
+full)
+    train=(--preset paper)
+    accuracy=(-n 60000 --for accuracy)
+    fid=(-n 60000 --for fid)
+    ;;
+*)
+    echo "unknown budget $budget: cpu30, cpu150, gpu25 or full" >&2
+    exit 2
+    ;;
+esac
+
+started=$SECONDS
+# Also when interrupted: the parts add up.
+trap 'if [ -d "$out" ]; then echo $((SECONDS - started)) >> "$out.seconds"; fi' EXIT
+
+if [ "${BASELINE:-}" ]; then
+    mkdir -p "$out.baseline"
+    dpdm classify --baseline dp-sgd --test "$set_name" --eps "$epsilon" --delta 1e-5 --out "$out.baseline" --json \
+        > "$out.baseline/classify.json"
+    python "$here/record.py" "$out" --baseline --set "$set_name" --epsilon "$epsilon" \
+        --command "BASELINE=1 bash examples/reproduce/run.sh $set_name $epsilon"
+    exit
+fi
+
+if [ ! -f "$out/manifest.json" ]; then
+    resume=()
+    if [ -f "$out/private/state.safetensors" ]; then resume=(--resume); fi
+    dpdm train "$set_name" --eps "$epsilon" --delta 1e-5 "${train[@]}" --out "$out" "${resume[@]}"
+fi
+dpdm sample "$out" "${accuracy[@]}" --out "$out.accuracy" --format npz
+dpdm sample "$out" "${fid[@]}" --out "$out.fid" --format npz
+dpdm classify "$out.accuracy" --test "$set_name" --out "$out/private" --json > "$out/private/classify.json"
+dpdm fid "$out.fid" --against "$set_name" --extractor pixels --json > "$out/private/pixels.json"
+if [ "${INCEPTION_WEIGHTS:-}" ]; then
+    dpdm fid "$out.fid" --against "$set_name" --inception-weights "$INCEPTION_WEIGHTS" --json > "$out/private/fid.json"
+fi
+dpdm verify "$out" "$out.accuracy" "$out.fid" --quiet
+echo $((SECONDS - started)) >> "$out.seconds"
+started=$SECONDS
+python "$here/record.py" "$out" --set "$set_name" --epsilon "$epsilon" --budget "$budget" --command "$command"
