@@ -18,7 +18,7 @@ from torch import Tensor
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNet
-from dpdm_cli.privacy import canaries, mechanism
+from dpdm_cli.privacy import canaries, class_sums, mechanism
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.poisson import PoissonSampler
@@ -194,6 +194,28 @@ def _same_seed(self: PoissonSampler, records: int) -> Tensor:
     return torch.nonzero(torch.rand(records, generator=generator) < self._rate).flatten()
 
 
+real_factors = mechanism.clip_factors
+real_noise = mechanism.with_noise
+real_record = Ledger.record
+
+
+def _class_sums(name: str, changed: Callable[..., Tensor]) -> Callable[[Patch], None]:
+    return lambda patch: patch.setattr(class_sums, name, changed)
+
+
+def _no_factors(rows: Tensor, norm: float) -> Tensor:
+    rows.nan_to_num_()
+    return torch.ones(len(rows))
+
+
+def _no_warm_line(patch: Patch) -> None:
+    def record(self: Ledger, *, warm: bool = False) -> None:
+        if not warm:
+            real_record(self)
+
+    patch.setattr(Ledger, "record", record)
+
+
 MUTANTS: dict[str, Mutant] = {
     "noise x 0.97": Mutant(_noise(lambda z: 0.97 * z), "noise, all"),
     "noise x 0.9": Mutant(_noise(lambda z: 0.9 * z), "noise, all"),
@@ -218,11 +240,29 @@ MUTANTS: dict[str, Mutant] = {
     "batch coupled": Mutant(_batch_coupled, "sensitivity, infinite"),
     "divided by the batch drawn": Mutant(_divided_by_the_batch, "noise, all"),
     "no line in the ledger": Mutant(
-        lambda patch: patch.setattr(Ledger, "record", lambda self: None), "ledger"
+        lambda patch: patch.setattr(Ledger, "record", lambda self, **_: None), "ledger"
     ),
     "q x 1.5": Mutant(_higher_rate, "sampler, rate"),
     "shuffled batches": Mutant(_draw(_shuffled), "sampler, sizes"),
     "batches of fixed size": Mutant(_draw(_fixed_size), "sampler, sizes"),
     "empty batches skipped": Mutant(_draw(_never_empty), "sampler, empty"),
     "the same seed each step": Mutant(_draw(_same_seed), "sampler, from one step"),
+    "class sums unclipped": Mutant(
+        _class_sums("clip_factors", _no_factors), "warm start, sums, huge"
+    ),
+    "class squares unclipped": Mutant(
+        _class_sums("clip_factors", _no_factors), "warm start, squares, huge"
+    ),
+    "class sums clipped at 1.1": Mutant(
+        _class_sums("clip_factors", lambda rows, norm: real_factors(rows, 1.1 * norm)),
+        "warm start, sums, huge",
+    ),
+    "class sums without noise": Mutant(
+        _class_sums("with_noise", lambda total, *_: total), "warm start, sums, noise"
+    ),
+    "noise on class squares x 0.97": Mutant(
+        _class_sums("with_noise", lambda total, scale, *a: real_noise(total, 0.97 * scale, *a)),
+        "warm start, squares, noise",
+    ),
+    "no line for a class sum": Mutant(_no_warm_line, "warm start, sums, ledger"),
 }

@@ -318,18 +318,27 @@ def _device(network: nn.Module) -> torch.device:
 
 def check_warm_start(plan: PrivacyPlan) -> list[Finding]:
     """Sums of each kind move by at most 1 with a record, carry noise of `warm_sigma`, and are entered in the ledger."""
-    classes, size, count = 3, 24, 60
-    vectors = torch.from_numpy(standard_normal(count * size)).float().view(count, size)
-    vectors[0] *= 1e8
-    vectors[1] = math.nan
+    classes, count = 3, 60
     labels = torch.arange(count) % classes
     suspects = {"huge": 0, "not a number": 1, "ordinary": 2}
     findings = []
-    for kind, release in (("sums", noisy_class_sums), ("squares", noisy_class_squares)):
+    # Enough numbers of either kind to notice 3 % too little noise.
+    for kind, release, size in (
+        ("sums", noisy_class_sums, 1 << 14),
+        ("squares", noisy_class_squares, 1 << 7),
+    ):
+        vectors = torch.from_numpy(standard_normal(count * size)).float().view(count, size)
+        vectors[0] *= 1e8
+        vectors[1] = math.nan
 
-        def released(chosen: Tensor, ledger: Ledger, release: Release = release) -> Tensor:
+        def released(
+            chosen: Tensor,
+            ledger: Ledger,
+            release: Release = release,
+            vectors: Tensor = vectors,
+        ) -> Tensor:
             pieces = [(vectors[part].clone(), labels[part]) for part in torch.split(chosen, 16)]
-            return release(ledger, pieces, classes=classes, size=size)
+            return release(ledger, pieces, classes=classes, size=vectors.shape[1])
 
         def ledger(sigma: float | None = plan.warm_sigma) -> Ledger:
             return Ledger(dataclasses.replace(plan, warm_sigma=sigma))

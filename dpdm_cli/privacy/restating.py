@@ -57,6 +57,10 @@ def person_epsilon(plan: PrivacyPlan, images: int) -> float:
         )
 
     def one_release(distributions: Any, q: float, sigma: float, interval: float) -> Any:
+        if q == 1:  # all of them, always: one release that much louder
+            return distributions.from_gaussian_mechanism(
+                sigma / count, value_discretization_interval=interval
+            )
         sensitivities, probabilities = _share_of_person(q, count)
         return distributions.from_mixture_gaussian_mechanism(
             sigma,
@@ -70,8 +74,6 @@ def person_epsilon(plan: PrivacyPlan, images: int) -> float:
 
 def _share_of_person(q: float, count: int) -> tuple[list[float], list[float]]:
     """How many of a person's images a release at rate q includes, and with which probability: Binomial(count, q)."""
-    if q == 1:
-        return [float(count)], [1.0]
     shares = [
         math.exp(
             math.lgamma(count + 1)

@@ -14,7 +14,14 @@ from dpdm_cli.privacy.canaries import Canaries, CanaryAudit, play
 from dpdm_cli.privacy.replay import Finding, check_all
 from dpdm_cli.runs.made_up_records import MadeUpRecords
 
-PLAN = tiny.plan(dataset_size=64, expected_batch_size=16, sigma=1.0, noise_multiplicity=COPIES)
+PLAN = tiny.plan(
+    dataset_size=64,
+    expected_batch_size=16,
+    sigma=1.0,
+    noise_multiplicity=COPIES,
+    warm_start="moments",
+    warm_sigma=1.0,
+)
 
 
 def replayed(workers: int = 1, **changes: float) -> list[Finding]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_training import run
 from torch import Tensor
 
 from dpdm_cli.data import ImageSet
@@ -19,7 +20,6 @@ from dpdm_cli.runs.checkpoint import load_model, read_tensors
 from dpdm_cli.runs.trainer import Trainer
 from dpdm_cli.runs.verifying import verify
 from dpdm_cli.runs.warm_start import covariances_from, learn_prior, new_prior
-from test_training import run
 
 SIDE = 8
 
