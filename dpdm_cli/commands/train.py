@@ -154,6 +154,13 @@ def train(
         Path | None,
         typer.Option(help="TOML file of settings; flags override it.", rich_help_panel=MODEL),
     ] = None,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(
+            help="Start from the weights of a model trained with --non-private on images that you declare public.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     denoiser: Annotated[
         DenoiserKind | None,
         typer.Option(help="Parameterisation of the network.", rich_help_panel=MODEL),
@@ -268,6 +275,7 @@ def train(
         out or Path("runs") / Path(data).stem,
         private=not non_private,
         resume=resume,
+        init_from=init_from,
         log_losses=log_losses,
         reporter=console,
         **chosen,

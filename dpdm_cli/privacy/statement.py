@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from dpdm_cli.errors import DamagedFileError, PrivacyError
 from dpdm_cli.privacy.accounting import claim, round_up
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 NOT_PRIVATE = "NOT PRIVATE: trained without clipping and without noise. Nothing is claimed about the training images."
 
@@ -20,11 +23,12 @@ NOT_COVERED = (
 )
 
 
-def private_statement(ledger: Ledger) -> dict[str, Any]:
+def private_statement(ledger: Ledger, init_from: str | None = None) -> dict[str, Any]:
     """The claim for what the ledger holds.
 
     Args:
         ledger: the releases made.
+        init_from: SHA-256 of the model the weights started from, declared public.
 
     Returns:
         A JSON object; `epsilon` and `delta` are what is claimed, `text` says it in words. Epsilon is that of the
@@ -59,10 +63,11 @@ def private_statement(ledger: Ledger) -> dict[str, Any]:
         "divisor": plan.divisor,
         "warm_start": plan.warm_start,
         "warm_sigma": plan.warm_sigma,
+        "init_from": init_from,
         "plan": plan.to_dict(),
         "ledger": ledger.to_dict(),
         "not_covered": list(NOT_COVERED),
-        "text": _text(plan, epsilon, result.accountant),
+        "text": _text(plan, epsilon, result.accountant, init_from),
     }
 
 
@@ -83,7 +88,10 @@ def check_statement(statement: dict[str, Any]) -> Ledger:
     if not isinstance(stored, dict):
         raise DamagedFileError("the statement holds no ledger")
     ledger = Ledger.from_dict(PrivacyPlan.from_dict(statement.get("plan")), stored)
-    true = private_statement(ledger)
+    source = statement.get("init_from")
+    if source is not None and (not isinstance(source, str) or not _SHA256.fullmatch(source)):
+        raise DamagedFileError(f"the statement's init_from is {_short(source)}, no SHA-256")
+    true = private_statement(ledger, source)
     epsilon = statement.get("epsilon")
     if isinstance(epsilon, bool) or not isinstance(epsilon, int | float):
         raise DamagedFileError(f"the statement's epsilon is {epsilon!r}, not a number")
@@ -93,7 +101,7 @@ def check_statement(statement: dict[str, Any]) -> Ledger:
             f"the statement claims epsilon = {epsilon}, but its plan costs {true['epsilon']}",
             "do not rely on it",
         )
-    says = _text(ledger.plan, float(epsilon), str(statement.get("accountant")))
+    says = _text(ledger.plan, float(epsilon), str(statement.get("accountant")), source)
     expected = {**true, "epsilon": epsilon, "text": says}
     for name in expected.keys() - {"accountant", "epsilon_by", "reason"}:
         if statement.get(name) != expected[name]:
@@ -105,14 +113,20 @@ def check_statement(statement: dict[str, Any]) -> Ledger:
     return ledger
 
 
-def _text(plan: PrivacyPlan, epsilon: float, accountant: str) -> str:
+def _text(plan: PrivacyPlan, epsilon: float, accountant: str, init_from: str | None) -> str:
+    source = ""
+    if init_from is not None:
+        source = (
+            f" The weights started from a model trained without privacy on images that whoever ran this declares to be "
+            f"public (SHA-256 {init_from}); nothing is claimed about those."
+        )
     return (
         f"({epsilon}, {plan.delta})-differentially private with respect to adding or removing one image "
         f"among {plan.dataset_size:,} (a public number). {_warm_text(plan)}"
         f"One run of DP-SGD: {plan.steps:,} steps, Poisson "
         f"sampling at rate {plan.sample_rate!r}, one gradient an image (mean over {plan.noise_multiplicity} noisy "
         f"copies) clipped to norm {plan.clip_norm:g}, Gaussian noise of {plan.sigma!r} times that norm; "
-        f"epsilon by {accountant.upper()}, an upper bound."
+        f"epsilon by {accountant.upper()}, an upper bound.{source}"
     )
 
 

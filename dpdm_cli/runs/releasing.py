@@ -34,7 +34,7 @@ STATEMENT_KEYS = frozenset(
             "warm_start",
             "warm_sigma",
         ),
-        *("plan", "ledger"),
+        *("init_from", "plan", "ledger"),
         *("not_covered", "text", "dataset_size_source"),
     }
 )

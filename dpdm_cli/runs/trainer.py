@@ -142,6 +142,11 @@ class Trainer:
                 workers=self._workers,
             )
 
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Take over public weights, by name; those that are not named stay as they were initialised."""
+        for network in (self._denoiser.network, self._ema.averaged):
+            network.load_state_dict(weights, strict=False)
+
     def state(self) -> dict[str, Tensor]:
         """Everything a resumed run needs beside settings and ledger. Holds no random state: there is none."""
         tensors = {f"network/{k}": v for k, v in self._denoiser.network.state_dict().items()}

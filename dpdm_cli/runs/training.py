@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,16 +31,15 @@ from dpdm_cli.runs.checkpoint import Model, save_model
 from dpdm_cli.runs.device import resolve_device, set_precision
 from dpdm_cli.runs.grids import draw_grid
 from dpdm_cli.runs.planning import check_beside_plan, plan_run, public_size, read_plan, step_count
+from dpdm_cli.runs.public_start import PublicStart, read_public
 from dpdm_cli.runs.reporter import Reporter, SilentReporter
+from dpdm_cli.runs.resuming import fingerprint, resumed_settings
 from dpdm_cli.runs.run_folder import RunFolder
 from dpdm_cli.runs.settings import TrainSettings, merge
 from dpdm_cli.runs.signals import StopRequest, stop_requests
 from dpdm_cli.runs.trainer import Trainer
 
 SECONDS_BETWEEN_SAVES = 120.0
-
-_FREE_TO_CHANGE = {"micro_batch", "precision"}
-"""Settings a resumed run may change: they touch speed, not the mechanism."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +69,7 @@ def train(
     plan: Path | None = None,
     private: bool = True,
     resume: bool = False,
+    init_from: Path | None = None,
     device: str = "auto",
     data_dir: Path | None = None,
     download: bool = True,
@@ -92,6 +90,8 @@ def train(
         plan: a plan written by `dpdm calibrate --out`; it replaces epsilon, delta, batch size, steps, C and K.
         private: False trains without clipping and noise, and every output says NOT PRIVATE.
         resume: go on with the run in `out`, under its own settings and plan.
+        init_from: a model trained with `private=False` on images that you declare public; its weights are where this
+            one starts.
         device: auto, cpu, cuda or mps.
         data_dir, download, classes, channels: see `load_images`.
         log_losses: write the private training loss to `private/losses.jsonl`.
@@ -114,7 +114,7 @@ def train(
     with folder.open(resume=resume):
         tensors, saved = folder.load_state() if resume else ({}, None)
         if saved is not None:
-            wanted = _resumed_settings(saved, wanted, origins, data, private)
+            wanted = resumed_settings(saved, wanted, origins, data, private)
         images = load_images(
             data,
             data_dir=data_dir,
@@ -124,6 +124,7 @@ def train(
             classes=classes,
         )
         shape = network_config(images, wanted)
+        public = _public_start(init_from, shape, saved)
         if saved is not None:
             dataset_size, source = saved["dataset_size"], saved["dataset_size_source"]
             the_plan = PrivacyPlan.from_dict(saved["plan"]) if private else None
@@ -159,12 +160,15 @@ def train(
             "dataset_size": dataset_size,
             "dataset_size_source": source,
             "plan": the_plan.to_dict() if the_plan else None,
-            **_fingerprint(images, saved),
+            "init_from": public.sha256 if public else None,
+            **fingerprint(images, saved),
         }
         if saved is not None:
             if ledger is not None and saved["done"] != ledger.steps:
                 raise DamagedFileError("the resume state and its ledger count different steps")
             trainer.restore(tensors, saved["done"])
+        elif public is not None:
+            trainer.start_from(public.weights)
         if trainer.done < trainer.steps:
             trainer.check()
         started = time.monotonic()
@@ -172,8 +176,10 @@ def train(
             trainer.warm_up()
             _run(trainer, folder, facts, stop, say, log_losses)
         seconds = time.monotonic() - started
-        statement = private_statement(ledger) if ledger else non_private_statement(trainer.done)
-        if ledger:
+        if ledger is None:
+            statement = non_private_statement(trainer.done)
+        else:
+            statement = private_statement(ledger, public.sha256 if public else None)
             statement["dataset_size_source"] = source
         model = Model(
             denoiser=trainer.averaged,
@@ -232,6 +238,26 @@ def network_config(images: ImageSet, settings: TrainSettings) -> UNetConfig:
         patch=settings.patch,
         embedding=settings.embedding,
     )
+
+
+def _public_start(
+    path: Path | None, shape: UNetConfig, saved: dict[str, Any] | None
+) -> PublicStart | None:
+    """The public model to start from; for a resumed run, that it was started from, without its weights.
+
+    Raises:
+        PrivacyError: a resumed run was started from another one.
+        DataError, DamagedFileError, UsageError: see `read_public`.
+    """
+    found = None if path is None else read_public(path, shape)
+    if saved is None:
+        return found
+    digest = saved.get("init_from")
+    if found is not None and found.sha256 != digest:
+        raise PrivacyError(
+            f"{path} is not what this run was started from", "resume without --init-from"
+        )
+    return None if digest is None else PublicStart(sha256=digest, weights={})
 
 
 def _run(
@@ -325,64 +351,6 @@ def _remark(
         say.warn(
             f"{copies} images are exact copies of others: the claim protects one file, not one picture"
         )
-
-
-def _resumed_settings(
-    saved: dict[str, Any],
-    wanted: TrainSettings,
-    origins: dict[str, str],
-    data: str,
-    private: bool,
-) -> TrainSettings:
-    """The saved run's settings, with what may change taken from `wanted`.
-
-    Raises:
-        PrivacyError: something explicitly asked for differs from what the run was started with.
-        DamagedFileError: the saved settings make no sense.
-    """
-    try:
-        stored: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in saved["settings"].items()
-        }
-        before = TrainSettings(**stored)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DamagedFileError(f"the resume state's settings are damaged: {error}") from error
-    if saved.get("data") != data or saved.get("private") != private:
-        was = f"{saved.get('data')}{'' if saved.get('private') else ' --non-private'}"
-        raise PrivacyError(f"this run was started with {was}", "resume with the same data and mode")
-    for name, origin in origins.items():
-        if origin == "default" or origin.startswith("preset"):
-            continue
-        old, new = getattr(before, name), getattr(wanted, name)
-        if name in _FREE_TO_CHANGE:
-            before = replace(before, **{name: new})
-        elif old != new:
-            raise PrivacyError(
-                f"{name} is {new} ({origin}), but the run was started with {old}",
-                "resume with the run's own settings, or start a new run in another --out",
-            )
-    return before
-
-
-def _fingerprint(images: ImageSet, saved: dict[str, Any] | None) -> dict[str, str]:
-    """A salted digest of the private images, so that a resumed run notices other data. Stays under private/.
-
-    Raises:
-        PrivacyError: the images are not those the run was started with.
-    """
-    salt = saved["salt"] if saved else secrets.token_hex(16)
-    digest = hashlib.sha256(salt.encode())
-    digest.update(images.images.contiguous().numpy().data)
-    if images.labels is not None:
-        digest.update(images.labels.contiguous().numpy().data)
-    digest.update(json.dumps(images.classes).encode())
-    found = digest.hexdigest()
-    if saved and saved["fingerprint"] != found:
-        raise PrivacyError(
-            "the images are not the ones this run was started with",
-            "put the original images back, or start a new run: its cost adds to this one's",
-        )
-    return {"salt": salt, "fingerprint": found}
 
 
 def _log_loss(path: Path, trainer: Trainer) -> None:

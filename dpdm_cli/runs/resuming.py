@@ -1,0 +1,74 @@
+"""Whether a run may go on: the same data, mode and settings as it was started with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from dataclasses import replace
+from typing import Any
+
+from dpdm_cli.data import ImageSet
+from dpdm_cli.errors import DamagedFileError, PrivacyError
+from dpdm_cli.runs.settings import TrainSettings
+
+_FREE_TO_CHANGE = {"micro_batch", "precision"}
+"""Settings a resumed run may change: they touch speed, not the mechanism."""
+
+
+def resumed_settings(
+    saved: dict[str, Any],
+    wanted: TrainSettings,
+    origins: dict[str, str],
+    data: str,
+    private: bool,
+) -> TrainSettings:
+    """The saved run's settings, with what may change taken from `wanted`.
+
+    Raises:
+        PrivacyError: something explicitly asked for differs from what the run was started with.
+        DamagedFileError: the saved settings make no sense.
+    """
+    try:
+        stored: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in saved["settings"].items()
+        }
+        before = TrainSettings(**stored)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DamagedFileError(f"the resume state's settings are damaged: {error}") from error
+    if saved.get("data") != data or saved.get("private") != private:
+        was = f"{saved.get('data')}{'' if saved.get('private') else ' --non-private'}"
+        raise PrivacyError(f"this run was started with {was}", "resume with the same data and mode")
+    for name, origin in origins.items():
+        if origin == "default" or origin.startswith("preset"):
+            continue
+        old, new = getattr(before, name), getattr(wanted, name)
+        if name in _FREE_TO_CHANGE:
+            before = replace(before, **{name: new})
+        elif old != new:
+            raise PrivacyError(
+                f"{name} is {new} ({origin}), but the run was started with {old}",
+                "resume with the run's own settings, or start a new run in another --out",
+            )
+    return before
+
+
+def fingerprint(images: ImageSet, saved: dict[str, Any] | None) -> dict[str, str]:
+    """A salted digest of the private images, so that a resumed run notices other data. Stays under private/.
+
+    Raises:
+        PrivacyError: the images are not those the run was started with.
+    """
+    salt = saved["salt"] if saved else secrets.token_hex(16)
+    digest = hashlib.sha256(salt.encode())
+    digest.update(images.images.contiguous().numpy().data)
+    if images.labels is not None:
+        digest.update(images.labels.contiguous().numpy().data)
+    digest.update(json.dumps(images.classes).encode())
+    found = digest.hexdigest()
+    if saved and saved["fingerprint"] != found:
+        raise PrivacyError(
+            "the images are not the ones this run was started with",
+            "put the original images back, or start a new run: its cost adds to this one's",
+        )
+    return {"salt": salt, "fingerprint": found}

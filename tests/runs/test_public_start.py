@@ -1,0 +1,85 @@
+"""Starting from a model of public images: what is taken over, what is refused, what the statement says."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from test_training import TINY, run
+
+from dpdm_cli.data.named import NAMED
+from dpdm_cli.errors import DamagedFileError, PrivacyError, UsageError
+from dpdm_cli.privacy.statement import check_statement
+from dpdm_cli.runs.checkpoint import load_model
+from dpdm_cli.runs.files import sha256_of
+from dpdm_cli.runs.public_start import read_public
+from dpdm_cli.runs.trainer import Trainer
+from dpdm_cli.runs.verifying import verify
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(tmp_path_factory.mktemp("public") / "run", private=False).model
+
+
+def test_training_starts_at_the_public_weights(
+    public: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = {}
+
+    def check(self: Trainer) -> None:
+        begun.update({name: tensor.clone() for name, tensor in self.state().items()})
+
+    monkeypatch.setattr(Trainer, "check", check)
+    run(tmp_path / "run", steps=1, init_from=public)
+    for name, tensor in load_model(public).denoiser.network.state_dict().items():
+        assert torch.equal(begun[f"network/{name}"], tensor)
+        assert torch.equal(begun[f"average/{name}"], tensor)
+
+
+def test_the_statement_names_it_and_verify_holds_it_to_that(public: Path, tmp_path: Path) -> None:
+    result = run(tmp_path / "run", init_from=public)
+    assert result.statement["init_from"] == sha256_of(public)
+    assert f"declares to be public (SHA-256 {sha256_of(public)})" in result.statement["text"]
+    verify([tmp_path / "run"])
+    with pytest.raises(PrivacyError):
+        check_statement({**result.statement, "init_from": None})
+    with pytest.raises(PrivacyError):
+        check_statement({**result.statement, "init_from": "0" * 64})
+    with pytest.raises(DamagedFileError):
+        check_statement({**result.statement, "init_from": "my own words"})
+
+
+def test_a_model_of_private_images_is_refused(tmp_path: Path) -> None:
+    private = run(tmp_path / "private").model
+    with pytest.raises(PrivacyError, match="trained on private images"):
+        run(tmp_path / "run", init_from=private)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_network_is_refused(public: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="channels = 8"):
+        run(tmp_path / "run", init_from=public, width=16)
+
+
+def test_embeddings_of_other_classes_stay_behind(public: Path) -> None:
+    model = load_model(public)
+    assert model.config.classes == len(NAMED["digits"].classes)
+    same = read_public(public, model.config)
+    assert "classes.weight" in same.weights
+    other = read_public(public, dataclasses.replace(model.config, classes=3))
+    assert set(same.weights) - set(other.weights) == {"classes.weight"}
+
+
+def test_resuming_keeps_the_source_and_refuses_another(
+    public: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path / "run", init_from=public)
+    (tmp_path / "run" / "manifest.json").unlink()
+    again = run(tmp_path / "run", resume=True)
+    assert again.statement["init_from"] == sha256_of(public)
+    other = run(tmp_path / "other", private=False, **{**TINY, "seed": 5}).model
+    with pytest.raises(PrivacyError, match="not what this run was started from"):
+        run(tmp_path / "run", resume=True, init_from=other)
