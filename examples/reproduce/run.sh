@@ -30,8 +30,8 @@ cpu30 | cpu150)
     fid=(-n 2000 --sampler heun --steps 18)
     case $budget-$epsilon in
     cpu30-10) train=(--preset small --steps 1200) ;;
-    cpu30-1) train=(--preset small --batch-size 512 --steps 400) ;;
-    cpu30-*) train=(--preset small --batch-size 1024 --steps 100) ;;
+    cpu30-1) train=(--preset small --warm-share 0.3 --batch-size 512 --steps 400) ;;
+    cpu30-*) train=(--preset small --warm-share 0.6 --batch-size 1024 --steps 100 --lr 2e-3) ;;
     cpu150-*) train=(--preset small --steps 9000) ;;
     esac
     ;;

@@ -91,6 +91,35 @@ def test_sigma_and_epsilon_are_each_others_inverse() -> None:
     assert back["slack"] is None
 
 
+def test_a_warm_start_is_paid_from_the_same_budget(tmp_path: Path) -> None:
+    cold = values_of("--eps", "2", *OWN, "--steps", "100")
+    warm = values_of("--eps", "2", *OWN, "--steps", "100", "--warm-start", "moments")
+    more = ["--warm-start", "moments", "--warm-share", "0.5", "--out", str(tmp_path / "plan.json")]
+    larger = values_of("--eps", "2", *OWN, "--steps", "100", *more)
+    assert (cold["warm_start"], cold["warm_sigma"]) == ("none", None)
+    assert warm["warm_start"] == "moments"
+    assert cold["sigma"] < warm["sigma"] < larger["sigma"]
+    assert warm["warm_sigma"] > larger["warm_sigma"]
+    assert all(1.98 <= values["epsilon"] <= 2 for values in (cold, warm, larger))
+    assert load_plan(tmp_path / "plan.json").warm_sigma == larger["warm_sigma"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--eps", "2", "--warm-share", "0.5"],
+        ["--sigma", "2", "--warm-start", "means"],
+        ["--eps", "2", "--profile", "paper", "--warm-start", "means"],
+        ["--eps", "2", "--warm-start", "means", "--warm-share", "1"],
+        ["--eps", "2", "--warm-start", "means", "--warm-share", "nan"],
+    ],
+)
+def test_a_warm_start_that_makes_no_sense_is_refused(options: list[str]) -> None:
+    result = dpdm(*options)
+    assert result.exit_code == 2
+    assert "error:" in result.stderr
+
+
 def test_epochs_and_steps_say_the_same() -> None:
     by_epochs = values_of("--sigma", "2", *OWN, "--epochs", "3")
     assert by_epochs == values_of("--sigma", "2", *OWN, "--steps", "150")

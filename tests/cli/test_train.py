@@ -78,6 +78,17 @@ def test_the_paper_on_mnist_is_forecast_with_its_network_and_plan() -> None:
     assert privacy["sigma"] == pytest.approx(2.3828, abs=2e-4)
 
 
+def test_small_on_mnist_begins_with_moments_and_a_flag_changes_that() -> None:
+    dry = ["train", "mnist", "--preset", "small", "--dry-run", "--json", "--device", "cpu"]
+    privacy = result_of(*dry)["privacy"]
+    none = result_of(*dry, "--warm-start", "none")["privacy"]
+    assert isinstance(privacy, dict)
+    assert isinstance(none, dict)
+    assert privacy["warm_start"] == "moments"
+    assert (none["warm_start"], none["warm_sigma"]) == ("none", None)
+    assert none["sigma"] < privacy["sigma"]
+
+
 def test_from_real_digits_to_scores_through_the_commands_alone(
     tmp_path: Path, config: Path
 ) -> None:
