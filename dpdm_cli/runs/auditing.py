@@ -28,6 +28,7 @@ from dpdm_cli.runs.planning import plan_run, public_size
 from dpdm_cli.runs.reporter import Reporter, SilentReporter
 from dpdm_cli.runs.settings import preset_settings
 from dpdm_cli.runs.training import network_config
+from dpdm_cli.runs.warm_start import new_prior
 
 RECORDS = 16
 _MICRO_BATCH_ROWS = 64
@@ -186,6 +187,9 @@ def _subject(
             the_plan = plan_run(public_size(dataset, settings, None)[0], settings)
     if plan is not None:
         the_plan = check_plan_file(plan)[0]
+    if the_plan is not None and the_plan.warm_releases:
+        shape = config.image_channels, config.image_size, config.image_size
+        denoiser.prior = new_prior(shape, config.classes).to(device)
     return denoiser, config, whose, the_plan
 
 
