@@ -26,7 +26,11 @@ command="bash examples/reproduce/run.sh $set_name $epsilon $budget"
 # What was chosen, and on which images, stands in RESULTS.md.
 case $budget in
 cpu30 | cpu150)
-    accuracy=(-n 10000 --sampler stochastic-ddim --steps 24)
+    case $budget-$epsilon in
+    cpu30-10 | cpu150-*) images=10000 ;;
+    *) images=5000 ;;
+    esac
+    accuracy=(-n $images --sampler stochastic-ddim --steps 24)
     fid=(-n 2000 --sampler heun --steps 18)
     case $budget-$epsilon in
     cpu30-10) train=(--preset small --steps 1200) ;;
