@@ -61,6 +61,7 @@ def measured(out: Path) -> dict[str, Any]:
     plan = statement["plan"]
     return {
         **{name: round(scores[name], 2) for name in ("logreg", "mlp", "cnn")},
+        "images": scores["n"],
         "fid": distance(load(fid)) if fid.is_file() else None,
         "pixels": distance(load(out / "private" / "pixels.json")),
         "claim": statement["epsilon"],
@@ -127,28 +128,30 @@ def write_page() -> None:
     lines = [json.loads(line) for line in LINES.read_text(encoding="utf-8").splitlines()]
     last = {(row["dataset"], row["epsilon"], row["budget"]): row for row in lines}
     table = [
-        "| set, epsilon | budget | LR | MLP | CNN | pixels | FID | sigma | steps | minutes, machine | commit |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| set, epsilon | budget | LR | MLP | CNN | images | pixels | FID | sigma | steps | minutes, machine | commit |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for (dataset, epsilon), (accuracies, fid, by_dp_sgd) in PAPER.items():
         name = f"{dataset}, {epsilon}"
-        table.append(f"| **{name}** | paper | {cells(accuracies)} | | {fid} | | | | |")
+        table.append(f"| **{name}** | paper | {cells(accuracies)} | 60,000 | | {fid} | | | | |")
         for budget in BUDGETS:
             row = last.get((dataset, epsilon, budget))
             if row is None:
-                table.append(f"| {name} | {budget} | not run | | | | | | | | |")
+                table.append(f"| {name} | {budget} | not run | | | | | | | | | |")
                 continue
             scores = cells([row[name] for name in ("logreg", "mlp", "cnn")])
             shown = "" if row["fid"] is None else row["fid"]
             table.append(
-                f"| {name} | {budget} | {scores} | {row['pixels']} | {shown} | {row['sigma']:.4g} | {row['steps']:,} "
+                f"| {name} | {budget} | {scores} | {row['images']:,} | {row['pixels']} | {shown} | {row['sigma']:.4g} | {row['steps']:,} "
                 f"| {row['minutes']}, {row['machine']} | {row['commit']} |"
             )
-        table.append(f"| {name} | DP-SGD on real images, paper | {cells(by_dp_sgd)} | | | | | | |")
+        table.append(
+            f"| {name} | DP-SGD on real images, paper | {cells(by_dp_sgd)} | 60,000 | | | | | | |"
+        )
         if row := last.get((dataset, epsilon, "baseline dp-sgd")):
             scores = cells([row[name] for name in ("logreg", "mlp", "cnn")])
             table.append(
-                f"| {name} | DP-SGD on real images, ours | {scores} | | | | | {row['machine']} | {row['commit']} |"
+                f"| {name} | DP-SGD on real images, ours | {scores} | 60,000 | | | | | {row['machine']} | {row['commit']} |"
             )
     page = PAGE.read_text(encoding="utf-8")
     before, rest = page.split(BEGIN)
