@@ -128,37 +128,38 @@ def write_page() -> None:
     lines = [json.loads(line) for line in LINES.read_text(encoding="utf-8").splitlines()]
     last = {(row["dataset"], row["epsilon"], row["budget"]): row for row in lines}
     table = [
-        "| set, epsilon | budget | LR | MLP | CNN | images | pixels | FID | sigma | steps | minutes, machine | commit |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| set, epsilon | budget | LR | MLP | CNN | images | pixels | FID | sigma, steps | minutes, machine | commit |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for (dataset, epsilon), (accuracies, fid, by_dp_sgd) in PAPER.items():
         name = f"{dataset}, {epsilon}"
-        table.append(f"| **{name}** | paper | {cells(accuracies)} | 60,000 | | {fid} | | | | |")
+        table.append(f"| **{name}** | paper | {cells(accuracies)} | 60,000 | | {fid} | | | |")
         for budget in BUDGETS:
             row = last.get((dataset, epsilon, budget))
             if row is None:
-                table.append(f"| {name} | {budget} | not run | | | | | | | | | |")
+                table.append(f"| {name} | {budget} | not run | | | | | | | | |")
                 continue
-            scores = cells([row[name] for name in ("logreg", "mlp", "cnn")])
             shown = "" if row["fid"] is None else row["fid"]
-            table.append(
-                f"| {name} | {budget} | {scores} | {row['images']:,} | {row['pixels']} | {shown} | {row['sigma']:.4g} | {row['steps']:,} "
-                f"| {row['minutes']}, {row['machine']} | {row['commit']} |"
-            )
-        table.append(
-            f"| {name} | DP-SGD on real images, paper | {cells(by_dp_sgd)} | 60,000 | | | | | | |"
-        )
+            measured = f"{accuracies_of(row)} | {row['images']:,} | {row['pixels']} | {shown}"
+            made = f"{row['sigma']:.4g}, {row['steps']:,} | {row['minutes']}, {row['machine']}"
+            table.append(f"| {name} | {budget} | {measured} | {made} | {row['commit']} |")
+        by_others = "DP-SGD on real images"
+        table.append(f"| {name} | {by_others}, paper | {cells(by_dp_sgd)} | 60,000 | | | | | |")
         if row := last.get((dataset, epsilon, "baseline dp-sgd")):
-            scores = cells([row[name] for name in ("logreg", "mlp", "cnn")])
-            table.append(
-                f"| {name} | DP-SGD on real images, ours | {scores} | 60,000 | | | | | {row['machine']} | {row['commit']} |"
-            )
+            where = f"{row['machine']} | {row['commit']}"
+            measured = f"{accuracies_of(row)} | 60,000"
+            table.append(f"| {name} | {by_others}, ours | {measured} | | | | {where} |")
     page = PAGE.read_text(encoding="utf-8")
     before, rest = page.split(BEGIN)
     after = rest.split(END)[1]
     PAGE.write_text(
         before + BEGIN + "\n" + "\n".join(table) + "\n\n" + END + after, encoding="utf-8"
     )
+
+
+def accuracies_of(row: dict[str, Any]) -> str:
+    """Those of a row, as cells."""
+    return cells([row[name] for name in ("logreg", "mlp", "cnn")])
 
 
 def cells(numbers: list[float]) -> str:
