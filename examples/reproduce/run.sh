@@ -75,10 +75,10 @@ if [ ! -f "$out/manifest.json" ]; then
 fi
 dpdm sample "$out" "${accuracy[@]}" --out "$out.accuracy" --format npz
 dpdm sample "$out" "${fid[@]}" --out "$out.fid" --format npz
-dpdm classify "$out.accuracy" --test "$set_name" --out "$out/private" --json > "$out/private/classify.json"
-dpdm fid "$out.fid" --against "$set_name" --extractor pixels --json > "$out/private/pixels.json"
+dpdm classify "$out.accuracy/samples.npz" --test "$set_name" --out "$out/private" --json > "$out/private/classify.json"
+dpdm fid "$out.fid/samples.npz" --against "$set_name" --extractor pixels --json > "$out/private/pixels.json"
 if [ "${INCEPTION_WEIGHTS:-}" ]; then
-    dpdm fid "$out.fid" --against "$set_name" --inception-weights "$INCEPTION_WEIGHTS" --json > "$out/private/fid.json"
+    dpdm fid "$out.fid/samples.npz" --against "$set_name" --inception-weights "$INCEPTION_WEIGHTS" --json > "$out/private/fid.json"
 fi
 dpdm verify "$out" "$out.accuracy" "$out.fid" --quiet
 echo $((SECONDS - started)) >> "$out.seconds"
