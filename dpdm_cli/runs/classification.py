@@ -31,7 +31,7 @@ from dpdm_cli.runs import private_classifier
 from dpdm_cli.runs.class_scores import Baseline, ClassifyResult, Score, write_picture
 from dpdm_cli.runs.device import resolve_device
 from dpdm_cli.runs.reporter import Progress, Reporter, SilentReporter
-from dpdm_cli.runs.sources import classes_of, sample_metadata, splits_of
+from dpdm_cli.runs.sources import classes_of, sample_metadata, samples_in, splits_of
 
 PICTURE = "confusion.png"
 
@@ -113,7 +113,9 @@ def classify(
 
     synthetic = None
     if synth is not None:
-        synthetic = load_images(synth, data_dir=data_dir, download=download, classes=classes)
+        synthetic = load_images(
+            samples_in(synth), data_dir=data_dir, download=download, classes=classes
+        )
         synthetic = _limited(synthetic, limit, seed)
 
     def real(split: Literal["train", "test"]) -> ImageSet:

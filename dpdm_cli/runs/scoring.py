@@ -31,7 +31,7 @@ from dpdm_cli.evaluation.weights import SHA256, inception_weights
 from dpdm_cli.runs.device import resolve_device
 from dpdm_cli.runs.files import write_bytes
 from dpdm_cli.runs.reporter import Reporter, SilentReporter
-from dpdm_cli.runs.sources import splits_of
+from dpdm_cli.runs.sources import samples_in, splits_of
 
 FEWEST = 10_000
 """Below this the distance is too large by an amount that depends on the number of images."""
@@ -135,7 +135,7 @@ def fid(
     )
     splits = _splits(against, split)
 
-    images = load_images(synth, data_dir=data_dir, download=download)
+    images = load_images(samples_in(synth), data_dir=data_dir, download=download)
     if len(images.images) < FEWEST:
         reporter.warn(
             f"{len(images.images)} synthetic images: below {FEWEST:,} the distance is too large by "

@@ -56,6 +56,16 @@ def classes_of(source: str | Path, split: Split) -> tuple[str, ...]:
     return arrange(tree, split, None).classes
 
 
+def samples_in(source: str | Path) -> str | Path:
+    """`source`, or the one file in it when it is a folder that `dpdm sample` wrote an npz or zip into."""
+    folder = Path(source).expanduser()
+    if (folder / _METADATA).is_file():
+        for name in ("samples.npz", "samples.zip"):
+            if (folder / name).is_file():
+                return folder / name
+    return source
+
+
 def sample_metadata(source: str | Path) -> dict[str, Any]:
     """What `dpdm sample` wrote about a set of samples; empty when there is no such file.
 

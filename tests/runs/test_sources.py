@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dpdm_cli.errors import DamagedFileError
-from dpdm_cli.runs.sources import classes_of, sample_metadata, splits_of
+from dpdm_cli.runs.sources import classes_of, sample_metadata, samples_in, splits_of
 
 
 def picture(path: Path) -> None:
@@ -89,3 +89,19 @@ def test_metadata_that_is_no_object_is_called_damaged(tmp_path: Path, text: str)
     (tmp_path / "metadata.json").write_text(text)
     with pytest.raises(DamagedFileError, match=r"metadata\.json"):
         sample_metadata(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["samples.npz", "samples.zip"])
+def test_a_folder_of_samples_in_one_file_is_that_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    assert (
+        samples_in(tmp_path) == tmp_path
+    )  # a user's own folder, until `dpdm sample` has described it
+    (tmp_path / "metadata.json").write_text("{}")
+    assert samples_in(tmp_path) == tmp_path / name
+
+
+def test_every_other_source_is_itself(tmp_path: Path) -> None:
+    (tmp_path / "metadata.json").write_text("{}")
+    for source in ("mnist", tmp_path, tmp_path / "nothing.npz"):
+        assert samples_in(source) == source
