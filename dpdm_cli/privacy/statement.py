@@ -103,6 +103,8 @@ def check_statement(statement: dict[str, Any]) -> Ledger:
         )
     says = _text(ledger.plan, float(epsilon), str(statement.get("accountant")), source)
     expected = {**true, "epsilon": epsilon, "text": says}
+    if missing := sorted(expected.keys() - statement.keys()):
+        raise DamagedFileError(f"the statement lacks {', '.join(missing)}")
     for name in expected.keys() - {"accountant", "epsilon_by", "reason"}:
         if statement.get(name) != expected[name]:
             raise PrivacyError(

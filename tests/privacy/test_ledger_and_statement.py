@@ -158,3 +158,11 @@ def test_ledgers_share_what_was_done_before_a_fork() -> None:
     later = Ledger.from_dict(one.plan, one.to_dict())
     later.record()
     assert shared_releases(one, later) == 12
+
+
+def test_a_statement_that_lacks_a_word_is_damaged() -> None:
+    statement = private_statement(spent(30))
+    check_statement(statement)
+    for name in statement.keys() - {"private", "plan", "ledger"}:
+        with pytest.raises(DamagedFileError):
+            check_statement({key: value for key, value in statement.items() if key != name})
