@@ -137,8 +137,8 @@ def _warm_text(plan: PrivacyPlan) -> str:
         return ""
     sums = "1 sum" if plan.warm_releases == 1 else f"{plan.warm_releases} sums"
     return (
-        f"First a warm start by {plan.warm_start}: {sums} over all images, one vector of norm at most 1 an image, "
-        f"Gaussian noise of {plan.warm_sigma!r}. Then, counted together with it: "
+        f"A warm start by {plan.warm_start}: {sums} over all images, one vector of norm at most 1 an image, Gaussian "
+        f"noise of {plan.warm_sigma!r}. "
     )
 
 
