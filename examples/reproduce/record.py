@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--command", required=True)
     parser.add_argument("--baseline", action="store_true")
     given = parser.parse_args()
-    row: dict[str, Any] = {"dataset": given.set, "epsilon": given.epsilon, "delta": 1e-5}
+    row: dict[str, Any] = {"dataset": given.set, "epsilon": float(given.epsilon), "delta": 1e-5}
     row |= (
         baseline(given.out) if given.baseline else {"budget": given.budget, **measured(given.out)}
     )
@@ -126,7 +126,7 @@ def commit() -> str:
 def write_page() -> None:
     """Put all rows between the marks of RESULTS.md."""
     lines = [json.loads(line) for line in LINES.read_text(encoding="utf-8").splitlines()]
-    last = {(row["dataset"], row["epsilon"], row["budget"]): row for row in lines}
+    last = {(row["dataset"], f"{row['epsilon']:g}", row["budget"]): row for row in lines}
     table = [
         "| set, epsilon | budget | LR | MLP | CNN | images | pixels | FID | sigma, steps | minutes, machine | commit |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
