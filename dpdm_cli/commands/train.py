@@ -112,7 +112,8 @@ def train(
     warm_share: Annotated[
         float | None,
         typer.Option(
-            help="Share of the budget for the warm start. (default: 0.1)", rich_help_panel=PRIVACY
+            help="Share of the budget for the warm start. (default: the preset's)",
+            rich_help_panel=PRIVACY,
         ),
     ] = None,
     plan: Annotated[
