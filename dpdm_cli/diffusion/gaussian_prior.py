@@ -23,7 +23,7 @@ class GaussianPrior(nn.Module):
 
     Args:
         shape: (C, H, W).
-        labels: Y, labels there are; the last is that for no class. 1 for an unconditional model.
+        classes: Y labels are these and, last, that for no class; 0 for an unconditional model.
         coefficients: d, of low frequency; see `LowFrequencies`.
         directions: k; at most d.
 
@@ -40,9 +40,10 @@ class GaussianPrior(nn.Module):
     elsewhere: Tensor
 
     def __init__(
-        self, shape: tuple[int, int, int], labels: int, coefficients: int, directions: int
+        self, shape: tuple[int, int, int], classes: int, coefficients: int, directions: int
     ) -> None:
         super().__init__()
+        labels = classes + 1
         self.low = LowFrequencies(shape, coefficients)
         d = self.low.size
         k = min(d, directions)

@@ -275,7 +275,8 @@ def gaussian_epsilon(sigma: float, delta: float) -> float:
     def delta_at(epsilon: float) -> float:
         one = math.erfc((epsilon * sigma - 0.5 / sigma) / math.sqrt(2)) / 2
         other = math.erfc((epsilon * sigma + 0.5 / sigma) / math.sqrt(2)) / 2
-        return one - (math.exp(epsilon) * other if other else 0.0)
+        # By the logarithm: e^epsilon alone may overflow.
+        return one - (math.exp(epsilon + math.log(other)) if other else 0.0)
 
     low, high = 0.0, 1.0
     while delta_at(high) > delta:

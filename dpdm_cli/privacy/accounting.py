@@ -19,6 +19,7 @@ from dpdm_cli.errors import DamagedFileError, PrivacyError, ResourceError, Usage
 from dpdm_cli.privacy import accountants
 from dpdm_cli.privacy.accountants import MAX_SIGMA, MIN_SIGMA, NotComputable, Part
 from dpdm_cli.privacy.plan import (
+    WARM_SHARE,
     PrivacyPlan,
     check_delta,
     check_warm_start,
@@ -30,9 +31,6 @@ from dpdm_cli.privacy.plan import (
 MAX_EPSILON = 1000.0
 TIGHTNESS = 0.999
 """A calibrated plan claims at least this share of its target."""
-
-WARM_SHARE = 0.1
-"""Of the budget, for a warm start; a public choice."""
 
 PLD_MISSING = "the PLD accountant needs dp-accounting, which is not installed"
 PLD_HINT = "pip install 'dpdm-cli[pld]', or choose another accountant"

@@ -88,7 +88,8 @@ def noisy_class_squares(
 
 def _clipped(rows: Tensor) -> Tensor:
     """Rows scaled down to norm at most 1, in float64 on the CPU."""
-    return clip_factors(rows, 1.0).double().cpu()[:, None] * rows.double().cpu()
+    factors = clip_factors(rows, 1.0)
+    return factors.cpu().double()[:, None] * rows.cpu().double()
 
 
 def _released(ledger: Ledger, total: Tensor, entropy: Entropy) -> Tensor:

@@ -30,6 +30,9 @@ CLAIM_KEYS = ("epsilon", "claimed_by", "epsilon_by", "reason", "target_epsilon",
 WARM_STARTS = {"none": 0, "means": 1, "moments": 2}
 """How a run may begin, and how many noisy sums over all images each way releases."""
 
+WARM_SHARE = 0.1
+"""Of the budget, for a warm start; a public choice."""
+
 MAX_PLAN_BYTES = 1_000_000
 LARGEST_INTEGER = 10**9
 

@@ -190,8 +190,7 @@ def _prior(config: UNetConfig, described: dict[str, int] | None) -> GaussianPrio
     if described is None:
         return None
     shape = config.image_channels, config.image_size, config.image_size
-    labels = config.classes + 1 if config.classes else 1
-    return GaussianPrior(shape, labels, described["coefficients"], described["directions"])
+    return GaussianPrior(shape, config.classes, described["coefficients"], described["directions"])
 
 
 def _load(denoiser: Denoiser, tensors: dict[str, Tensor]) -> None:
@@ -212,8 +211,8 @@ def _check_shapes(
         raise ValueError("layers wider than any network of ours")
     if config.blocks * len(config.multipliers) > 256:
         raise ValueError("more layers than any network of ours")
-    if of_prior is not None and max(of_prior.values()) > 1 << 12:
-        raise ValueError("a prior larger than any of ours")
+    if of_prior is not None and not all(1 <= count <= 1 << 12 for count in of_prior.values()):
+        raise ValueError("a prior of another size than any of ours")
     with torch.device("meta"):
         expected = {name: t.shape for name, t in UNet(config).state_dict().items()}
         if prior := _prior(config, of_prior):

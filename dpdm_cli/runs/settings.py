@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dpdm_cli.errors import DamagedFileError, UsageError
-from dpdm_cli.privacy.plan import WARM_STARTS
+from dpdm_cli.privacy.plan import WARM_SHARE, WARM_STARTS
 
 PRESETS = ("small", "paper")
 DENOISERS = ("edm", "v", "vp", "ve")
@@ -66,7 +66,7 @@ class TrainSettings:
     noise_multiplicity: int = 8
     accountant: str = "prv"
     warm_start: str = "none"
-    warm_share: float = 0.1
+    warm_share: float = WARM_SHARE
     image_size: int | None = None
     denoiser: str = "edm"
     noise_mean: float = -1.2

@@ -24,9 +24,7 @@ from dpdm_cli.privacy.ledger import Ledger
 COEFFICIENTS = 196
 DIRECTIONS = 64
 _COUNT_SHARE = 0.5  # of the norm of 1 that a record has, for its count
-_RADIUS = (
-    0.35  # deviations from the mean are clipped to this times sqrt(pixels), half the range of each
-)
+_RADIUS = 0.35  # times sqrt(pixels): where deviations from the mean are clipped
 _ELSEWHERE = 0.06  # variance where nothing is known to be larger
 _AFTER_CLIP = 1.2  # variances are larger than they look after the clip
 _AROUND_MEANS = 1 / 6  # variance when there are means alone
@@ -36,8 +34,7 @@ _PIECE = 4096
 
 def new_prior(shape: tuple[int, int, int], classes: int) -> GaussianPrior:
     """A prior that knows nothing yet: the same for all classes, as EDM's."""
-    labels = classes + 1 if classes else 1
-    return GaussianPrior(shape, labels, COEFFICIENTS, DIRECTIONS)
+    return GaussianPrior(shape, classes, COEFFICIENTS, DIRECTIONS)
 
 
 def learn_prior(

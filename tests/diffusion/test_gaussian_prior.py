@@ -27,7 +27,7 @@ class Echo(nn.Module):
 
 
 def random_prior(shape: tuple[int, int, int], labels: int = 3) -> GaussianPrior:
-    prior = GaussianPrior(shape, labels, 10, 4)
+    prior = GaussianPrior(shape, labels - 1, 10, 4)
     prior.means.copy_(torch.randn(labels, 10))
     prior.directions.copy_(torch.linalg.qr(torch.randn(labels, 10, 4)).Q)
     prior.variances.copy_(torch.rand(labels, 4) * 3 + 0.1)
@@ -87,7 +87,7 @@ def test_with_edms_variance_everywhere_it_is_edm() -> None:
     sigma, labels = torch.tensor([0.1, 0.5, 2.0, 40.0]), torch.tensor([0, 1, 1, 0])
     edm = EDM()
     plain = Denoiser(Echo(output), edm)(x, sigma, labels)
-    prior = GaussianPrior((1, 8, 8), 2, 20, 6)
+    prior = GaussianPrior((1, 8, 8), 1, 20, 6)
     torch.testing.assert_close(Denoiser(Echo(output), edm, prior)(x, sigma, labels), plain)
 
 
@@ -122,7 +122,7 @@ def test_its_gradient_reaches_the_network_alone() -> None:
 
 
 def test_in_bf16_training_it_computes_in_float32() -> None:
-    prior = GaussianPrior((1, 8, 8), 2, 20, 6)
+    prior = GaussianPrior((1, 8, 8), 1, 20, 6)
     x, output = torch.randn(2, 4, 1, 8, 8)
     sigma, labels = torch.full((4,), 0.3), torch.tensor([0, 1, 1, 0])
     wide = prior.denoised(x, output, sigma, labels)

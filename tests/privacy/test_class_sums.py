@@ -17,6 +17,7 @@ from dpdm_cli.errors import PrivacyError, UsageError
 from dpdm_cli.privacy.accountants import (
     composed_pld_epsilon,
     composed_prv_epsilon,
+    gaussian_epsilon,
     gaussian_sigma,
 )
 from dpdm_cli.privacy.accounting import calibrate, claim
@@ -194,6 +195,12 @@ def test_the_noise_that_spends_a_budget_at_once(epsilon: float, delta: float, si
     found = gaussian_sigma(epsilon, delta)
     assert found == pytest.approx(sigma, rel=1e-3)
     assert composed_pld_epsilon(((1.0, found, 1),), delta) == pytest.approx(epsilon, rel=2e-3)
+
+
+@pytest.mark.parametrize("epsilon", [1e-4, 100.0, 1000.0])
+def test_it_is_found_at_the_ends_of_what_may_be_asked(epsilon: float) -> None:
+    found = gaussian_sigma(epsilon, 1e-5)
+    assert gaussian_epsilon(found, 1e-5) == pytest.approx(epsilon, rel=1e-6)
 
 
 def test_accountants_agree_on_a_warm_start_with_steps() -> None:
