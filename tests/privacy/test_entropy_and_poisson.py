@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import tiny
+from poisson_statistics import poisson_p_value
 from scipy import stats
 
-from dpdm_cli.privacy.entropy import bernoulli, standard_normal
+from dpdm_cli.privacy.entropy import _block, bernoulli, standard_normal
 from dpdm_cli.privacy.poisson import PoissonSampler
 
 RECORDS, RATE, STEPS = 200, 0.05, 2000
@@ -25,33 +28,9 @@ def live_masks() -> np.ndarray:
     return masks
 
 
-def poisson_p_value(masks: np.ndarray) -> float:
-    """Smallest p-value, with Bonferroni, of tests that Poisson sampling at RATE must pass."""
-    steps, records = masks.shape
-    draws = masks.size
-    p_values = [stats.binomtest(int(masks.sum()), draws, RATE).pvalue]
-    sizes = masks.sum(1)
-    spread = (sizes.var(ddof=1) / (records * RATE * (1 - RATE))) * (steps - 1)
-    p_values.append(2 * min(stats.chi2.cdf(spread, steps - 1), stats.chi2.sf(spread, steps - 1)))
-    counts = masks.sum(0)
-    spread = (counts.var(ddof=1) / (steps * RATE * (1 - RATE))) * (records - 1)
-    p_values.append(
-        2 * min(stats.chi2.cdf(spread, records - 1), stats.chi2.sf(spread, records - 1))
-    )
-    centred = masks - RATE
-    for lag in (1, 2, round(1 / RATE)):
-        z = (centred[lag:] * centred[:-lag]).sum() / (
-            RATE * (1 - RATE) * math.sqrt(centred[lag:].size)
-        )
-        p_values.append(2 * stats.norm.sf(abs(z)))
-    empty = int((sizes == 0).sum())
-    p_values.append(stats.binomtest(empty, steps, (1 - RATE) ** records).pvalue)
-    return min(1.0, len(p_values) * min(p_values))
-
-
 def test_the_sampler_draws_every_record_independently_at_rate_q() -> None:
     masks = live_masks()
-    assert poisson_p_value(masks) > 1e-6
+    assert poisson_p_value(masks, RATE) > 1e-6
     z = np.corrcoef(masks.T)[np.triu_indices(RECORDS, 1)] * math.sqrt(STEPS)
     assert abs(z).max() < 8  # skewed binary data: a normal p-value would alarm too often
 
@@ -100,28 +79,70 @@ def same_on_both_halves(random: np.random.Generator) -> np.ndarray:
 )
 def test_impostors_are_rejected(impostor: object) -> None:
     masks = impostor(np.random.default_rng(3))  # type: ignore[operator]
-    assert poisson_p_value(masks) < 1e-6
+    assert poisson_p_value(masks, RATE) < 1e-6
 
 
 def test_dropping_empty_batches_is_rejected() -> None:
     masks = np.random.default_rng(3).random((STEPS, 60)) < RATE
-    assert poisson_p_value(masks) > 1e-6
-    assert poisson_p_value(masks[masks.any(1)]) < 1e-6
+    assert poisson_p_value(masks, RATE) > 1e-6
+    assert poisson_p_value(masks[masks.any(1)], RATE) < 1e-6
 
 
 def test_two_samplers_never_draw_alike() -> None:
     assert not (live_masks()[:20] == live_masks()[:20]).all(1).any()
 
 
-@pytest.mark.parametrize("probability", [1e-8, 1e-3, 0.3])
-def test_the_threshold_is_exact_and_never_above_the_probability(probability: float) -> None:
-    edge = int(probability * 2**64)
+@pytest.mark.parametrize("probability", [1e-8, 1e-3, 0.05, 0.2, 0.3, 0.9])
+def test_the_number_in_a_block_is_binomial_and_never_too_large(probability: float) -> None:
+    size, thresholds = _block(probability)
+    assert size & (size - 1) == 0
+    small = min(size, 64)  # exact fractions of the largest blocks would take minutes
+    if small < size:
+        mean = sum(1 - int(t) / 2**64 for t in thresholds)
+        assert mean == pytest.approx(size * probability, rel=1e-12)
+        return
+    q, at_most = Fraction(probability), Fraction(0)
+    for k in range(size):
+        at_most += math.comb(size, k) * q**k * (1 - q) ** (size - k)
+        threshold = Fraction(int(thresholds[k]) if k < len(thresholds) else 2**64, 2**64)
+        assert 0 <= threshold - at_most <= Fraction(1, 2**64)
 
-    def words(count: int) -> bytes:
-        values = [edge - 2**12, edge + 2**12, 0, 2**64 - 1]
-        return np.array(values[: count // 8], dtype=np.uint64).tobytes()
 
-    assert bernoulli(probability, 4, words).tolist() == [0, 2]
+@pytest.mark.parametrize("probability", [1e-8, 0.05, 0.3])
+def test_a_word_beyond_the_threshold_is_a_success(probability: float) -> None:
+    size, thresholds = _block(probability)
+    edges = np.array([thresholds[0] - np.uint64(1), thresholds[0]], dtype=np.uint64)
+    words = iter([edges.tobytes()])
+
+    def entropy(count: int) -> bytes:
+        return next(words, bytes(count))
+
+    assert bernoulli(probability, 2 * size, entropy).tolist() == [size]
+
+
+def test_every_pair_of_places_in_a_block_is_as_likely() -> None:
+    size, _ = _block(0.05)
+    drawn = bernoulli(0.05, 400_000 * size)
+    blocks, counts = np.unique(drawn // size, return_counts=True)
+    pairs = drawn[np.isin(drawn // size, blocks[counts == 2])].reshape(-1, 2) % size
+    table = np.bincount(pairs[:, 0] * size + pairs[:, 1], minlength=size * size)
+    possible = [a * size + b for a in range(size) for b in range(a + 1, size)]
+    assert table.sum() == table[possible].sum()  # two different places, in order
+    assert stats.chisquare(table[possible]).pvalue > 1e-6
+
+
+def test_few_among_ten_million_take_milliseconds() -> None:
+    words = 0
+
+    def counted(count: int) -> bytes:
+        nonlocal words
+        words += count // 8
+        return os.urandom(count)
+
+    drawn = bernoulli(4e-4, 10_000_000, counted)
+    assert abs(len(drawn) - 4000) < 6 * math.sqrt(4000)
+    assert (np.diff(drawn, prepend=-1, append=10_000_000) > 0).all()
+    assert words < 10_000_000 / 300  # what time is spent on
 
 
 def test_certainty_and_impossibility() -> None:
