@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dpdm_cli.privacy.plan import PrivacyPlan
     from dpdm_cli.runs.auditing import audit
     from dpdm_cli.runs.classification import classify
+    from dpdm_cli.runs.preparing import prepare
     from dpdm_cli.runs.releasing import release
     from dpdm_cli.runs.sampling import sample
     from dpdm_cli.runs.scoring import fid
@@ -28,6 +29,7 @@ __all__ = [
     "calibrate",
     "classify",
     "fid",
+    "prepare",
     "release",
     "sample",
     "train",
@@ -37,6 +39,7 @@ __all__ = [
 _HOME = {
     "PrivacyPlan": "dpdm_cli.privacy.plan",
     "calibrate": "dpdm_cli.privacy.accounting",
+    "prepare": "dpdm_cli.runs.preparing",
     "train": "dpdm_cli.runs.training",
     "sample": "dpdm_cli.runs.sampling",
     "release": "dpdm_cli.runs.releasing",

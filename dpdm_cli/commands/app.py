@@ -12,6 +12,7 @@ from dpdm_cli.commands.calibrate import calibrate
 from dpdm_cli.commands.classify import classify
 from dpdm_cli.commands.console import reports_errors
 from dpdm_cli.commands.fid import fid
+from dpdm_cli.commands.prepare import prepare
 from dpdm_cli.commands.release import release
 from dpdm_cli.commands.sample import sample
 from dpdm_cli.commands.train import train
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (calibrate, train, sample, fid, classify, verify, audit, release):
+for command in (calibrate, prepare, train, sample, fid, classify, verify, audit, release):
     app.command()(reports_errors(command))
 
 

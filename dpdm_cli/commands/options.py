@@ -55,6 +55,20 @@ Download = Annotated[
         "--download/--no-download", help="Fetch a named set that is missing.", rich_help_panel=DATA
     ),
 ]
+ImageSize = Annotated[
+    int | None, typer.Option(help="Crop and resize images to this side.", rich_help_panel=DATA)
+]
+Channels = Annotated[
+    int | None,
+    typer.Option(help="1 for grey, 3 for colour. (default: the images' own)", rich_help_panel=DATA),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        help="Class names in label order, with commas. (default: the subfolders)",
+        rich_help_panel=DATA,
+    ),
+]
 Device = Annotated[
     str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.", rich_help_panel=TRAINING)
 ]

@@ -1,7 +1,8 @@
 """Named sets, folders, zips and arrays become one uint8 tensor with labels, checked on the way.
 
-Knows files and pixels; nothing of privacy, networks or the screen. The names below load on first
-use, so that the public facts in `dpdm_cli.data.named` can be had without importing torch.
+The tensor is in memory, or mapped from a prepared file. Knows files and pixels; nothing of privacy,
+networks or the screen. The names below load on first use, so that the public facts in
+`dpdm_cli.data.named` can be had without importing torch.
 """
 
 from __future__ import annotations

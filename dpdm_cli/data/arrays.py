@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -19,10 +18,11 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from dpdm_cli.data.archives import Limits, open_zip, read_member
+from dpdm_cli.data.archives import Archive, Limits
 from dpdm_cli.data.collecting import check_memory
 from dpdm_cli.data.decoding import Pixels
 from dpdm_cli.data.images import check_labels
+from dpdm_cli.data.zip_directory import Member
 from dpdm_cli.errors import DataError
 
 # Sorted labels and blank images compress without bound; what is reserved is checked against the
@@ -61,8 +61,8 @@ def read_arrays(path: Path, classes: Sequence[str] | None) -> Arrays:
             labels.
         ResourceError: more than the memory holds.
     """
-    with open_zip(path, _LIMITS, nested=True) as archive:
-        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    with Archive(path, _LIMITS, nested=True) as archive:
+        members = {member.name.removesuffix(".npy"): member for member in archive.members()}
         if "images" not in members:
             raise DataError(f"{path} has no array `images`, only {sorted(members)[:10]}", _HINT)
         pixels = _read(path, archive, members["images"])
@@ -90,11 +90,11 @@ def read_arrays(path: Path, classes: Sequence[str] | None) -> Arrays:
     return Arrays(pixels, labels, order)
 
 
-def _read(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
-    check_memory(str(path), info.file_size)
-    where = f"{path}: array {info.filename.removesuffix('.npy')!r}"
+def _read(path: Path, archive: Archive, member: Member) -> NDArray[Any]:
+    check_memory(str(path), member.size)
+    where = f"{path}: array {member.name.removesuffix('.npy')!r}"
     try:
-        data = read_member(archive, info)
+        data = archive.content(member.at)
         stream = io.BytesIO(data)
         read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
         shape, fortran, dtype = read_header[npy.read_magic(stream)](stream)

@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
@@ -23,6 +24,73 @@ _THREADS = 8
 _LARGE = (
     128  # pixels; below, most of the time goes into the interpreter, which threads only disturb
 )
+
+
+class Findings:
+    """What is wrong with the files of a set, taken file by file.
+
+    Args:
+        name: what the files are from, for messages.
+        total: how many there are.
+        fit: size and channels wanted.
+
+    Attributes:
+        bad: how many files cannot be used.
+        first_bad: the first 20 of them, each with the reason.
+    """
+
+    def __init__(self, name: str, total: int, fit: Fit) -> None:
+        self.bad = 0
+        self.first_bad: list[str] = []
+        self._name, self._total, self._fit = name, total, fit
+        self._sizes: Counter[str] = Counter()
+        self._kinds: Counter[str] = Counter()
+
+    def take_bad(self, title: str, reason: str) -> None:
+        """A file that cannot be used."""
+        self.bad += 1
+        if len(self.first_bad) < SHOWN:
+            self.first_bad.append(f"{title} {reason}")
+
+    def take(self, size: tuple[int, int], colour: bool, count: int = 1) -> None:
+        """Images of this width and height before the fit, grey or colour after it."""
+        self._sizes["{}x{}".format(*size)] += count
+        self._kinds["colour" if colour else "grey"] += count
+
+    def check_files(self, more: str = "") -> None:
+        """Refuse a set with files that cannot be used; `more` is added to the hint.
+
+        Raises:
+            DataError: the first 20 with their reasons, and the count.
+        """
+        if self.bad:
+            lines = [f"  {line}" for line in self.first_bad]
+            if self.bad > SHOWN:
+                lines.append(f"  and {self.bad - SHOWN} more")
+            found = f"{self.bad} of {self._total} files in {self._name} cannot be used:"
+            hint = (
+                "Convert them to 8-bit grey or RGB, as PNG, JPEG, WEBP or BMP, or take them away."
+            )
+            raise DataError("\n".join([found, *lines]), hint + more)
+
+    def check_kind(self) -> None:
+        """Refuse images that are not of one size and kind.
+
+        Raises:
+            DataError: several sizes without an image size, grey and colour without a number of
+                channels.
+        """
+        if len(self._sizes) > 1 and self._fit.image_size is None:
+            raise DataError(
+                f"{self._name} has images of {len(self._sizes)} sizes: {_counted(self._sizes)}",
+                "Say which size you want, for example --image-size 32: "
+                "the centred square of each image is resized to it.",
+            )
+        if len(self._kinds) > 1:
+            raise DataError(
+                f"{self._name} has grey and colour images together: {_counted(self._kinds)}",
+                "Say which you want: --channels 1 makes all of them grey, --channels 3 colour.",
+            )
 
 
 def collect(name: str, entries: Sequence[Entry], fit: Fit) -> Pixels:
@@ -44,33 +112,20 @@ def collect(name: str, entries: Sequence[Entry], fit: Fit) -> Pixels:
         ResourceError: the array is larger than this machine's memory.
     """
     pixels: Pixels | None = None
-    bad: list[str] = []
-    sizes: Counter[str] = Counter()
-    kinds: Counter[str] = Counter()
+    findings = Findings(name, len(entries), fit)
     for index, found in enumerate(_decoded(entries, fit)):
         if isinstance(found, str):
-            bad.append(f"{entries[index]} {found}")
+            findings.take_bad(str(entries[index]), found)
             continue
-        sizes["{}x{}".format(*found.size)] += 1
-        kinds["grey" if found.pixels.ndim == 2 else "colour"] += 1
+        findings.take(found.size, found.pixels.ndim == 3)
         if pixels is None:
             check_memory(name, len(entries) * found.pixels.nbytes)
             pixels = np.empty((len(entries), *found.pixels.shape), np.uint8)
         if found.pixels.shape == pixels.shape[1:]:
             pixels[index] = found.pixels
-    if bad or pixels is None:
-        raise _bad_files(name, bad, len(entries))
-    if len(sizes) > 1 and fit.image_size is None:
-        raise DataError(
-            f"{name} has images of {len(sizes)} sizes: {_counted(sizes)}",
-            "Say which size you want, for example --image-size 32: "
-            "the centred square of each image is resized to it.",
-        )
-    if len(kinds) > 1:
-        raise DataError(
-            f"{name} has grey and colour images together: {_counted(kinds)}",
-            "Say which you want: --channels 1 makes all of them grey, --channels 3 colour.",
-        )
+    findings.check_files()
+    findings.check_kind()
+    assert pixels is not None  # there is at least one entry, and none is bad
     return pixels
 
 
@@ -91,22 +146,28 @@ def check_memory(name: str, size: int) -> None:
         )
 
 
+def read_chunk(chunk: Sequence[Entry], fit: Fit) -> list[Decoded | str]:
+    """Each entry's image, or the reason why there is none."""
+    return [_read(entry, fit) for entry in chunk]
+
+
+def reason_of(error: OSError) -> str:
+    """Why a file cannot be read, in words that fit after its name."""
+    return f"cannot be read ({error.strerror})" if error.strerror else str(error)
+
+
 def _decoded(entries: Sequence[Entry], fit: Fit) -> Iterator[Decoded | str]:
     """Each entry's image, or the reason why there is none, in order."""
-
-    def read(chunk: Sequence[Entry]) -> list[Decoded | str]:
-        return [_read(entry, fit) for entry in chunk]
-
     chunks = [entries[start : start + _CHUNK] for start in range(0, len(entries), _CHUNK)]
-    first = read(chunks[0]) if chunks else []
+    first = read_chunk(chunks[0], fit) if chunks else []
     yield from first
     if not any(isinstance(found, Decoded) and min(found.size) >= _LARGE for found in first):
         for chunk in chunks[1:]:
-            yield from read(chunk)
+            yield from read_chunk(chunk, fit)
         return
     pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))
     try:
-        for results in pool.map(read, chunks[1:]):
+        for results in pool.map(partial(read_chunk, fit=fit), chunks[1:]):
             yield from results
     finally:
         pool.shutdown(cancel_futures=True)
@@ -118,17 +179,7 @@ def _read(entry: Entry, fit: Fit) -> Decoded | str:
     except BadImageError as error:
         return str(error)
     except OSError as error:
-        return f"cannot be read ({error.strerror})" if error.strerror else str(error)
-
-
-def _bad_files(name: str, bad: list[str], total: int) -> DataError:
-    lines = [f"  {line}" for line in bad[:SHOWN]]
-    if len(bad) > SHOWN:
-        lines.append(f"  and {len(bad) - SHOWN} more")
-    return DataError(
-        "\n".join([f"{len(bad)} of {total} files in {name} cannot be used:", *lines]),
-        "Convert them to 8-bit grey or RGB, as PNG, JPEG, WEBP or BMP, or take them away.",
-    )
+        return reason_of(error)
 
 
 def _counted(counter: Counter[str], most: int = 5) -> str:

@@ -181,3 +181,16 @@ def refit(images: Pixels, fit: Fit) -> Pixels:
     if right_size and fit.channels in (None, channels):
         return images
     return np.stack([np.asarray(_fitted(Image.fromarray(image), fit)) for image in images])
+
+
+def planes(images: Pixels) -> Pixels:
+    """Images as the rest of the program takes them.
+
+    Args:
+        images: uint8 [N, H, W] or [N, H, W, 3].
+
+    Returns:
+        uint8 [N, 1, H, W] or [N, 3, H, W], contiguous.
+    """
+    stack = images[:, None] if images.ndim == 3 else np.moveaxis(images, 3, 1)
+    return np.ascontiguousarray(stack)

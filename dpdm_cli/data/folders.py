@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from functools import partial
 from pathlib import Path
 
 from dpdm_cli.data.layout import Entry, Parts, Tree
@@ -20,6 +19,7 @@ def read_folder(folder: Path) -> Tree:
     Raises:
         DataError: a folder cannot be listed.
     """
+    files = Files(folder)
     entries: list[Entry] = []
     folders: set[Parts] = set()
     pending: list[Parts] = [()]
@@ -28,10 +28,10 @@ def read_folder(folder: Path) -> Tree:
         try:
             with os.scandir(folder.joinpath(*parent)) as children:
                 for child in children:
-                    path = (*parent, child.name)
                     if not child.is_dir():
-                        entries.append(Entry(path, partial(_read, Path(child.path))))
+                        entries.append(Entry(parent, child.name, files))
                         continue
+                    path = (*parent, child.name)
                     folders.add(path)
                     # A linked folder may lead back to where it lies.
                     if len(path) < _MAX_DEPTH and not child.name.startswith("."):
@@ -45,16 +45,39 @@ def read_folder(folder: Path) -> Tree:
     return Tree(str(folder), entries, frozenset(folders))
 
 
-def file_entry(folder: Path, name: str) -> Entry:
-    """A file directly in `folder`."""
-    return Entry((name,), partial(_read, folder / name))
+class Files:
+    """The files below a folder.
 
+    Args:
+        folder: the root of their paths.
+    """
 
-def _read(path: Path) -> bytes:
-    facts = path.stat()
-    # Opening a pipe or a device could wait for ever.
-    if not stat.S_ISREG(facts.st_mode):
-        raise OSError("is no regular file")
-    if facts.st_size > MAX_FILE_BYTES:
-        raise OSError(f"has {facts.st_size:,} bytes, more than {MAX_FILE_BYTES:,}")
-    return path.read_bytes()
+    def __init__(self, folder: Path) -> None:
+        self._folder = str(folder)
+
+    def read(self, entry: Entry) -> bytes:
+        """The whole file.
+
+        Raises:
+            OSError: it cannot be read, is no regular file, or larger than any image.
+        """
+        path = self._path(entry)
+        facts = os.stat(path)
+        # Opening a pipe or a device could wait for ever.
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError("is no regular file")
+        if facts.st_size > MAX_FILE_BYTES:
+            raise OSError(f"has {facts.st_size:,} bytes, more than {MAX_FILE_BYTES:,}")
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
+
+    def facts(self, entry: Entry) -> str:
+        """Size and time of the last change; nothing for a file that is not there."""
+        try:
+            facts = os.stat(self._path(entry))
+        except OSError:
+            return ""
+        return f"{facts.st_size} {facts.st_mtime_ns}"
+
+    def _path(self, entry: Entry) -> str:
+        return os.path.join(self._folder, *entry.folder, entry.name)

@@ -1,29 +1,48 @@
-"""A set of images in memory. Does not know where it came from, nor what it will be used for."""
+"""A set of images. Does not know where it came from, nor what it will be used for."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from hashlib import blake2b
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dpdm_cli.data.duplicates import digests_of, repeated
 from dpdm_cli.errors import DataError
+
+
+class Storage(Protocol):
+    """A file that images are mapped from."""
+
+    def rows(self, indices: Tensor) -> Tensor:
+        """Some of the images, uint8 [B, C, H, W], without mapping them."""
+
+    def verify(self) -> None:
+        """Compare the file with what was written.
+
+        Raises:
+            DamagedFileError: they differ.
+        """
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images of one size with their classes, in the memory of the CPU.
+    """Images of one size with their classes, in the memory of the CPU or mapped from a file.
 
     Attributes:
         name: short name for messages. For a user's own folder it is that folder's name, which may
             be private: it does not belong into anything that is published.
-        images: uint8 [N, C, H, W], C is 1 (grey) or 3 (colour), N at least 1.
+        images: uint8 [N, C, H, W], C is 1 (grey) or 3 (colour), N at least 1. Those of a file must
+            not be written to, which would end the process.
         labels: int64 [N] with values in [0, len(classes)), or None when unconditional.
         classes: names in label order; empty exactly when `labels` is None. A class may have no
             image.
+        content: SHA-256 of images and labels when it is known without reading them, else None.
+        duplicates: how many images equal an earlier one when it is known, else None.
+        storage: the file that `images` is mapped from; None for images in memory.
 
     Raises:
         DataError: the tensors do not fit together, there is no image, or a label is out of range.
@@ -33,6 +52,9 @@ class ImageSet:
     images: Tensor
     labels: Tensor | None
     classes: tuple[str, ...]
+    content: str | None = None
+    duplicates: int | None = None
+    storage: Storage | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -59,6 +81,37 @@ class ImageSet:
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return int(self.images.shape[2]), int(self.images.shape[3])
+
+    def rows(self, indices: Tensor) -> Tensor:
+        """Some of the images, in memory of their own.
+
+        The way to read batches of a set that is larger than the memory: of a mapped set, what was
+        read does not stay in the memory of the process, as it does when `images` is indexed.
+
+        Args:
+            indices: int64 [B] with values in [0, N), on the CPU.
+
+        Returns:
+            uint8 [B, C, H, W].
+
+        Raises:
+            IndexError: an index is out of range.
+            DamagedFileError: the file cannot be read any more.
+        """
+        if self.storage is not None:
+            return self.storage.rows(indices)
+        return self.images.index_select(0, indices)
+
+    def verify(self) -> None:
+        """Read the whole file that the images are mapped from, and compare it with what was written.
+
+        Images in memory have nothing to be compared with.
+
+        Raises:
+            DamagedFileError: the file is not what was written.
+        """
+        if self.storage is not None:
+            self.storage.verify()
 
 
 def check_labels(name: str, labels: NDArray[np.integer], images: int, classes: int) -> None:
@@ -88,8 +141,8 @@ def duplicate_count(images: ImageSet) -> int:
     """How many images equal an earlier one, pixel for pixel, whatever their labels.
 
     A picture that is in the set twice is protected half as well: the two copies count as two
-        records,
-    while the guarantee is for one.
+    records, while the guarantee is for one.
     """
-    rows = images.images.contiguous().numpy()
-    return len(rows) - len({blake2b(row, digest_size=16).digest() for row in rows})
+    if images.duplicates is not None:
+        return images.duplicates
+    return repeated(digests_of(images.images.contiguous().numpy()))[0]

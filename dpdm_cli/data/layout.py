@@ -8,9 +8,11 @@ pets/cats/1.png pets/dogs/...  the same inside one outer folder, as archivers wr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import PurePosixPath
+from typing import Protocol
 
 from dpdm_cli.data.named import Split
 from dpdm_cli.errors import DataError
@@ -24,15 +26,52 @@ _COMPANION_NAMES = frozenset({"license", "readme"})
 _MANIFEST, _GRID = "metadata.json", "grid.png"
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A file below the root, and how to get its bytes.
+class Source(Protocol):
+    """Where the bytes of entries come from."""
 
-    `read` raises OSError, or any of the archive's errors, when the bytes cannot be had.
+    def read(self, entry: Entry) -> bytes:
+        """The whole file.
+
+        Raises:
+            OSError: it cannot be had.
+        """
+
+    def facts(self, entry: Entry) -> str:
+        """What changes when the bytes do, had without reading them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file below the root. There may be millions, so it is small.
+
+    Attributes:
+        folder: the names of the folders on its way; one object for all entries of a folder.
+        name: its own name.
+        source: what reads it.
+        at: where the source finds it, when the path does not say that.
     """
 
-    path: Parts
-    read: Callable[[], bytes]
+    folder: Parts
+    name: str
+    source: Source
+    at: int = 0
+
+    @property
+    def path(self) -> Parts:
+        """All names from the root."""
+        return (*self.folder, self.name)
+
+    def read(self) -> bytes:
+        """The whole file.
+
+        Raises:
+            OSError: it cannot be had.
+        """
+        return self.source.read(self)
+
+    def facts(self) -> str:
+        """What changes when the bytes do, had without reading them."""
+        return self.source.facts(self)
 
     def __str__(self) -> str:
         text = "/".join(self.path)
@@ -81,24 +120,27 @@ def arrange(tree: Tree, split: Split, classes: Sequence[str] | None) -> Layout:
         DataError: no image, no such split, a class without an image that was not declared, a folder
             that was, folders in folders, images beside class folders.
     """
-    entries = [entry for entry in tree.entries if not _is_clutter(entry.path)]
+    every = {entry.folder for entry in tree.entries}
+    clean = {path for path in every if not _is_clutter(path)}
+    entries = [e for e in tree.entries if e.folder in clean and not _is_clutter((e.name,))]
     folders = {path for path in tree.folders if not _is_clutter(path)}
-    for entry in entries:
-        folders.update(entry.path[:depth] for depth in range(1, len(entry.path)))
+    for path in {entry.folder for entry in entries}:
+        folders.update(path[:depth] for depth in range(1, len(path) + 1))
     root = _root(tree.name, entries, folders, split, frozenset(classes or ()))
     depth = len(root)
-    entries = sorted((e for e in entries if e.path[:depth] == root), key=lambda e: e.path)
+    entries = [entry for entry in entries if entry.folder[:depth] == root]
+    # In two steps, none of which makes a new path for each of what may be millions.
+    entries.sort(key=attrgetter("name"))
+    entries.sort(key=attrgetter("folder"))
     here = "/".join((tree.name, *root))
-    beside = _without_companions(
-        [e for e in entries if len(e.path) == depth + 1], _children(folders, root)
-    )
     names = _children(folders, root)
+    beside = _without_companions([e for e in entries if e.folder == root], names)
     if not names:
         return _flat(here, beside, classes)
     if beside:
         raise DataError(
             f"{here} holds {len(beside)} files beside its class folders; "
-            f"the first is {beside[0].path[-1]}",
+            f"the first is {beside[0].name}",
             "Put every image into its class folder, or all images into one folder without any.",
         )
     return _by_class(here, entries, folders, root, names, classes)
@@ -121,8 +163,8 @@ def _children(folders: set[Parts], root: Parts) -> list[str]:
 
 def _without_companions(files: list[Entry], class_folders: list[str]) -> list[Entry]:
     """Leave out what lies beside images without being one: notes, and what `dpdm sample` adds."""
-    names = {entry.path[-1].lower() for entry in files}
-    grid = {_GRID} if class_folders or _MANIFEST in names else set()
+    has_manifest = any(entry.name.lower() == _MANIFEST for entry in files)
+    grid = {_GRID} if class_folders or has_manifest else set()
 
     def is_companion(name: str) -> bool:
         return (
@@ -131,7 +173,7 @@ def _without_companions(files: list[Entry], class_folders: list[str]) -> list[En
             or PurePosixPath(name).suffix in _COMPANION_SUFFIXES
         )
 
-    return [entry for entry in files if not is_companion(entry.path[-1].lower())]
+    return [entry for entry in files if not is_companion(entry.name.lower())]
 
 
 def _root(
@@ -141,7 +183,7 @@ def _root(
     root: Parts = ()
     while True:
         names = _children(folders, root)
-        files = [e for e in entries if e.path[:-1] == root]
+        files = [e for e in entries if e.folder == root]
         inside = _without_companions(files, names)
         if not names or inside or declared.issuperset(names):
             break
@@ -154,7 +196,7 @@ def _root(
             return (*root, split)
         only = (*root, names[0])
         below = _children(folders, only)
-        images = _without_companions([e for e in entries if e.path[:-1] == only], below)
+        images = _without_companions([e for e in entries if e.folder == only], below)
         if len(names) > 1 or not below or images:
             break
         root = only
@@ -209,8 +251,8 @@ def _by_class(
             f"{_some(unknown)}",
             "Declare them, rename them or move them away.",
         )
-    images = [entry for entry in entries if len(entry.path) == depth + 2]
-    filled = {entry.path[depth] for entry in images}
+    images = [entry for entry in entries if len(entry.folder) == depth + 1]
+    filled = {entry.folder[depth] for entry in images}
     if not images:
         raise DataError(f"{here} holds no image in its {len(names)} class folders")
     empty = [name for name in names if name not in filled]
@@ -220,7 +262,7 @@ def _by_class(
             "Remove them, or declare the classes (--classes) to keep a class that has none.",
         )
     index = {name: label for label, name in enumerate(order)}
-    return Layout(images, [index[entry.path[depth]] for entry in images], order)
+    return Layout(images, [index[entry.folder[depth]] for entry in images], order)
 
 
 def _some(names: Sequence[str], most: int = 10) -> str:

@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpdm_cli.data.collecting import collect
-from dpdm_cli.data.decoding import Fit, Pixels, refit
-from dpdm_cli.data.folders import file_entry
+from dpdm_cli.data.decoding import Pixels
+from dpdm_cli.data.folders import Files
+from dpdm_cli.data.layout import Entry
 from dpdm_cli.data.named import NamedSet, Split
-from dpdm_cli.errors import DataError, DpdmError, ResourceError
+from dpdm_cli.errors import DataError, ResourceError
 
 _TIMEOUT = 60.0  # seconds without a byte
 
-Loaded = tuple[Pixels, NDArray[np.int64] | None]
+Loaded = tuple[Pixels | list[Entry], NDArray[np.int64] | None]
 
 
 def default_data_dir() -> Path:
@@ -40,35 +40,34 @@ def default_data_dir() -> Path:
     return platformdirs.user_cache_path("dpdm-cli", appauthor=False) / "data"
 
 
-def read_named(facts: NamedSet, split: Split, folder: Path, download: bool, fit: Fit) -> Loaded:
+def read_named(facts: NamedSet, split: Split, folder: Path, download: bool) -> Loaded:
     """One split of a named set.
 
     Args:
         facts: which set.
         folder: where the files lie, or are to lie.
         download: whether files that are missing may be fetched.
-        fit: size and channels wanted.
 
     Returns:
-        uint8 [N, H, W] or [N, H, W, 3], and int64 [N] or None when the set has no classes. N is the
-        published size.
+        uint8 [N, H, W] or [N, H, W, 3], or files where the set is one of files; and int64 [N], or
+        None when it has no classes. N is the published size.
 
     Raises:
         DataError: files are missing and may not be fetched, are damaged, or are of another size.
         ResourceError: the download failed, or torchvision does not work here.
     """
     if facts.name == "digits":
-        pixels, labels = _digits(split)
+        images, labels = _digits(split)
     else:
         _provide(facts, folder, download)
-        pixels, labels = _from_torchvision(facts, split, folder, fit)
-    if len(pixels) != facts.size(split):
+        images, labels = _from_torchvision(facts, split, folder)
+    if len(images) != facts.size(split):
         raise DataError(
             f"{facts.name} has {facts.size(split)} images in its {split} split, "
-            f"found {len(pixels)} in {folder}",
+            f"found {len(images)} in {folder}",
             f"The files are damaged or of another set. {_wanted(facts, folder)}",
         )
-    return refit(pixels, fit), labels
+    return images, labels
 
 
 def _digits(split: Split) -> Loaded:
@@ -110,19 +109,17 @@ def _class_name(facts: NamedSet) -> str:
     return names[facts.name]
 
 
-def _from_torchvision(facts: NamedSet, split: Split, folder: Path, fit: Fit) -> Loaded:
+def _from_torchvision(facts: NamedSet, split: Split, folder: Path) -> Loaded:
     datasets = _torchvision()
     try:
         if facts.name == "celeba":
             dataset = datasets.CelebA(folder, split=split, download=False)
-            return _celeba(dataset, folder, fit), None
+            return _celeba(dataset, folder), None
         if facts.name == "cifar10":
             # torchvision compares the checksums before it opens these files, which are pickles.
             dataset = datasets.CIFAR10(folder, train=split == "train", download=False)
             return np.ascontiguousarray(dataset.data), np.array(dataset.targets, np.int64)
         return _idx(datasets, facts, split, folder)
-    except DpdmError:
-        raise
     except Exception as error:
         # torchvision answers damaged files with exceptions of many types.
         raise DataError(
@@ -143,11 +140,10 @@ def _idx(datasets: Any, facts: NamedSet, split: Split, folder: Path) -> Loaded:
     return pixels, targets
 
 
-def _celeba(dataset: Any, folder: Path, fit: Fit) -> Pixels:
-    """178x218 photographs; their centred 178x178 squares are resized."""
-    base = folder / "celeba" / "img_align_celeba"
-    entries = [file_entry(base, name) for name in dataset.filename]
-    return collect(str(base), entries, fit)
+def _celeba(dataset: Any, folder: Path) -> list[Entry]:
+    """178x218 photographs, of which the centred 178x178 squares are wanted."""
+    photographs = Files(folder / "celeba" / "img_align_celeba")
+    return [Entry((), name, photographs) for name in dataset.filename]
 
 
 def _provide(facts: NamedSet, folder: Path, download: bool) -> None:

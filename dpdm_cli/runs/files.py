@@ -25,7 +25,7 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         if error.errno in (
             errno.ENOSPC,
@@ -63,7 +63,8 @@ def is_left_over(file: Path) -> bool:
     return file.name.startswith(".") and file.name.endswith(".part") and file.is_file()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:  # Windows has no handle for a folder

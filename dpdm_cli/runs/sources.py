@@ -16,6 +16,7 @@ from dpdm_cli.errors import DamagedFileError
 
 _SPLITS = frozenset({"train", "test", "val", "valid", "validation"})
 _METADATA = "metadata.json"
+_NO_TREES = frozenset({".npz", ".safetensors"})  # whose bytes may look like a zip
 
 
 def splits_of(source: str | Path) -> tuple[str, ...]:
@@ -102,6 +103,6 @@ def sample_metadata(source: str | Path) -> dict[str, Any]:
 def _tree(path: Path) -> Tree | None:
     if path.is_dir():
         return read_folder(path)
-    if path.is_file() and zipfile.is_zipfile(path) and path.suffix.lower() != ".npz":
+    if path.is_file() and path.suffix.lower() not in _NO_TREES and zipfile.is_zipfile(path):
         return read_archive(path)
     return None

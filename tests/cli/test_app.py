@@ -11,7 +11,17 @@ from typer.testing import CliRunner
 from dpdm_cli import __version__
 from dpdm_cli.commands.app import app
 
-COMMANDS = ("calibrate", "train", "sample", "fid", "classify", "verify", "audit", "release")
+COMMANDS = (
+    "calibrate",
+    "prepare",
+    "train",
+    "sample",
+    "fid",
+    "classify",
+    "verify",
+    "audit",
+    "release",
+)
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from dpdm_cli.data import load_images
-from dpdm_cli.data.archives import Limits, open_zip
+from dpdm_cli.data.archives import Limits, read_archive
 from dpdm_cli.errors import DataError
 
 
@@ -123,7 +123,7 @@ def test_a_small_blank_image_is_no_bomb(make_zip, encode):
 def test_each_limit_is_kept(make_zip, encode, limits, reason):
     path = make_zip([(f"{index}.png", encode()) for index in range(3)])
     with pytest.raises(DataError, match=reason):
-        open_zip(path, limits)
+        read_archive(path, limits)
 
 
 def test_members_that_share_their_bytes_count_in_full(tmp_path):

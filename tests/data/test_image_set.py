@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dpdm_cli.data import ImageSet, duplicate_count
+from dpdm_cli.data.duplicates import digests_of, repeated
 from dpdm_cli.errors import DataError
 
 
@@ -59,3 +60,27 @@ def test_labels_that_do_not_fit_are_refused(labels, classes):
 def test_a_class_may_have_no_image():
     found = image_set(torch.zeros(1, 1, 3, 3, dtype=torch.uint8), torch.tensor([1]), "abc")
     assert found.classes == ("a", "b", "c")
+
+
+def test_the_first_duplicates_are_named_with_the_first_image_they_equal():
+    generator = torch.Generator().manual_seed(0)
+    for distinct in (1, 2, 5, 40, 400):
+        values = torch.randint(0, distinct, (60,), generator=generator)
+        images = (values.view(-1, 1, 1, 1) % 251).to(torch.uint8).expand(-1, 3, 2, 2).contiguous()
+        known: dict[int, int] = {}
+        pairs = []
+        for index, value in enumerate(images[:, 0, 0, 0].tolist()):
+            first = known.setdefault(value, index)
+            if first != index:
+                pairs.append((index, first))
+        assert repeated(digests_of(images.numpy())) == (len(pairs), pairs[:20])
+
+
+def test_rows_are_the_images_of_the_indices_in_memory_of_their_own():
+    found = image_set(torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 1, 2, 2))
+    rows = found.rows(torch.tensor([4, 0, 4]))
+    assert rows[:, 0, 0, 0].tolist() == [4, 0, 4]
+    rows.zero_()
+    assert found.images[4, 0, 0, 0] == 4
+    assert found.rows(torch.tensor([], dtype=torch.int64)).shape == (0, 1, 2, 2)
+    found.verify()

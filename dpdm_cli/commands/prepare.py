@@ -1,0 +1,108 @@
+"""`dpdm prepare`: images of any number become one file that training maps into memory."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dpdm_cli.commands.console import Console, pairs_table
+from dpdm_cli.commands.options import (
+    DATA,
+    Channels,
+    Classes,
+    DataDir,
+    Download,
+    ImageSize,
+    Json,
+    Quiet,
+)
+from dpdm_cli.launched import require_one_process
+
+if TYPE_CHECKING:
+    import rich.table
+
+    from dpdm_cli.runs.preparing import PrepareResult
+
+
+class Split(StrEnum):
+    """Which images of a set that is divided."""
+
+    train = "train"
+    test = "test"
+
+
+def prepare(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC",
+            help="A folder (one subfolder a class, or flat), zip or npz of images, or a named set.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT",
+            help="The file, OUT.safetensors; the same command goes on there.",
+            show_default=False,
+        ),
+    ],
+    image_size: ImageSize = None,
+    channels: Channels = None,
+    classes: Classes = None,
+    split: Annotated[
+        Split, typer.Option(help="Of a set that is divided.", rich_help_panel=DATA)
+    ] = Split.train,
+    skip_bad: Annotated[
+        bool,
+        typer.Option(
+            "--skip-bad",
+            help="Leave out files that cannot be used, and record which.",
+            rich_help_panel=DATA,
+        ),
+    ] = False,
+    data_dir: DataDir = None,
+    download: Download = True,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check a data set once and make it one file, so that training needs no memory for it.
+
+    Example: dpdm prepare imagenet.zip imagenet32.safetensors --image-size 32
+    """
+    require_one_process("dpdm prepare")
+    console = Console(as_json=as_json, quiet=quiet)
+    from dpdm_cli.runs import preparing
+
+    result = preparing.prepare(
+        source,
+        out,
+        split=split.value,
+        data_dir=data_dir,
+        download=download,
+        image_size=image_size,
+        channels=channels,
+        classes=classes.split(",") if classes else None,
+        skip_bad=skip_bad,
+        reporter=console,
+    )
+    console.result(result.to_dict(), lambda: _table(result))
+
+
+def _table(result: PrepareResult) -> rich.table.Table:
+    facts = result.facts
+    n, channels, height, width = facts.shape
+    values = {
+        "images": f"{n:,} of {height}x{width}, {'grey' if channels == 1 else 'colour'}",
+        "classes": len(facts.classes) or "none",
+        "duplicates": f"{facts.duplicates:,}",
+        "left out": f"{facts.bad:,}",
+        "file": f"{result.path}{' (was complete already)' if result.was_there else ''}",
+        "keep it": "where the private images are: it holds them, and no claim covers it",
+        "use it": f"dpdm train {result.path}",
+    }
+    return pairs_table(values)

@@ -1,0 +1,179 @@
+"""From a name or a path to what is to be read, before a pixel is. Knows which reader reads what."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpdm_cli.data.archives import read_archive
+from dpdm_cli.data.arrays import read_arrays
+from dpdm_cli.data.decoding import Fit, Pixels
+from dpdm_cli.data.folders import read_folder
+from dpdm_cli.data.layout import Entry, Tree, arrange, is_class_name
+from dpdm_cli.data.named import NAMED, NamedSet, Split
+from dpdm_cli.data.public_sets import default_data_dir, read_named
+from dpdm_cli.errors import DataError, UsageError
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """The images of one split, not decoded.
+
+    Attributes:
+        name: short name.
+        where: what they are from, for messages.
+        images: files; or pixels, uint8 [N, H, W] or [N, H, W, 3], of sources that hold arrays.
+        labels: int64 [N] with values in [0, len(classes)), or None when unconditional.
+        classes: names in label order; empty when unconditional.
+        fit: size and channels wanted, the source's own defaults included.
+    """
+
+    name: str
+    where: str
+    images: Sequence[Entry] | Pixels
+    labels: NDArray[np.int64] | None
+    classes: tuple[str, ...]
+    fit: Fit
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def title(self, index: int) -> str:
+        """What to call one image: the path of its file, or its number."""
+        if isinstance(self.images, np.ndarray):
+            return f"image {index}"
+        return str(self.images[index])
+
+    def digest(self) -> str:
+        """SHA-256 of what there is, reading no file: paths, sizes, and times of change or checksums.
+
+        Arrays are in memory; theirs is of all their values.
+        """
+        digest = hashlib.sha256()
+        if isinstance(self.images, np.ndarray):
+            digest.update(str(self.images.shape).encode())
+            digest.update(np.ascontiguousarray(self.images).data)
+        else:
+            for entry in self.images:
+                line = f"{'/'.join(entry.path)}\0{entry.facts()}\n"
+                digest.update(line.encode("utf-8", "surrogateescape"))
+        if self.labels is not None:
+            digest.update(self.labels.data)
+        return digest.hexdigest()
+
+
+def list_images(
+    source: str | Path,
+    *,
+    split: Split = "train",
+    data_dir: Path | None = None,
+    download: bool = True,
+    fit: Fit,
+    classes: Sequence[str] | None = None,
+) -> Listing:
+    """Find the images of a split and their classes.
+
+    Args:
+        source, split, data_dir, download, classes: as for `load_images`.
+        fit: size and channels wanted.
+
+    Raises:
+        UsageError: options that make no sense.
+        DataError: the data are not there or are not laid out as a data set.
+        ResourceError: a download failed, or arrays are larger than the memory.
+    """
+    if split not in ("train", "test"):
+        raise UsageError(f"split must be train or test, found {split!r}")
+    declared = _checked_classes(classes)
+    name = str(source)
+    if name in NAMED:
+        facts = NAMED[name]
+        _check_own_classes(facts, declared)
+        return _named(facts, split, data_dir, download, fit)
+    path = Path(os.path.expanduser(name))
+    # os.path answers no where pathlib raises: for names too long, or below what may not be entered.
+    if not name or not os.path.exists(path):
+        raise _nothing_there(name)
+    if os.path.isdir(path):
+        return _from_tree(path, read_folder(path), split, declared, fit)
+    suffix = path.suffix.lower()
+    if os.path.isfile(path) and suffix == ".npz":
+        return _from_arrays(path, split, declared, fit)
+    if os.path.isfile(path) and (suffix == ".zip" or zipfile.is_zipfile(path)):
+        return _from_tree(path, read_archive(path), split, declared, fit)
+    raise DataError(
+        f"{path} is neither a folder, a zip, an .npz nor a prepared .safetensors file",
+        f"Give one of these, or one of {', '.join(NAMED)}. A single image goes into a folder.",
+    )
+
+
+def _named(
+    facts: NamedSet, split: Split, data_dir: Path | None, download: bool, fit: Fit
+) -> Listing:
+    if facts.name == "celeba" and fit.image_size is None:
+        fit = Fit(image_size=facts.image_size, channels=fit.channels)
+    folder = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
+    images, labels = read_named(facts, split, folder, download)
+    where = f"{facts.name} ({folder})"
+    return Listing(facts.name, where, images, labels, facts.classes, fit)
+
+
+def _from_tree(
+    path: Path, tree: Tree, split: Split, classes: tuple[str, ...] | None, fit: Fit
+) -> Listing:
+    layout = arrange(tree, split, classes)
+    labels = None if layout.labels is None else np.array(layout.labels, np.int64)
+    return Listing(path.resolve().stem, str(path), layout.entries, labels, layout.classes, fit)
+
+
+def _from_arrays(path: Path, split: Split, classes: tuple[str, ...] | None, fit: Fit) -> Listing:
+    if split == "test":
+        raise DataError(f"{path} has no test split", "Name the file that holds the test images.")
+    arrays = read_arrays(path, classes)
+    return Listing(
+        path.resolve().stem, str(path), arrays.pixels, arrays.labels, arrays.classes, fit
+    )
+
+
+def _checked_classes(classes: Sequence[str] | None) -> tuple[str, ...] | None:
+    if classes is None:
+        return None
+    names = tuple(classes)
+    if not names or isinstance(classes, str) or len(set(names)) != len(names):
+        raise UsageError(
+            f"classes must be different names, found {classes!r}", "For example: cats, dogs."
+        )
+    odd = [name for name in names if not is_class_name(name)]
+    if odd:
+        raise UsageError(
+            f"class names must be usable as folder names, found {odd[0]!r}",
+            "They are printable, without slash or backslash, and do not begin with a dot.",
+        )
+    return names
+
+
+def _check_own_classes(facts: NamedSet, classes: tuple[str, ...] | None) -> None:
+    if classes is not None and classes != facts.classes:
+        own = ", ".join(facts.classes) or "none: it is unconditional"
+        raise UsageError(
+            f"{facts.name} has its own classes ({own}), found {', '.join(classes)}",
+            "Leave out the classes for a named set.",
+        )
+
+
+def _nothing_there(name: str) -> DataError:
+    close = get_close_matches(name.lower().replace("_", "-"), NAMED, n=1, cutoff=0.6)
+    if close:
+        return DataError(f"there is no data set or path {name!r}", f"Did you mean {close[0]}?")
+    return DataError(
+        f"there is no data set or path {name!r}",
+        f"Give one of {', '.join(NAMED)}, or the path of a folder, zip, .npz or prepared .safetensors file.",
+    )

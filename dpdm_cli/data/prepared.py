@@ -1,0 +1,341 @@
+"""Prepared images: one safetensors file that is mapped into memory and not read.
+
+images   U8 [N, C, H, W], at the start of a page
+padding  U8 [up to 7], where the labels would not be aligned
+labels   I64 [N], when there are classes
+
+The header's metadata holds one JSON entry, the `Facts`. The header has a place of a size known
+before the first image is, and is written into it last: no image is written twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import mmap
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dpdm_cli.data.decoding import Fit
+from dpdm_cli.data.images import ImageSet
+from dpdm_cli.data.named import Split
+from dpdm_cli.errors import DamagedFileError, DataError, UsageError
+
+SUFFIX = ".safetensors"
+KIND = "dpdm prepared images"
+FORMAT = 1
+
+_KEY, _METADATA, _DIGEST = "dpdm", "__metadata__", "facts_sha256"
+_PAGE = 4096
+_FOR_FACTS = 1 << 16  # bytes; the names of classes come on top
+_LONGEST_HEADER = 100_000_000  # bytes, as safetensors has it
+_BLOCK = 1 << 22
+_LONGEST_REASON = 300  # characters: 20 of them, escaped twice, fit into the header's place
+_HINT = "It is not what was written: copy it again, or take it away and prepare it again."
+
+Shape = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a prepared file says of itself.
+
+    Attributes:
+        shape: (N, C, H, W).
+        classes: names in label order; empty without labels.
+        split: which split of the source it is.
+        image_size, channels: the fit that was asked for, None for as the images were.
+        source: short name of the source.
+        source_sha256: of what there was to read, see `Listing.digest`.
+        images_sha256, labels_sha256: of their bytes in the file; None without labels.
+        duplicates: how many images equal an earlier one.
+        bad: how many files were left out since they could not be used.
+        first_bad: the first 20 of these, with their reasons.
+        written_by: program and version.
+    """
+
+    shape: Shape
+    classes: tuple[str, ...]
+    split: str
+    image_size: int | None
+    channels: int | None
+    source: str
+    source_sha256: str
+    images_sha256: str
+    labels_sha256: str | None
+    duplicates: int
+    bad: int
+    first_bad: tuple[str, ...]
+    written_by: str
+
+    @property
+    def content(self) -> str:
+        """One SHA-256 of images and labels."""
+        parts = [list(self.shape), self.images_sha256, self.labels_sha256]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def reserved_bytes(classes: Sequence[str]) -> int:
+    """Where the images of a file begin, whatever else will be known of them; whole pages."""
+    names = len(_json(_json(list(classes))).encode())
+    return math.ceil((_FOR_FACTS + names) / _PAGE) * _PAGE
+
+
+def header_of(facts: Facts) -> bytes:
+    """The start of the file, as long as `reserved_bytes` says."""
+    facts_of = asdict(facts)
+    del facts_of["shape"]
+    facts_of["first_bad"] = [_shortened(line) for line in facts.first_bad]
+    facts_of = {"kind": KIND, "format": FORMAT, **facts_of}
+    text = _json({**facts_of, _DIGEST: _digest(facts_of)})
+    tensors = _tensors(facts.shape, bool(facts.classes))
+    header = _json({_METADATA: {_KEY: text}, **tensors}).encode()
+    length = reserved_bytes(facts.classes) - 8
+    assert len(header) <= length
+    return length.to_bytes(8, "little") + header.ljust(length)
+
+
+def padding_of(shape: Shape) -> int:
+    """Bytes between images and labels."""
+    return -math.prod(shape) % 8
+
+
+def load_prepared(
+    path: Path, *, split: Split = "train", fit: Fit | None = None, classes: Sequence[str] | None
+) -> ImageSet:
+    """Map a prepared file. Reads its header and labels, no image.
+
+    Args:
+        path: the file.
+        split: a file holds the one split that it was prepared from, and has no other.
+        fit, classes: what is wanted; what the file was not prepared with is refused.
+
+    Raises:
+        UsageError: another size, number of channels or order of classes is asked for.
+        DataError: a safetensors file of something else; the test split.
+        DamagedFileError: truncated, or not what was written.
+    """
+    file = PreparedFile(path)
+    if split == "test":
+        raise DataError(f"{path} has no test split", "Name the file that holds the test images.")
+    _, channels, height, width = file.facts.shape
+    wanted = fit or Fit()
+    side = wanted.image_size
+    if side is not None and (height, width) != (side, side):
+        raise _not_prepared(path, f"images of {height}x{width} pixels", f"{side}x{side}")
+    if wanted.channels not in (None, channels):
+        raise _not_prepared(path, f"images of {channels} channels", str(wanted.channels))
+    if classes is not None and tuple(classes) != file.facts.classes:
+        own = ", ".join(file.facts.classes) or "no classes"
+        raise _not_prepared(path, own, ", ".join(classes))
+    return ImageSet(
+        name=path.resolve().stem,
+        images=file.images,
+        labels=file.labels,
+        classes=file.facts.classes,
+        content=file.facts.content,
+        duplicates=file.facts.duplicates,
+        storage=file,
+    )
+
+
+class PreparedFile:
+    """An open prepared file.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        facts: what it says of itself.
+        images: uint8 [N, C, H, W], mapped; must not be written to.
+        labels: int64 [N] in memory, compared with their SHA-256; None when unconditional.
+
+    Raises:
+        DataError: a safetensors file of something else.
+        DamagedFileError: truncated, or not what was written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = path.open("rb")
+            try:
+                size = os.fstat(self._file.fileno()).st_size
+                self.facts, self._start = self._read_header(size)
+                self.labels = self._read_labels()
+                # Not copy-on-write, for which a system may want as much memory as the file has.
+                self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+            except BaseException:
+                self._file.close()
+                raise
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be read: {error.strerror or error}", "Check its permissions."
+            ) from None
+        with warnings.catch_warnings():
+            # torch warns that the buffer cannot be written to.
+            warnings.simplefilter("ignore")
+            flat = torch.frombuffer(
+                self._map, dtype=torch.uint8, count=math.prod(self.facts.shape), offset=self._start
+            )
+        self.images = flat.view(self.facts.shape)
+
+    def rows(self, indices: Tensor) -> Tensor:
+        """Read some of the images.
+
+        By calls and not through the map: reading through it costs several times as much, for
+        faults, and keeps what was read resident; and a file that was cut meanwhile would end the
+        process.
+
+        Args:
+            indices: int64 [B] with values in [0, N).
+
+        Returns:
+            uint8 [B, C, H, W].
+
+        Raises:
+            IndexError: an index is out of range.
+            DamagedFileError: the file cannot be read, or has been cut.
+        """
+        count, *shape = self.facts.shape
+        if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < count:
+            raise IndexError(f"indices from {indices.min()} to {indices.max()} of {count} images")
+        if not hasattr(os, "preadv"):
+            return self.images.index_select(0, indices)
+        chosen = torch.empty((len(indices), *shape), dtype=torch.uint8)
+        size, file = math.prod(shape), self._file.fileno()
+        places = [self._start + index * size for index in indices.tolist()]
+        try:
+            if hasattr(os, "posix_fadvise"):
+                # All are asked for before the first is waited for, so that a disk has many to do.
+                for place in places:
+                    os.posix_fadvise(file, place, size, os.POSIX_FADV_WILLNEED)
+            for row, place in zip(chosen.numpy().reshape(-1, size), places, strict=True):
+                if os.preadv(file, [row.data], place) < size:
+                    raise self._damaged("it has been cut since it was opened")
+        except OSError as error:
+            raise self._damaged(f"it cannot be read ({error.strerror or error})") from None
+        return chosen
+
+    def verify(self) -> None:
+        """Read all images and labels, and compare their SHA-256.
+
+        Raises:
+            DamagedFileError: they are not what was written.
+        """
+        digest = hashlib.sha256()
+        left = math.prod(self.facts.shape)
+        try:
+            self._file.seek(self._start)
+            while left and (block := self._file.read(min(left, _BLOCK))):
+                digest.update(block)
+                left -= len(block)
+        except OSError as error:
+            raise self._damaged(f"it cannot be read ({error.strerror or error})") from None
+        if digest.hexdigest() != self.facts.images_sha256:
+            raise self._damaged("the SHA-256 of its images is not the one written")
+        self._read_labels()
+
+    def _read_header(self, size: int) -> tuple[Facts, int]:
+        length = int.from_bytes(self._file.read(8), "little")
+        if not 2 <= length <= min(size - 8, _LONGEST_HEADER):
+            raise self._damaged("it has no safetensors header")
+        try:
+            header = json.loads(self._file.read(length))
+            text = (header.pop(_METADATA, None) or {}).get(_KEY)
+            described = json.loads(text) if text is not None else {}
+            kind = described.get("kind")
+        except (ValueError, RecursionError, AttributeError, TypeError):
+            raise self._damaged("its header is not readable") from None
+        if kind != KIND:
+            what = f"a {kind} file" if kind else "a safetensors file"
+            raise DataError(
+                f"{self.path} is {what}, not one of prepared images",
+                "`dpdm prepare` makes one from a folder, a zip or an .npz file.",
+            )
+        if described.get("format") != FORMAT:
+            raise DataError(
+                f"{self.path} is of format {described.get('format')!r}, {FORMAT} is expected",
+                "Another version of dpdm wrote it: prepare it again.",
+            )
+        facts, tensors = self._facts(described, header), header
+        if tensors != _tensors(facts.shape, bool(facts.classes)):
+            raise self._damaged("its tensors are not where they should be")
+        end = 8 + length + _data_bytes(facts.shape, bool(facts.classes))
+        if size != end:
+            raise self._damaged(f"it has {size:,} bytes of {end:,}")
+        return facts, 8 + length
+
+    def _facts(self, described: dict[str, Any], tensors: dict[str, Any]) -> Facts:
+        written = described.pop(_DIGEST, None)
+        if written != _digest(described):
+            raise self._damaged("the SHA-256 of its description is not the one written")
+        try:
+            shape: Shape = tuple(tensors["images"]["shape"])
+            if len(shape) != 4 or not all(isinstance(n, int) and n > 0 for n in shape):
+                raise ValueError
+            values: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in described.items()
+            }
+            del values["kind"], values["format"]
+            return Facts(shape=shape, **values)
+        except (KeyError, TypeError, ValueError):
+            raise self._damaged("its description is not complete") from None
+
+    def _read_labels(self) -> Tensor | None:
+        if self.facts.labels_sha256 is None:
+            return None
+        self._file.seek(self._start + math.prod(self.facts.shape) + padding_of(self.facts.shape))
+        content = self._file.read(8 * self.facts.shape[0])
+        if hashlib.sha256(content).hexdigest() != self.facts.labels_sha256:
+            raise self._damaged("the SHA-256 of its labels is not the one written")
+        return torch.from_numpy(np.frombuffer(content, "<i8").astype(np.int64))
+
+    def _damaged(self, what: str) -> DamagedFileError:
+        return DamagedFileError(f"{self.path} is damaged: {what}", _HINT)
+
+
+def _tensors(shape: Shape, labelled: bool) -> dict[str, Any]:
+    """The header's entries; safetensors allows no gap between tensors."""
+    end = math.prod(shape)
+    tensors = {"images": {"dtype": "U8", "shape": list(shape), "data_offsets": [0, end]}}
+    if labelled:
+        padding, count = padding_of(shape), shape[0]
+        if padding:
+            offsets = [end, end + padding]
+            tensors["padding"] = {"dtype": "U8", "shape": [padding], "data_offsets": offsets}
+        offsets = [end + padding, end + padding + 8 * count]
+        tensors["labels"] = {"dtype": "I64", "shape": [count], "data_offsets": offsets}
+    return tensors
+
+
+def _data_bytes(shape: Shape, labelled: bool) -> int:
+    return math.prod(shape) + (padding_of(shape) + 8 * shape[0] if labelled else 0)
+
+
+def _digest(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 1] + "…"
+
+
+def _not_prepared(path: Path, found: str, wanted: str) -> UsageError:
+    return UsageError(
+        f"{path} was prepared with {found}, asked for is {wanted}",
+        "Leave the option out, or prepare the images again with it.",
+    )
