@@ -26,13 +26,17 @@ def workers_on(device: torch.device) -> int:
 
 
 def parallel_map(
-    function: Callable[[T], Result], items: Iterable[T], workers: int
+    function: Callable[[T], Result],
+    items: Iterable[T],
+    workers: int,
+    *,
+    threads: int | None = None,
 ) -> Generator[Result, None, None]:
     """`map`, with `workers` threads that compute ahead of the reader.
 
     Results come in the order of the items. At most `workers` + 1 of them wait at a time, so memory is bounded. torch
-    divides no operation of a worker further than its share of the cores. Closing the generator waits for what is being
-    computed and drops the rest.
+    divides an operation of a worker among `threads` threads, by default its share of the cores. Closing the generator
+    waits for what is being computed and drops the rest.
 
     Raises:
         what `function` raises, at the place of its item; the rest is not computed.
@@ -40,7 +44,7 @@ def parallel_map(
     if workers == 1:
         yield from map(function, items)
         return
-    share = max(1, torch.get_num_threads() // workers)
+    share = threads or max(1, torch.get_num_threads() // workers)
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(share,))
     waiting: deque[Future[Result]] = deque()
     try:

@@ -258,10 +258,12 @@ MUTANTS: dict[str, Mutant] = {
         "warm start, sums, huge",
     ),
     "class sums without noise": Mutant(
-        _class_sums("with_noise", lambda total, *_: total), "warm start, sums, noise"
+        _class_sums("with_noise", lambda total, *_, **__: total), "warm start, sums, noise"
     ),
     "noise on class squares x 0.97": Mutant(
-        _class_sums("with_noise", lambda total, scale, *a: real_noise(total, 0.97 * scale, *a)),
+        _class_sums(
+            "with_noise", lambda total, scale, *a, **k: real_noise(total, 0.97 * scale, *a, **k)
+        ),
         "warm start, squares, noise",
     ),
     "no line for a class sum": Mutant(_no_warm_line, "warm start, sums, ledger"),

@@ -61,6 +61,8 @@ def test_workers_share_the_cores_and_leave_the_caller_its_threads() -> None:
         assert workers_on(torch.device("cpu")) == 4
         assert workers_on(torch.device("cuda")) == 1
         assert list(parallel_map(lambda _: torch.get_num_threads(), range(4), 2)) == [2] * 4
+        one_each = parallel_map(lambda _: torch.get_num_threads(), range(4), 2, threads=1)
+        assert list(one_each) == [1] * 4
         assert torch.get_num_threads() == 4
     finally:
         torch.set_num_threads(before)

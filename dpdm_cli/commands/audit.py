@@ -10,6 +10,7 @@ import typer
 from dpdm_cli.commands.console import Console
 from dpdm_cli.commands.options import MODEL, OUTPUT, PRIVACY, Device, Json, Preset, Quiet
 from dpdm_cli.errors import PrivacyError
+from dpdm_cli.launched import require_one_process
 
 if TYPE_CHECKING:
     import rich.console
@@ -82,6 +83,7 @@ def audit(
 
     Example: dpdm audit --statistical
     """
+    require_one_process("dpdm audit")
     console = Console(as_json=as_json, quiet=quiet)
     from dpdm_cli.runs import auditing
 

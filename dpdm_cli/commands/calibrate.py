@@ -15,6 +15,7 @@ from rich.markup import escape
 from dpdm_cli.commands.console import Console, pairs_table
 from dpdm_cli.commands.options import DATA, OUTPUT, PRIVACY, TRAINING, Json, Quiet, WarmStart
 from dpdm_cli.errors import UsageError
+from dpdm_cli.launched import require_one_process
 
 if TYPE_CHECKING:
     from dpdm_cli.privacy.accounting import Claim
@@ -175,6 +176,7 @@ def calibrate(
 
     Without further options the plan is MNIST's: dpdm calibrate --eps 10 --delta 1e-5
     """
+    require_one_process("dpdm calibrate")
     console = Console(as_json=json, quiet=quiet)
     if profile is Profile.paper and accountant not in (None, "rdp"):
         raise UsageError(

@@ -20,6 +20,7 @@ from dpdm_cli.commands.options import (
     Json,
     Quiet,
 )
+from dpdm_cli.launched import require_one_process
 
 if TYPE_CHECKING:
     import rich.table
@@ -149,6 +150,7 @@ def classify(
 
     Example: dpdm classify samples --test mnist --baseline real
     """
+    require_one_process("dpdm classify")
     console = Console(as_json=as_json, quiet=quiet)
     from dpdm_cli.runs import classification
 

@@ -1,7 +1,8 @@
 """The one place that writes to the screen.
 
 The result of a command goes to stdout (a table for people, one JSON object with `--json`); everything else
-(remarks, warnings, progress, errors) goes to stderr.
+(remarks, warnings, progress, errors) goes to stderr. Of several processes that torchrun started the first speaks for
+all; of the others only errors are heard, with their number.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import rich.table
 import typer
 from rich.markup import escape
 
-from dpdm_cli.errors import DpdmError
+from dpdm_cli.errors import DpdmError, InterruptedRunError, UsageError
+from dpdm_cli.launched import are_several, rank
 from dpdm_cli.runs.reporter import Progress
 
 P = ParamSpec("P")
@@ -67,13 +69,17 @@ class Console:
     """Output of one command in one of three modes: human (more or less verbose), json, quiet.
 
     Implements `dpdm_cli.runs.reporter.Reporter`.
+
+    Attributes:
+        speaks: whether this is the process that speaks for all.
     """
 
     def __init__(
         self, *, as_json: bool = False, quiet: bool = False, verbose: bool = False
     ) -> None:
+        self.speaks = rank() == 0
         self.as_json = as_json
-        self.quiet = quiet
+        self.quiet = quiet or not self.speaks
         self.verbose = verbose
         self.out = rich.console.Console(highlight=False)
         self.err = rich.console.Console(stderr=True, highlight=False)
@@ -87,10 +93,17 @@ class Console:
             self.note(text)
 
     def warn(self, text: str) -> None:
-        self.err.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
+        if self.speaks:
+            self.err.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
 
     def error(self, error: DpdmError) -> None:
-        self.err.print(f"[red]error:[/] {escape(error.message)}", soft_wrap=True)
+        who = ""
+        if isinstance(error, (UsageError, InterruptedRunError)):
+            if not self.speaks:
+                return  # the same in all processes
+        elif are_several() and not getattr(error, "is_of_others", False):
+            who = f"process {rank()}: "
+        self.err.print(f"[red]error:[/] {who}{escape(error.message)}", soft_wrap=True)
         if error.hint:
             self.err.print(f"  {escape(error.hint)}", soft_wrap=True)
 
@@ -119,6 +132,8 @@ class Console:
 
         `human` gives a Rich renderable or a string; without it, a two-column table of `values`.
         """
+        if not self.speaks:
+            return
         if self.as_json:
             sys.stdout.write(json.dumps(values, indent=2, allow_nan=False) + "\n")
         elif not self.quiet:

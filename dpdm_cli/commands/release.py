@@ -10,6 +10,7 @@ import typer
 from dpdm_cli.commands.console import Console, pairs_table
 from dpdm_cli.commands.options import OUTPUT, Json, Quiet
 from dpdm_cli.errors import DataError
+from dpdm_cli.launched import require_one_process
 
 
 def release(
@@ -41,6 +42,7 @@ def release(
 
     Example: dpdm release runs/mnist published/mnist
     """
+    require_one_process("dpdm release")
     console = Console(as_json=as_json, quiet=quiet)
     from dpdm_cli.runs import releasing
 

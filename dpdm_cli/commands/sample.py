@@ -129,7 +129,8 @@ def sample(
         typer.Option(
             "--out",
             "-o",
-            help="Folder for the images; the same command goes on there. (default: synth beside CKPT)",
+            help="Folder for the images; the same command goes on there. "
+            "(default: synth beside CKPT, of a shard synth-3-of-16)",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -140,6 +141,15 @@ def sample(
             rich_help_panel=OUTPUT,
         ),
     ] = ImageFormat.png,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Draw the I-th of N parts, 3/16 for example, into a folder of its own. The same command without it "
+            "makes folders that were copied together a whole set.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -149,6 +159,9 @@ def sample(
     """
     console = Console(as_json=as_json, quiet=quiet)
     from dpdm_cli.runs import sampling
+    from dpdm_cli.runs.shards import Shard
+
+    part = None if shard is None else Shard.parse(shard)
 
     result = sampling.sample(
         checkpoint,
@@ -168,6 +181,7 @@ def sample(
         seed=seed,
         batch_size=batch_size,
         format=format.value,
+        shard=None if part is None else (part.number, part.of),
         device=device,
         reporter=console,
     )
@@ -176,8 +190,11 @@ def sample(
 
 def _table(result: SampleResult) -> rich.table.Table:
     metadata = result.metadata
+    which = ""
+    if result.shard is not None:
+        which = f", shard {result.shard} of {metadata['shard']['whole_n']:,},"
     values = {
-        "images": f"{result.n:,} in {result.images}",
+        "images": f"{result.n:,}{which} in {result.images}",
         "claim": metadata["headline"],
         "sampler": f"{result.sampler} ({metadata['sampler_from']})",
         "seed": metadata["seed"],

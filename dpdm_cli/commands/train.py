@@ -10,14 +10,16 @@ import typer
 
 from dpdm_cli.commands.console import Console, pairs_table
 from dpdm_cli.commands.options import (
-    DATA,
     MODEL,
     OUTPUT,
     PRIVACY,
     TRAINING,
+    Channels,
+    Classes,
     DataDir,
     Device,
     Download,
+    ImageSize,
     Json,
     Preset,
     Quiet,
@@ -45,7 +47,7 @@ def train(
         str,
         typer.Argument(
             help="digits, mnist, fashion-mnist, cifar10, celeba, or a folder (one subfolder a class, or flat), "
-            "zip or npz of images.",
+            "zip or npz of images, or a file of `dpdm prepare`.",
             show_default=False,
         ),
     ],
@@ -128,22 +130,9 @@ def train(
     ] = False,
     data_dir: DataDir = None,
     download: Download = True,
-    image_size: Annotated[
-        int | None, typer.Option(help="Crop and resize images to this side.", rich_help_panel=DATA)
-    ] = None,
-    channels: Annotated[
-        int | None,
-        typer.Option(
-            help="1 for grey, 3 for colour. (default: the images' own)", rich_help_panel=DATA
-        ),
-    ] = None,
-    classes: Annotated[
-        str | None,
-        typer.Option(
-            help="Class names in label order, with commas. (default: the subfolders)",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
+    image_size: ImageSize = None,
+    channels: Channels = None,
+    classes: Classes = None,
     preset: Annotated[
         Preset | None,
         typer.Option(
@@ -269,7 +258,7 @@ def train(
         )
         console.result(forecast.to_dict(), lambda: _forecast_table(forecast.to_dict()))
         return
-    if preset is None and not resume:
+    if preset is None and not resume and console.speaks:
         console.note(forecasting.preset_remark(data, device, settings))
     result = run(
         data,

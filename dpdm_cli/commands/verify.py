@@ -11,6 +11,7 @@ import typer
 
 from dpdm_cli.commands.console import Console
 from dpdm_cli.commands.options import PRIVACY, Json, Quiet
+from dpdm_cli.launched import require_one_process
 
 if TYPE_CHECKING:
     import rich.console
@@ -69,6 +70,7 @@ def verify(
 
     Example: dpdm verify runs/mnist runs/mnist/synth
     """
+    require_one_process("dpdm verify")
     console = Console(as_json=as_json, quiet=quiet)
     from dpdm_cli.runs import verifying
 

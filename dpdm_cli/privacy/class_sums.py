@@ -16,6 +16,7 @@ from torch import Tensor
 from dpdm_cli.privacy.entropy import Entropy
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.mechanism import clip_factors, with_noise
+from dpdm_cli.processes import ALONE, Processes
 
 
 def noisy_class_sums(
@@ -25,6 +26,7 @@ def noisy_class_sums(
     classes: int,
     size: int,
     entropy: Entropy = os.urandom,
+    processes: Processes = ALONE,
 ) -> Tensor:
     """One release of the plan's warm start: the sum of one vector a record, added up by class, plus noise.
 
@@ -35,9 +37,11 @@ def noisy_class_sums(
 
     Args:
         ledger: its plan gives the noise; the release is entered there.
-        pieces: vectors [b, size], float32 or wider, overwritten where not finite, and their classes [b].
+        pieces: vectors [b, size], float32 or wider, overwritten where not finite, and their classes [b]; those of this
+            process, when there are several.
         classes, size: of the result; public.
         entropy: source of secret bytes.
+        processes: that make the release together.
 
     Returns:
         [classes, size] float64, on the CPU.
@@ -49,7 +53,7 @@ def noisy_class_sums(
     total = torch.zeros(classes, size, dtype=torch.float64)
     for rows, labels in pieces:
         total.index_add_(0, labels.cpu(), _clipped(rows))
-    return _released(ledger, total, entropy)
+    return _released(ledger, total, entropy, processes)
 
 
 def noisy_class_squares(
@@ -59,6 +63,7 @@ def noisy_class_squares(
     classes: int,
     size: int,
     entropy: Entropy = os.urandom,
+    processes: Processes = ALONE,
 ) -> Tensor:
     """One release of the plan's warm start: the sum of z z^T by class, where z is one vector a record, plus noise.
 
@@ -80,7 +85,7 @@ def noisy_class_squares(
             squares[label] += members.T @ members
     row, column = torch.triu_indices(size, size)
     isometric = torch.where(row == column, 1.0, math.sqrt(2)).double()
-    noisy = _released(ledger, squares[:, row, column] * isometric, entropy) / isometric
+    noisy = _released(ledger, squares[:, row, column] * isometric, entropy, processes) / isometric
     squares[:, row, column] = noisy
     squares[:, column, row] = noisy
     return squares
@@ -92,9 +97,9 @@ def _clipped(rows: Tensor) -> Tensor:
     return factors.cpu().double()[:, None] * rows.cpu().double()
 
 
-def _released(ledger: Ledger, total: Tensor, entropy: Entropy) -> Tensor:
+def _released(ledger: Ledger, total: Tensor, entropy: Entropy, processes: Processes) -> Tensor:
     sigma = ledger.plan.warm_sigma
     assert sigma is not None
-    noisy = with_noise(total.flatten(), sigma, entropy)
+    noisy = with_noise(total.flatten(), sigma, entropy, processes=processes)
     ledger.record(warm=True)
     return noisy.view_as(total)

@@ -17,6 +17,7 @@ from torch import Tensor
 from dpdm_cli.parallel import parallel_map
 from dpdm_cli.privacy.entropy import Entropy, standard_normal
 from dpdm_cli.privacy.ledger import Ledger
+from dpdm_cli.processes import ALONE, Processes
 
 # Noise is added in float64 and the result rounded to this public grid (in units of sigma C), so that the low bits
 # of the sum don't show through floating-point rounding (Mironov 2012). A mitigation, not a proof.
@@ -75,12 +76,21 @@ def row_norms(gradients: Tensor) -> Tensor:
 
 
 def with_noise(
-    total: Tensor, scale: float, entropy: Entropy = os.urandom, workers: int = 1
+    total: Tensor,
+    scale: float,
+    entropy: Entropy = os.urandom,
+    workers: int = 1,
+    processes: Processes = ALONE,
 ) -> Tensor:
-    """`total` [P] float64 plus N(0, scale^2) on every coordinate, rounded to the public grid."""
-    noise = torch.from_numpy(standard_normal(len(total), entropy, workers)).to(total.device)
+    """The sum of `total` [P] float64 over all processes plus N(0, scale^2) on every coordinate, on the public grid.
+
+    Noise is added once: each process adds it to the coordinates whose sum it has, and gives out what is noisy alone.
+    """
+    part = processes.part_of_sum(total).to(total)
+    noise = torch.from_numpy(standard_normal(len(part), entropy, workers)).to(part.device)
     grid = scale * _GRID
-    return ((total + scale * noise) / grid).round() * grid
+    noisy = ((part + scale * noise) / grid).round() * grid
+    return processes.whole(noisy, len(total)).to(total)
 
 
 class GaussianMechanism:
@@ -95,10 +105,16 @@ class GaussianMechanism:
         size: P, the number of parameters.
         device: where the sum is accumulated and the result returned.
         entropy: source of secret bytes.
+        processes: that make each release together; every one of them has a ledger of the same plan.
     """
 
     def __init__(
-        self, ledger: Ledger, size: int, device: torch.device, entropy: Entropy = os.urandom
+        self,
+        ledger: Ledger,
+        size: int,
+        device: torch.device,
+        entropy: Entropy = os.urandom,
+        processes: Processes = ALONE,
     ) -> None:
         self.plan = ledger.plan
         self._ledger = ledger
@@ -106,6 +122,7 @@ class GaussianMechanism:
         self._device = device
         self._wide = torch.device("cpu") if device.type == "mps" else device  # mps has no float64
         self._entropy = entropy
+        self._processes = processes
 
     def privatize(
         self,
@@ -116,8 +133,8 @@ class GaussianMechanism:
         """One release: the noisy mean gradient of a batch.
 
         Args:
-            pieces: micro-batches that together make the logical batch. None at all is a legal batch and gives noise
-                alone.
+            pieces: micro-batches that together make this process's share of the logical batch. None at all is a legal
+                share, and a legal batch, which gives noise alone.
             gradients: how a piece becomes per-example gradients [b, P], lent until they are summed; by default a piece
                 is them.
             workers: pieces differentiated and clipped side by side, in threads.
@@ -140,6 +157,7 @@ class GaussianMechanism:
         with closing(parallel_map(clipped, pieces, workers)) as sums:
             for part in sums:
                 total += part.to(total)
-        noisy = with_noise(total, plan.sigma * plan.clip_norm, self._entropy, workers)
+        scale = plan.sigma * plan.clip_norm
+        noisy = with_noise(total, scale, self._entropy, workers, self._processes)
         self._ledger.record()
         return (noisy / plan.divisor).to(self._device, torch.float32)

@@ -28,6 +28,7 @@ from dpdm_cli.privacy.mechanism import GaussianMechanism
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.poisson import PoissonSampler
 from dpdm_cli.privacy.step import Losses, PrivateStep
+from dpdm_cli.processes import ALONE, Processes
 
 SENSITIVITY_SLACK = 1e-4
 """What rounding may add to a distance of C."""
@@ -65,6 +66,7 @@ def check_all(
     suspects: Mapping[str, int],
     micro_batch: int,
     workers: int = 1,
+    processes: Processes = ALONE,
 ) -> list[Finding]:
     """All checks of the step that `network`, `losses` and `plan` make.
 
@@ -74,7 +76,7 @@ def check_all(
         plan: of the run; its steps may be fewer than the checks take, since they enter a ledger of their own.
         records: number of made-up records.
         suspects: what is special about a record, and which it is; each is removed in turn.
-        micro_batch, workers: as for `PrivateStep`.
+        micro_batch, workers, processes: as for `PrivateStep`.
     """
 
     def step(sigma: float, steps: int) -> PrivateStep:
@@ -84,15 +86,16 @@ def check_all(
             records=records,
             micro_batch=micro_batch,
             workers=workers,
+            processes=processes,
         )
 
     everyone = torch.arange(records)
     findings = [*check_sensitivity(step, losses, everyone, suspects, plan)]
-    findings += check_noise(step, losses, everyone, plan)
+    findings += check_noise(step, losses, everyone, plan, processes)
     findings += check_precision(plan, _device(network))
     findings += check_sampler(plan)
     if plan.warm_releases:
-        findings += check_warm_start(plan)
+        findings += check_warm_start(plan, processes)
     for parameter in network.parameters():
         parameter.grad = None
     return findings
@@ -152,7 +155,13 @@ def check_sensitivity(
     return findings
 
 
-def check_noise(make: Maker, losses: Losses, everyone: Tensor, plan: PrivacyPlan) -> list[Finding]:
+def check_noise(
+    make: Maker,
+    losses: Losses,
+    everyone: Tensor,
+    plan: PrivacyPlan,
+    processes: Processes = ALONE,
+) -> list[Finding]:
     """What a release adds to the sum is N(0, (sigma C)^2), in every tensor, fresh each time, entered in the ledger."""
     total = _release(make(_ALMOST_NO_NOISE, 1), losses, everyone)
     steps = 2 * _NOISY_STEPS
@@ -174,10 +183,11 @@ def check_noise(make: Maker, losses: Losses, everyone: Tensor, plan: PrivacyPlan
     pooled = _chi_square_z(noise)
     spread = float(noise.square().mean().sqrt())
     mean = float(noise.mean()) * math.sqrt(noise.numel())
-    repeats = max(
-        abs(float((a * b).sum())) / math.sqrt(a.numel() or 1)
-        for a, b in itertools.combinations(residuals, 2)
-    )
+    pairs = [
+        *itertools.combinations(residuals, 2),
+        *itertools.combinations(_parts(residuals[0], processes), 2),
+    ]
+    repeats = max(abs(float((a * b).sum())) / math.sqrt(a.numel() or 1) for a, b in pairs)
     other = (_release(make(plan.sigma, 1), losses, nobody)) / scale
     twice = abs(float((other * residuals[1]).sum())) / math.sqrt(other.numel())
     ledger = step._mechanism._ledger
@@ -205,8 +215,8 @@ def check_noise(make: Maker, losses: Losses, everyone: Tensor, plan: PrivacyPlan
         Finding(
             "noise, never twice",
             max(repeats, twice) <= _Z_LIMIT,
-            f"correlations of at most {max(repeats, twice):.1f} standard deviations between any two releases "
-            f"(limit {_Z_LIMIT})",
+            f"correlations of at most {max(repeats, twice):.1f} standard deviations between any two releases, or the "
+            f"parts of one that two processes made (limit {_Z_LIMIT})",
         ),
         Finding(
             "ledger",
@@ -214,6 +224,12 @@ def check_noise(make: Maker, losses: Losses, everyone: Tensor, plan: PrivacyPlan
             f"{ledger.steps} lines for {steps} releases; one more was {'' if refused else 'not '}refused",
         ),
     ]
+
+
+def _parts(noise: Tensor, processes: Processes) -> list[Tensor]:
+    """The noise [P] of one release, by the process that added it, cut to one length."""
+    parts = torch.split(noise, math.ceil(len(noise) / processes.size))
+    return [part[: len(parts[-1])] for part in parts]
 
 
 def check_precision(plan: PrivacyPlan, device: torch.device) -> list[Finding]:
@@ -316,7 +332,7 @@ def _device(network: nn.Module) -> torch.device:
     return next(network.parameters()).device
 
 
-def check_warm_start(plan: PrivacyPlan) -> list[Finding]:
+def check_warm_start(plan: PrivacyPlan, processes: Processes = ALONE) -> list[Finding]:
     """Sums of each kind move by at most 1 with a record, carry noise of `warm_sigma`, and are entered in the ledger."""
     classes, count = 3, 60
     labels = torch.arange(count) % classes
@@ -327,7 +343,8 @@ def check_warm_start(plan: PrivacyPlan) -> list[Finding]:
         ("sums", noisy_class_sums, 1 << 14),
         ("squares", noisy_class_squares, 1 << 7),
     ):
-        vectors = torch.from_numpy(standard_normal(count * size)).float().view(count, size)
+        drawn = torch.from_numpy(standard_normal(count * size)).float().view(count, size)
+        vectors = processes.stacked(drawn)[0]
         vectors[0] *= 1e8
         vectors[1] = math.nan
 
@@ -337,8 +354,11 @@ def check_warm_start(plan: PrivacyPlan) -> list[Finding]:
             release: Release = release,
             vectors: Tensor = vectors,
         ) -> Tensor:
-            pieces = [(vectors[part].clone(), labels[part]) for part in torch.split(chosen, 16)]
-            return release(ledger, pieces, classes=classes, size=vectors.shape[1])
+            span = processes.span(len(chosen))
+            parts = torch.split(chosen[span.start : span.stop], 16)
+            pieces = [(vectors[part].clone(), labels[part]) for part in parts]
+            size = vectors.shape[1]
+            return release(ledger, pieces, classes=classes, size=size, processes=processes)
 
         def ledger(sigma: float | None = plan.warm_sigma) -> Ledger:
             return Ledger(dataclasses.replace(plan, warm_sigma=sigma))

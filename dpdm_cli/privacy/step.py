@@ -21,6 +21,7 @@ from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.mechanism import GaussianMechanism
 from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.poisson import PoissonSampler
+from dpdm_cli.processes import ALONE, Processes
 
 Losses = Callable[[Tensor], Tensor]
 """From indices of examples [b] to their losses [b]; the loss of one must not depend on the others.
@@ -39,6 +40,8 @@ class PrivateStep:
         micro_batch: at most so many examples are differentiated at a time. Speed and memory, not the mechanism.
         workers: micro-batches differentiated side by side, in threads; for a network on a CPU.
         entropy: source of secret bytes.
+        processes: that take each step together. The first of them draws the batch, each differentiates its share of it,
+            and all get the same gradient.
     """
 
     def __init__(
@@ -50,17 +53,21 @@ class PrivateStep:
         micro_batch: int,
         workers: int = 1,
         entropy: Entropy = os.urandom,
+        processes: Processes = ALONE,
     ) -> None:
         self.per_example = PerExampleGradients(network)
         device = self.per_example.parameters[0].device
         self._sampler = PoissonSampler(ledger.plan, entropy)
-        self._mechanism = GaussianMechanism(ledger, self.per_example.size, device, entropy)
+        self._mechanism = GaussianMechanism(
+            ledger, self.per_example.size, device, entropy, processes
+        )
         self._records = records
         self._micro_batch = micro_batch
         self._workers = workers
         # Fresh memory of this size is fetched from the system page by page, each time.
         self._memory: deque[Tensor] = deque()
         self._device = device
+        self._processes = processes
 
     def __call__(self, losses: Losses) -> None:
         """Draw a batch and set each parameter's `.grad` to the noisy mean gradient.
@@ -68,14 +75,14 @@ class PrivateStep:
         Raises:
             PrivacyError: the plan's steps are spent.
         """
-        batch = self._sampler.draw(self._records).to(self._device)
+        share = self._processes.share(lambda: self._sampler.draw(self._records)).to(self._device)
 
         @contextmanager
         def gradients(piece: Tensor) -> Iterator[Tensor]:
             with self._lent_memory() as memory:
                 yield self.per_example(partial(losses, piece), len(piece), out=memory)
 
-        pieces = _pieces(batch, self._micro_batch, self._workers)
+        pieces = _pieces(share, self._micro_batch, self._workers)
         self.per_example.assign(self._mechanism.privatize(pieces, gradients, self._workers))
 
     @contextmanager
@@ -91,22 +98,38 @@ class PrivateStep:
 
 
 def plain_step(
-    network: nn.Module, losses: Losses, batch: Tensor, micro_batch: int, workers: int = 1
+    network: nn.Module,
+    losses: Losses,
+    share: Tensor,
+    micro_batch: int,
+    workers: int = 1,
+    processes: Processes = ALONE,
 ) -> None:
-    """The ordinary step, without privacy: set `.grad` to the mean gradient over `batch` [b], b >= 1."""
+    """The ordinary step, without privacy: set `.grad` to the mean gradient over a batch, zero for an empty one.
+
+    Args:
+        share: this process's part of the batch, [b]; all of it, when it is alone.
+    """
     parameters = [p for p in network.parameters() if p.requires_grad]
 
     def gradients(piece: Tensor) -> tuple[Tensor, ...]:
-        return torch.autograd.grad(losses(piece).sum() / len(batch), parameters)
+        return torch.autograd.grad(losses(piece).sum(), parameters)
 
-    for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter)
-    pieces = _pieces(batch, micro_batch, workers)
-    with closing(parallel_map(gradients, pieces, workers)) as computed:
-        for piece in computed:
-            for parameter, gradient in zip(parameters, piece, strict=True):
-                assert parameter.grad is not None
-                parameter.grad += gradient
+    totals = [torch.zeros_like(p) for p in parameters]
+    with closing(parallel_map(gradients, _pieces(share, micro_batch, workers), workers)) as done:
+        for piece in done:
+            for total, gradient in zip(totals, piece, strict=True):
+                total += gradient
+    count = totals[0].new_tensor([len(share)])
+    mine = torch.cat([*(total.flatten() for total in totals), count])
+    whole = processes.whole(processes.part_of_sum(mine), len(mine))
+    mean = whole[:-1] / whole[-1].clamp(min=1)
+    for total, summed in zip(
+        totals, torch.split(mean, [p.numel() for p in parameters]), strict=True
+    ):
+        total.copy_(summed.view_as(total))
+    for parameter, total in zip(parameters, totals, strict=True):
+        parameter.grad = total
 
 
 def _pieces(batch: Tensor, most: int, workers: int) -> Sequence[Tensor]:

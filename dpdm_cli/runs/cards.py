@@ -68,7 +68,7 @@ def data_card(metadata: Mapping[str, Any], evaluation: str) -> str:
             "",
             "| | |",
             "|---|---|",
-            f"| images | {metadata['n']:,}, {metadata['format']} |",
+            f"| images | {metadata['n']:,}, {metadata['format']}{_shard(metadata)} |",
             f"| classes | {', '.join(metadata['drawn']) or 'none'}, drawn in turn: their shares tell nothing |",
             f"| model trained on | {_dataset(metadata['dataset'])} |",
             f"| sampler | {sampler}; seed {metadata['seed']} |",
@@ -80,6 +80,13 @@ def data_card(metadata: Mapping[str, Any], evaluation: str) -> str:
             *_not_covered(statement),
         ]
     )
+
+
+def _shard(metadata: Mapping[str, Any]) -> str:
+    shard = metadata.get("shard")
+    if shard is None:
+        return ""
+    return f"; shard {shard['number']} of {shard['of']} of a set of {shard['whole_n']:,}"
 
 
 def _dataset(name: str) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dpdm_cli.errors import ResourceError, UsageError
+from dpdm_cli.processes import are_several, local_rank
 
 
 def resolve_device(name: str) -> torch.device:
@@ -21,10 +22,10 @@ def resolve_device(name: str) -> torch.device:
     """
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return _own("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        device = _own(name)
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda", "mps"):
@@ -35,6 +36,11 @@ def resolve_device(name: str) -> torch.device:
             f"this machine has no device {name!r}", "choose --device cpu, or auto to take the best"
         )
     return device
+
+
+def _own(name: str) -> torch.device:
+    """Of several processes on a machine each has a CUDA device of its own; one named by number is taken as it is."""
+    return torch.device(f"cuda:{local_rank()}" if name == "cuda" and are_several() else name)
 
 
 Module = TypeVar("Module", bound=nn.Module)

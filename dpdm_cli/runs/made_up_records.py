@@ -14,6 +14,7 @@ from dpdm_cli.diffusion.unet import UNetConfig
 from dpdm_cli.errors import PrivacyError
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.replay import NOT_FINITE, check_all
+from dpdm_cli.processes import ALONE, Processes
 
 _BRIEF_RECORDS = 8
 _BRIEF = ("huge", "not a number")
@@ -64,7 +65,13 @@ class MadeUpRecords:
 
 
 def check_before_training(
-    denoiser: Denoiser, config: UNetConfig, plan: PrivacyPlan, *, micro_batch: int, workers: int
+    denoiser: Denoiser,
+    config: UNetConfig,
+    plan: PrivacyPlan,
+    *,
+    micro_batch: int,
+    workers: int,
+    processes: Processes = ALONE,
 ) -> None:
     """The checks in brief, on a run's own network and plan, before it touches an image.
 
@@ -80,6 +87,7 @@ def check_before_training(
         suspects={what: made_up.suspects[what] for what in _BRIEF},
         micro_batch=micro_batch,
         workers=workers,
+        processes=processes,
     )
     wrong = [finding for finding in findings if not finding.passed]
     if wrong:

@@ -44,7 +44,7 @@ METADATA_KEYS = frozenset(
     {
         *("kind", "private", "headline", "statement", "dataset", "classes", "n", "format"),
         *("image_shape", "drawn", "seed", "batch_size", "sampler", "sampler_from"),
-        *("checkpoint_sha256", "written_by", "images_sha256"),
+        *("checkpoint_sha256", "written_by", "images_sha256", "shard"),
     }
 )
 """What published samples may say of themselves."""

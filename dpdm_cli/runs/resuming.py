@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from dataclasses import replace
 from typing import Any
 
@@ -53,17 +52,19 @@ def resumed_settings(
     return before
 
 
-def fingerprint(images: ImageSet, saved: dict[str, Any] | None) -> dict[str, str]:
+def fingerprint(images: ImageSet, salt: str, saved: dict[str, Any] | None) -> str:
     """A salted digest of the private images, so that a resumed run notices other data. Stays under private/.
 
     Raises:
         PrivacyError: the images are not those the run was started with.
     """
-    salt = saved["salt"] if saved else secrets.token_hex(16)
     digest = hashlib.sha256(salt.encode())
-    digest.update(images.images.contiguous().numpy().data)
-    if images.labels is not None:
-        digest.update(images.labels.contiguous().numpy().data)
+    if images.content is not None:
+        digest.update(images.content.encode())
+    else:
+        digest.update(images.images.contiguous().numpy().data)
+        if images.labels is not None:
+            digest.update(images.labels.contiguous().numpy().data)
     digest.update(json.dumps(images.classes).encode())
     found = digest.hexdigest()
     if saved and saved["fingerprint"] != found:
@@ -71,4 +72,4 @@ def fingerprint(images: ImageSet, saved: dict[str, Any] | None) -> dict[str, str
             "the images are not the ones this run was started with",
             "put the original images back, or start a new run: its cost adds to this one's",
         )
-    return {"salt": salt, "fingerprint": found}
+    return found

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,20 +13,19 @@ import torch
 
 from dpdm_cli import __version__
 from dpdm_cli.diffusion.generation import SamplerSettings
-from dpdm_cli.errors import (
-    DamagedFileError,
-    DpdmError,
-    ResourceError,
-    UsageError,
-)
+from dpdm_cli.errors import DamagedFileError, UsageError
 from dpdm_cli.privacy.statement import headline
+from dpdm_cli.processes import are_several, joined
+from dpdm_cli.runs import grids
 from dpdm_cli.runs.checkpoint import Model, load_model
 from dpdm_cli.runs.device import placed, resolve_device
 from dpdm_cli.runs.drawing import Drawing
 from dpdm_cli.runs.reporter import Reporter, SilentReporter
-from dpdm_cli.runs.sample_folder import KIND, SampleFolder
+from dpdm_cli.runs.sample_folder import KIND, SampleFolder, disk_errors
+from dpdm_cli.runs.sample_set import SampleSet
 from dpdm_cli.runs.sampler_presets import Purpose, choose_sampler
-from dpdm_cli.runs.writing import FORMATS, Album, Format
+from dpdm_cli.runs.shards import Shard
+from dpdm_cli.runs.writing import FORMATS, Album, Format, place_of
 
 CPU_BATCH, CUDA_BATCH = 64, 1000
 """Images at a time when nothing else is said."""
@@ -37,15 +36,16 @@ DEFAULT_FOLDER = "synth"
 
 @dataclass(frozen=True, kw_only=True)
 class SampleResult:
-    """A complete set of synthetic images.
+    """A complete set of synthetic images, or a complete shard of one.
 
     Attributes:
-        n: how many there are.
+        n: how many there are; of a shard, those that belong to it.
         folder: where they lie, with `grid.png` and `metadata.json`.
         images: what `dpdm fid` and `dpdm classify` are given: the folder, or the one file in it.
         drawn: how many of them this call drew; fewer than n after an interruption, 0 when the set was complete.
         sampler: how they were drawn.
         metadata: what `metadata.json` holds: the privacy statement, the sampler, the seed and the digests.
+        shard: which part of a set they are; None for a whole one.
     """
 
     n: int
@@ -54,6 +54,7 @@ class SampleResult:
     drawn: int
     sampler: SamplerSettings
     metadata: dict[str, Any]
+    shard: Shard | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -67,6 +68,7 @@ class SampleResult:
             "grid": str(self.folder / "grid.png"),
             "metadata": str(self.folder / "metadata.json"),
             "drawn_now": self.drawn,
+            "shard": self.metadata.get("shard"),
             **{name: self.metadata[name] for name in (*names, *digests)},
             "private": self.metadata["private"],
             "headline": self.metadata["headline"],
@@ -88,6 +90,7 @@ def sample(
     seed: int = 0,
     batch_size: int | None = None,
     format: Format = "png",
+    shard: tuple[int, int] | None = None,
     device: str = "auto",
     reporter: Reporter | None = None,
 ) -> SampleResult:
@@ -96,9 +99,15 @@ def sample(
     Drawing is post-processing: it costs no privacy, however many images are drawn. A call that was cut off goes on when
     it is repeated; one that is complete is checked and left as it is.
 
+    Processes that torchrun started share the batches, and the first of them writes: with one batch size and kind of
+    device the same files, to the bit, as one process leaves. A shard is such a share without torchrun, in a folder of
+    its own. Where shards were copied into one folder, the same call without `shard` makes them the whole set: it draws
+    what is missing, checks, and writes the whole set's grid and metadata.
+
     Args:
         checkpoint: a `model.safetensors`, or the folder of a run.
-        out: the folder; empty, absent, or of the same call. By default `synth` beside the model.
+        out: the folder; empty, absent, or of the same call. By default `synth` beside the model, of a shard
+            `synth-3-of-16`.
         n: images, at least 1.
         sampler: whole settings; by default DDIM with 50 steps.
         purpose: `fid` or `accuracy` takes the paper's settings for the model's data set and epsilon.
@@ -109,42 +118,55 @@ def sample(
         batch_size: images at a time; by default 64, on CUDA 1000, and that of the images already in the folder.
         format: `png` (one folder a class, readable by torchvision's ImageFolder; flat when unconditional), `npz`
             (`images`, `labels`, `classes`) or `zip` (of the same PNG files).
+        shard: (3, 16) draws the third of sixteen parts of the n images: batches 3, 19, 35, ...; `png` only.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         reporter: gets remarks and progress.
+
+    Returns:
+        In every process the same.
 
     Raises:
         UsageError: options that make no sense, labels for an unconditional model, a folder of something else.
         DataError, DamagedFileError: the checkpoint, see `load_model`; images changed after they were drawn; classes
             that can't be folders.
-        ResourceError: no such device, not enough memory, or a full disk; what was written stays.
+        ResourceError: no such device, not enough memory, or a full disk; another process is gone; what was written
+            stays.
         InterruptedRunError: on SIGINT or SIGTERM, when the batch is written.
     """
-    say = reporter or SilentReporter()
     _check_numbers(n, seed, batch_size, format)
+    part = None if shard is None else _shard(shard, format)
     where = resolve_device(device)
     path = Path(checkpoint).expanduser()
-    model = load_model(path)
-    claim = _headline(path, model)
-    choice = choose_sampler(
-        sampler,
-        purpose=purpose,
-        dataset=model.dataset,
-        image_size=model.image_shape[1],
-        epsilon=model.statement["epsilon"] if model.statement.get("private") else None,
-        overrides=overrides,
-    )
-    album = Album(
-        n=n, shape=model.image_shape, classes=model.classes, cycle=_cycle(model.classes, labels)
-    )
-    if choice.settings.guidance and not model.classes:
-        raise UsageError(
-            f"guidance is {choice.settings.guidance:g}, but the model knows no classes",
-            "leave it out for an unconditional model",
+    with joined(where) as processes:
+        say = reporter if reporter and processes.is_first else SilentReporter()
+        with processes.together():
+            model = load_model(path)
+            claim = _headline(path, model)
+            choice = choose_sampler(
+                sampler,
+                purpose=purpose,
+                dataset=model.dataset,
+                image_size=model.image_shape[1],
+                epsilon=model.statement["epsilon"] if model.statement.get("private") else None,
+                overrides=overrides,
+            )
+            cycle = _cycle(model.classes, labels)
+            if choice.settings.guidance and not model.classes:
+                raise UsageError(
+                    f"guidance is {choice.settings.guidance:g}, but the model knows no classes",
+                    "leave it out for an unconditional model",
+                )
+        folder = Path(out).expanduser() if out else _default_folder(path, part)
+        size = processes.from_first(
+            lambda: batch_size or _recorded_size(folder) or _default_size(where)
         )
-    beside = path if path.is_dir() else path.parent
-    with _disk_errors(Path(out) if out else beside / DEFAULT_FOLDER) as target:
-        folder = SampleFolder(target)
-        size = batch_size or _recorded_size(folder) or _default_size(where)
+        album = Album(
+            n=n,
+            shape=model.image_shape,
+            classes=model.classes,
+            cycle=cycle,
+            part=None if part is None else part.indices(n, size),
+        )
         metadata = {
             "kind": KIND,
             "private": bool(model.statement.get("private")),
@@ -152,7 +174,7 @@ def sample(
             "statement": model.statement,
             "dataset": model.dataset,
             "classes": list(model.classes),
-            "n": n,
+            "n": len(album.indices),
             "format": format,
             "image_shape": list(model.image_shape),
             "drawn": [model.classes[label] for label in album.cycle],
@@ -163,24 +185,40 @@ def sample(
             "checkpoint_sha256": model.sha256,
             "written_by": f"dpdm {__version__}",
         }
+        if part is not None:
+            metadata["shard"] = part.described(n)
+        processes.check_same(
+            _digest({**metadata, "device": where.type}),
+            "the model, the options or the kind of device",
+            "give every machine the same file and the same command",
+        )
         if not metadata["private"]:
             say.warn(str(model.statement.get("text", claim)))
         if choice.remark:
             say.warn(choice.remark)
+        if not album.indices:
+            say.warn(
+                f"shard {part} holds no image: {n:,} images are {-(-n // size):,} batches of {size:,}; "
+                "a smaller --batch-size, the same for all shards, makes more of them"
+            )
+        several = f", in {processes.size} processes" if processes.size > 1 else ""
         say.note(
             f"sampler: {choice.settings} ({choice.origin}); {choice.settings.evaluations:,} evaluations of the "
-            f"network an image, {size} images at a time on {where}"
+            f"network an image, {size} images at a time on {where}{several}"
         )
         placed(model.denoiser, where)
-        drawing = Drawing(model, album, choice.settings, seed, size, where, say)
-        drawn, sink_path, digest = drawing.into(folder, format, metadata)
+        drawing = Drawing(model, cycle, choice.settings, seed, size, where, processes, say)
+        caption = grids.caption(model, choice.settings, seed)
+        images = SampleSet(folder, format, album, size, part, metadata, caption, say)
+        drawn, digest = drawing.into(images)
     return SampleResult(
-        n=n,
-        folder=folder.path,
-        images=sink_path,
+        n=len(album.indices),
+        folder=folder,
+        images=place_of(format, folder),
         drawn=drawn,
         sampler=choice.settings,
         metadata={**metadata, "images_sha256": digest},
+        shard=part,
     )
 
 
@@ -193,6 +231,30 @@ def _check_numbers(n: int, seed: int, batch_size: int | None, format: str) -> No
         raise UsageError(f"the batch size must be at least 1, found {batch_size}")
     if format not in FORMATS:
         raise UsageError(f"unknown format {format!r}", f"choose one of {', '.join(FORMATS)}")
+
+
+def _shard(given: tuple[int, int], format: str) -> Shard:
+    shard = Shard(*given)
+    if are_several():
+        raise UsageError(
+            "a shard is drawn by one process, but torchrun started several",
+            "they share the images by themselves: leave out --shard, or start without torchrun",
+        )
+    if format != "png":
+        raise UsageError(
+            f"a shard can't be {format}: that is one file of all images, and shards are merged by copying their files",
+            "leave out --format; whatever reads npz or zip reads folders of PNG files too",
+        )
+    return shard
+
+
+def _default_folder(checkpoint: Path, shard: Shard | None) -> Path:
+    beside = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    return beside / (DEFAULT_FOLDER + (shard.folder if shard else ""))
+
+
+def _digest(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _cycle(classes: tuple[str, ...], labels: Sequence[str | int] | None) -> tuple[int, ...]:
@@ -231,24 +293,11 @@ def _headline(path: Path, model: Model) -> str:
         ) from error
 
 
-def _recorded_size(folder: SampleFolder) -> int | None:
-    size = (folder.recorded or {}).get("batch_size")
+def _recorded_size(path: Path) -> int | None:
+    with disk_errors(path):
+        size = (SampleFolder(path).recorded or {}).get("batch_size")
     return size if isinstance(size, int) and size > 0 else None
 
 
 def _default_size(device: torch.device) -> int:
     return CUDA_BATCH if device.type == "cuda" else CPU_BATCH
-
-
-@contextmanager
-def _disk_errors(folder: Path) -> Iterator[Path]:
-    """Yield the folder, its user's home expanded; what the system says about it becomes an error of ours."""
-    try:
-        yield folder.expanduser()
-    except DpdmError:
-        raise
-    except OSError as error:
-        raise ResourceError(
-            f"{folder}: cannot write: {error.strerror or error}",
-            "free space or choose another --out; the images that are there stay, and the same command goes on",
-        ) from error

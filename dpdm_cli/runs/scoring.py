@@ -11,6 +11,7 @@ import io
 import json
 import zipfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,9 +29,11 @@ from dpdm_cli.evaluation.inception import (
     load_torchscript,
 )
 from dpdm_cli.evaluation.weights import SHA256, inception_weights
+from dpdm_cli.processes import Processes, joined
 from dpdm_cli.runs.device import resolve_device
 from dpdm_cli.runs.files import write_bytes
 from dpdm_cli.runs.reporter import Reporter, SilentReporter
+from dpdm_cli.runs.shared_images import SharedImages
 from dpdm_cli.runs.sources import samples_in, splits_of
 
 FEWEST = 10_000
@@ -106,6 +109,8 @@ def fid(
 ) -> FidResult:
     """Fréchet distance between synthetic and real images (Heusel et al. 2017, arXiv 1706.08500).
 
+    Of several processes that torchrun started the first reads the images, and all compute features of a share of them.
+
     Args:
         synth, against: as for `dpdm_cli.data.load_images`. The reference is brought to the size and
             channels of the synthetic images, as it was for training.
@@ -122,63 +127,74 @@ def fid(
         UsageError: options that do not go together.
         DataError: images that cannot be used, or fewer than two.
         DamagedFileError: a network's file that is none.
-        ResourceError: weights or data that are not here and cannot be fetched.
+        ResourceError: weights or data that are not here and cannot be fetched; another process is gone.
     """
-    reporter = reporter or SilentReporter()
     if split not in ("both", "train", "test"):
         raise UsageError(f"unknown split {split!r}", "choose both, train or test")
     if batch_size < 1:
         raise UsageError(f"the batch size must be at least 1, found {batch_size}")
     cache = cache_dir or platformdirs.user_cache_path("dpdm")
-    network = _extractor(
-        extractor, weights, resize, download, resolve_device(device), cache, reporter
-    )
-    splits = _splits(against, split)
-
-    images = load_images(samples_in(synth), data_dir=data_dir, download=download)
-    if len(images.images) < FEWEST:
-        reporter.warn(
-            f"{len(images.images)} synthetic images: below {FEWEST:,} the distance is too large by "
-            "an amount that depends on their number; compare it only with others of the same number"
+    where = resolve_device(device)
+    with joined(where) as processes:
+        say = reporter if reporter and processes.is_first else SilentReporter()
+        if extractor == "inception":
+            # Other machines may have to fetch it too; the processes of one machine do so one after the other.
+            processes.from_first(
+                lambda: str(inception_weights(weights, cache, download=download, note=say.note))
+            )
+        with processes.together():
+            network = _extractor(extractor, weights, resize, download, where, cache, say)
+        processes.check_same(
+            f"{network.digest} {network.resize} {where.type}",
+            "the network of the features or the kind of device",
+            "give every machine the same file and the same command",
         )
-    synthetic = _statistics(images, network, batch_size, reporter, "features of the samples")
-    scores = {}
-    for name, loaded in splits.items():
-        square = images.size[0] if images.size[0] == images.size[1] else None
-        reference = load_images(
-            against,
-            split=loaded,
-            data_dir=data_dir,
-            download=download,
-            image_size=square,
-            channels=images.channels,
+        splits = processes.from_first(lambda: _splits(against, split))
+        images = SharedImages(
+            processes, lambda: load_images(samples_in(synth), data_dir=data_dir, download=download)
         )
-        digest = content_digest(reference)
-        key = {
-            "data": reference.name,
-            "data_sha256": digest,
-            "split": name,
-            "extractor": network.name,
-            "extractor_sha256": network.digest,
-            "resize": network.resize,
-        }
-        file = _cache_file(cache, key)
-        statistics = _read_statistics(file, key)
-        if statistics is None:
-            title = f"features of {reference.name} ({name})"
-            statistics = _statistics(reference, network, batch_size, reporter, title)
-            try:
-                _write_statistics(file, key, statistics)
-            except (OSError, ResourceError) as error:
-                reporter.warn(f"the reference's statistics are not kept: {error}")
-        distance = frechet_distance(synthetic, statistics)
-        scores[name] = SplitScore(distance, statistics.count, digest)
-    reporter.warn(
-        "this figure is computed from the real images and is not covered by the samples' privacy "
-        "claim; keep it with your private files unless the reference is public"
-    )
+        if len(images) < FEWEST:
+            say.warn(
+                f"{len(images)} synthetic images: below {FEWEST:,} the distance is too large by an amount that depends "
+                "on their number; compare it only with others of the same number"
+            )
+        synthetic = _statistics(
+            images, network, batch_size, processes, say, "features of the samples"
+        )
+        _, channels, height, width = images.shape
+        scores = {}
+        for name, loaded in splits.items():
+            reference = SharedImages(
+                processes,
+                partial(
+                    load_images,
+                    against,
+                    split=loaded,
+                    data_dir=data_dir,
+                    download=download,
+                    image_size=height if height == width else None,
+                    channels=channels,
+                ),
+                lambda found: {"data": found.name, "data_sha256": content_digest(found)},
+            )
+            key = {
+                **reference.facts,
+                "split": name,
+                "extractor": network.name,
+                "extractor_sha256": network.digest,
+                "resize": network.resize,
+            }
+            statistics = _reference_statistics(
+                reference, key, cache, network, batch_size, processes, say
+            )
+            distance = processes.from_first(partial(frechet_distance, synthetic, statistics))
+            scores[name] = SplitScore(distance, len(reference), key["data_sha256"])
+        say.warn(
+            "this figure is computed from the real images and is not covered by the samples' privacy "
+            "claim; keep it with your private files unless the reference is public"
+        )
     return FidResult(
-        n=synthetic.count,
+        n=len(images),
         against=str(against),
         extractor=network.name,
         extractor_digest=network.digest,
@@ -229,20 +245,74 @@ def _extractor(
     return PixelExtractor(device) if name == "pixels" else load_torchscript(name, device)
 
 
-def _statistics(
-    images: ImageSet, network: Extractor, batch_size: int, reporter: Reporter, title: str
+def _reference_statistics(
+    images: SharedImages,
+    key: dict[str, str],
+    cache: Path,
+    network: Extractor,
+    batch_size: int,
+    processes: Processes,
+    say: Reporter,
 ) -> FeatureStatistics:
-    statistics: FeatureStatistics | None = None
-    with reporter.progress(title, len(images.images), "images") as progress:
-        for batch in torch.split(images.images, batch_size):
-            part = FeatureStatistics.of(network(batch))
-            if statistics is None:
-                statistics = part
-            else:
-                statistics.merge(part)
-            progress.advance(len(batch))
-    assert statistics is not None  # an ImageSet has at least one image
+    """As `_statistics`, from the cache where they are in it, and kept there."""
+    file = _cache_file(cache, key)
+    kept: list[FeatureStatistics] = []
+
+    def is_kept() -> bool:
+        if (found := _read_statistics(file, key)) is not None:
+            kept.append(found)
+        return bool(kept)
+
+    if processes.from_first(is_kept):
+        return kept[0] if processes.is_first else FeatureStatistics.empty(0)
+    title = f"features of {key['data']} ({key['split']})"
+    statistics = _statistics(images, network, batch_size, processes, say, title)
+    if processes.is_first:
+        try:
+            _write_statistics(file, key, statistics)
+        except (OSError, ResourceError) as error:
+            say.warn(f"the reference's statistics are not kept: {error}")
     return statistics
+
+
+def _statistics(
+    images: SharedImages,
+    network: Extractor,
+    batch_size: int,
+    processes: Processes,
+    say: Reporter,
+    title: str,
+) -> FeatureStatistics:
+    """Of all images in the first process; in the others of what they have looked at."""
+    mine: FeatureStatistics | None = None
+    with say.progress(title, len(images), "images") as progress:
+        left = len(images)
+        for batch in images.rounds(batch_size):
+            with processes.together():
+                if len(batch):
+                    part = FeatureStatistics.of(network(batch))
+                    if mine is None:
+                        mine = part
+                    else:
+                        mine.merge(part)
+            looked_at = min(left, batch_size * processes.size)
+            left -= looked_at
+            progress.advance(looked_at)
+    return _together(mine, processes)
+
+
+def _together(mine: FeatureStatistics | None, processes: Processes) -> FeatureStatistics:
+    (dimension,) = processes.largest(0 if mine is None else len(mine.mean))
+    # More processes than batches: some have seen none.
+    mine = mine or FeatureStatistics.empty(dimension)
+    counts = processes.at_first(torch.tensor(mine.count))
+    means, scatters = processes.at_first(mine.mean), processes.at_first(mine.scatter)
+    if counts is None or means is None or scatters is None:
+        return mine
+    total = FeatureStatistics.empty(dimension)
+    for count, mean, scatter in zip(counts.tolist(), means, scatters, strict=True):
+        total.merge(FeatureStatistics(count, mean, scatter))
+    return total
 
 
 def _cache_file(cache: Path, key: dict[str, str]) -> Path:

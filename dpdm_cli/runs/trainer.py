@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 import torch
@@ -21,6 +22,7 @@ from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.step import PrivateStep, plain_step
 from dpdm_cli.privacy.tuning import Tuning, tune
+from dpdm_cli.processes import ALONE, Processes
 from dpdm_cli.runs.device import placed
 from dpdm_cli.runs.made_up_records import check_before_training
 from dpdm_cli.runs.settings import TrainSettings
@@ -33,10 +35,12 @@ class Trainer:
     Args:
         config: the network's shape.
         settings: see `TrainSettings`.
-        images: the training images; they stay uint8 on the device and are gathered there.
+        images: the training images, uint8. Those in memory are moved to the device and gathered there; those mapped
+            from a file stay in it, and those of a micro-batch are read.
         steps: steps of the whole run.
         ledger: of the private mechanism; None trains without privacy.
         device: where to compute.
+        processes: that train it together; all of them have the same images.
     """
 
     def __init__(
@@ -49,22 +53,24 @@ class Trainer:
         sample_rate: float,
         ledger: Ledger | None,
         device: torch.device,
+        processes: Processes = ALONE,
     ) -> None:
         self.settings = settings
         self.steps = steps
         self.done = 0
         self.ledger = ledger
-        self.last_loss: Tensor | None = None
+        self._seen: list[Tensor] = []
         self.expected_batch_size = (
             ledger.plan.expected_batch_size if ledger else settings.batch_size
         )
         self._config = config
         self._rate = sample_rate
         self._set = images
-        self._images = images.images.to(device)
+        self._here = None if images.storage else images.images.to(device)
         self._labels = None if images.labels is None else images.labels.to(device)
         self._null_label = config.classes
         self._device = device
+        self._processes = processes
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             network = UNet(config)
@@ -86,9 +92,10 @@ class Trainer:
             self._private_step = PrivateStep(
                 network,
                 ledger,
-                records=len(self._images),
+                records=len(images.images),
                 micro_batch=self._micro_batch,
                 workers=self._workers,
+                processes=processes,
             )
 
     @property
@@ -100,17 +107,20 @@ class Trainer:
         """Make the plan's warm start, unless there is none or it has been made."""
         prior = self._denoiser.prior
         if self.ledger is not None and prior is not None and not self.ledger.is_warm:
-            learn_prior(prior.cpu(), self._set, self.ledger)
+            learn_prior(prior.cpu(), self._set, self.ledger, processes=self._processes)
+            # The same to the bit, whatever computed the eigenvectors.
+            tensors, _ = self._processes.tensors_from_first(lambda: (prior.state_dict(), None))
+            prior.load_state_dict(tensors)
             prior.to(self._device)
 
     def step(self) -> None:
-        """One logical step: a noisy gradient, Adam, the running average. Sets `last_loss`, which is private."""
+        """One logical step: a noisy gradient, Adam, the running average."""
         network = self._denoiser.network
-        seen: list[Tensor] = []
+        self._seen = []
 
         def losses(piece: Tensor) -> Tensor:
             values = self._losses(piece)
-            seen.append(values.detach())
+            self._seen.append(values.detach())
             return values
 
         for group in self._optimizer.param_groups:
@@ -118,14 +128,25 @@ class Trainer:
         if self._private_step is not None:
             self._private_step(losses)
         else:
-            chosen = torch.from_numpy(bernoulli(self._rate, len(self._images)))
-            if len(chosen):
-                chosen = chosen.to(self._device)
-                plain_step(network, losses, chosen, self._micro_batch, self._workers)
+            share = self._processes.share(self._drawn).to(self._device)
+            plain_step(network, losses, share, self._micro_batch, self._workers, self._processes)
         self._optimizer.step()
         self._ema.update(network, self.done)
         self.done += 1
-        self.last_loss = torch.cat(seen).mean() if seen else torch.zeros((), device=self._device)
+
+    def mean_loss(self) -> float:
+        """Over the last step's batch, of all processes; 0 if it was empty. Private: no noise protects it."""
+        seen = torch.cat(self._seen).double() if self._seen else torch.zeros(0).double()
+        mine = torch.stack([seen.sum(), seen.new_tensor(len(seen))]).cpu()
+        total, count = self._processes.stacked(mine).sum(0).tolist()
+        return float(total / max(1.0, count))
+
+    def digest(self) -> str:
+        """SHA-256 of the weights, which is the same in all processes."""
+        digest = hashlib.sha256()
+        for tensor in self._denoiser.state_dict().values():
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def check(self) -> None:
         """Replay the private step on made-up records, before the first image is touched.
@@ -140,6 +161,7 @@ class Trainer:
                 self.ledger.plan,
                 micro_batch=self._micro_batch,
                 workers=self._workers,
+                processes=self._processes,
             )
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
@@ -185,6 +207,10 @@ class Trainer:
             }
         self.done = done
 
+    def _drawn(self) -> Tensor:
+        """A batch for a step without privacy."""
+        return torch.from_numpy(bernoulli(self._rate, len(self._set.images)))
+
     def _prior(self) -> GaussianPrior | None:
         if self.ledger is None or not self.ledger.plan.warm_releases:
             return None
@@ -196,7 +222,10 @@ class Trainer:
         labels = None if self._labels is None else self._labels[piece]
         # Keyed by record: removing one image leaves the noise of all others as it was.
         noise = KeyedNoise((self.settings.seed, self.done), piece)
-        return self._losses_of(self._images[piece], labels, noise)
+        if self._here is not None:
+            return self._losses_of(self._here[piece], labels, noise)
+        read = self._set.rows(piece.cpu()).to(self._device)
+        return self._losses_of(read, labels, noise)
 
     def _losses_of(self, images: Tensor, labels: Tensor | None, noise: KeyedNoise) -> Tensor:
         settings = self.settings
@@ -235,7 +264,9 @@ class Trainer:
             losses,
             copies=self.settings.noise_multiplicity,
             workers=self._workers,
-            most=math.ceil(_seldom_exceeded(self.expected_batch_size) / self._workers),
+            most=math.ceil(
+                _seldom_exceeded(self.expected_batch_size / self._processes.size) / self._workers
+            ),
         )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import secrets
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +24,13 @@ from dpdm_cli.errors import (
     ResourceError,
     UsageError,
 )
+from dpdm_cli.launched import local_rank
 from dpdm_cli.privacy.accountants import composed_rdp_epsilon
 from dpdm_cli.privacy.accounting import claim
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.statement import NOT_PRIVATE, non_private_statement, private_statement
+from dpdm_cli.processes import Processes, joined
 from dpdm_cli.runs.checkpoint import Model, save_model
 from dpdm_cli.runs.device import resolve_device, set_precision
 from dpdm_cli.runs.grids import draw_grid
@@ -81,8 +85,11 @@ def train(
 ) -> TrainResult:
     """Train a diffusion model on images under (epsilon, delta)-differential privacy.
 
+    Started by torchrun, all processes call this and train one model together: the same mechanism, plan, ledger and
+    claim as one process. The first of them reads and writes `out`; each of them needs the images.
+
     Args:
-        data: digits, mnist, fashion-mnist, cifar10, celeba, or a folder, zip or npz of images.
+        data: digits, mnist, fashion-mnist, cifar10, celeba, or a folder, zip or npz of images, or a file of `prepare`.
         out: the run folder; must be empty or absent unless `resume`.
         preset: small or paper; by default small on a CPU, paper elsewhere.
         config: TOML file of settings.
@@ -104,55 +111,42 @@ def train(
         UsageError, DataError, DamagedFileError, PrivacyError, ResourceError: with what to do about it.
         InterruptedRunError: on SIGINT or SIGTERM, after the state was saved.
     """
-    say = reporter or SilentReporter()
     torch_device = resolve_device(device)
     folder = RunFolder(Path(out))
-    chosen = preset or default_preset(torch_device)
-    wanted, origins = merge(data, preset=chosen, config=config, flags=settings)
-    check_beside_plan(plan, settings)
-    set_precision(wanted.precision, torch_device)
-    with folder.open(resume=resume):
-        tensors, saved = folder.load_state() if resume else ({}, None)
-        if saved is not None:
-            wanted = resumed_settings(saved, wanted, origins, data, private)
-        images = load_images(
-            data,
-            data_dir=data_dir,
-            download=download,
-            image_size=wanted.image_size,
-            channels=channels,
-            classes=classes,
-        )
-        shape = network_config(images, wanted)
-        public = _public_start(init_from, shape, saved)
-        if saved is not None:
-            dataset_size, source = saved["dataset_size"], saved["dataset_size_source"]
-            the_plan = PrivacyPlan.from_dict(saved["plan"]) if private else None
-            if plan is not None and read_plan(plan, dataset_size) != the_plan:
-                raise PrivacyError(
-                    f"{plan} is not the plan this run was started under", "resume without --plan"
-                )
-            ledger = Ledger.from_dict(the_plan, saved["ledger"]) if the_plan else None
-        else:
-            dataset_size, source = public_size(data, wanted, len(images.images))
-            the_plan = None
-            if private:
-                the_plan = read_plan(plan, dataset_size) if plan else plan_run(dataset_size, wanted)
-            ledger = Ledger(the_plan) if the_plan else None
+    with ExitStack() as held:
+        processes = held.enter_context(joined(torch_device))
+        say = reporter if reporter and processes.is_first else SilentReporter()
+        with processes.together():
+            chosen = preset or default_preset(torch_device)
+            wanted, origins = merge(data, preset=chosen, config=config, flags=settings)
+            check_beside_plan(plan, settings)
+            set_precision(wanted.precision, torch_device)
+        processes.from_first(lambda: held.enter_context(folder.open(resume=resume)))
+        tensors, saved = processes.tensors_from_first(folder.load_state) if resume else ({}, None)
+        with processes.together():
+            if saved is not None:
+                wanted = resumed_settings(saved, wanted, origins, data, private)
+            if data in NAMED and processes.size > 1:
+                _fetch(data, data_dir, download)
+        with processes.together():
+            images = load_images(
+                data,
+                data_dir=data_dir,
+                download=download,
+                image_size=wanted.image_size,
+                channels=channels,
+                classes=classes,
+            )
+            shape = network_config(images, wanted)
+            public = _public_start(init_from, shape, saved)
+            dataset_size, source, the_plan, ledger = _budget(
+                data, wanted, images, plan, private, saved
+            )
         if the_plan is not None:
             wanted = replace(wanted, noise_multiplicity=the_plan.noise_multiplicity)
-        _remark(say, images, dataset_size, source, the_plan, torch_device, repeated=not resume)
-        trainer = Trainer(
-            shape,
-            wanted,
-            images,
-            steps=the_plan.steps if the_plan else step_count(dataset_size, wanted),
-            sample_rate=the_plan.sample_rate if the_plan else wanted.batch_size / dataset_size,
-            ledger=ledger,
-            device=torch_device,
-        )
-        if trainer.tuning:
-            say.detail(str(trainer.tuning))
+        salt = saved["salt"] if saved else processes.from_first(lambda: secrets.token_hex(16))
+        with processes.together():
+            found = fingerprint(images, salt, saved)
         facts = {
             "data": data,
             "private": private,
@@ -161,8 +155,30 @@ def train(
             "dataset_size_source": source,
             "plan": the_plan.to_dict() if the_plan else None,
             "init_from": public.sha256 if public else None,
-            **fingerprint(images, saved),
+            "salt": salt,
+            "fingerprint": found,
         }
+        processes.check_same(
+            hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(),
+            "the images or settings",
+            "give every machine the same files and the same command",
+        )
+        if processes.is_first:
+            where = f"{torch_device.type}, {processes.size} processes"
+            where = str(torch_device) if processes.size == 1 else where
+            _remark(say, images, dataset_size, source, the_plan, where, repeated=not resume)
+        trainer = Trainer(
+            shape,
+            wanted,
+            images,
+            steps=the_plan.steps if the_plan else step_count(dataset_size, wanted),
+            sample_rate=the_plan.sample_rate if the_plan else wanted.batch_size / dataset_size,
+            ledger=ledger,
+            device=torch_device,
+            processes=processes,
+        )
+        if trainer.tuning:
+            say.detail(str(trainer.tuning))
         if saved is not None:
             if ledger is not None and saved["done"] != ledger.steps:
                 raise DamagedFileError("the resume state and its ledger count different steps")
@@ -170,37 +186,79 @@ def train(
         elif public is not None:
             trainer.start_from(public.weights)
         if trainer.done < trainer.steps:
-            trainer.check()
+            with processes.together():
+                trainer.check()
         started = time.monotonic()
         with stop_requests() as stop, _memory_errors():
             trainer.warm_up()
-            _run(trainer, folder, facts, stop, say, log_losses)
+            _run(trainer, folder, facts, stop, say, log_losses, processes)
         seconds = time.monotonic() - started
-        if ledger is None:
-            statement = non_private_statement(trainer.done)
-        else:
-            statement = private_statement(ledger, public.sha256 if public else None)
-            statement["dataset_size_source"] = source
-        model = Model(
-            denoiser=trainer.averaged,
-            config=shape,
-            parameterisation=wanted.denoiser,
-            classes=images.classes,
-            dataset=data if data in NAMED else "custom",
-            statement=statement,
-        )
-        if not folder.is_complete:
-            save_model(folder.model, model)
-            folder.write_statement(statement)
-            draw_grid(model, folder.samples, torch_device)
-            folder.write_manifest()
+
+        def published() -> dict[str, Any]:
+            if ledger is None:
+                statement = non_private_statement(trainer.done)
+            else:
+                statement = private_statement(ledger, public.sha256 if public else None)
+                statement["dataset_size_source"] = source
+            model = Model(
+                denoiser=trainer.averaged,
+                config=shape,
+                parameterisation=wanted.denoiser,
+                classes=images.classes,
+                dataset=data if data in NAMED else "custom",
+                statement=statement,
+            )
+            if not folder.is_complete:
+                save_model(folder.model, model)
+                folder.write_statement(statement)
+                draw_grid(model, folder.samples, torch_device)
+                folder.write_manifest()
+            return statement
+
+        statement = processes.from_first(published)
     return TrainResult(
         folder=folder.path,
         model=folder.model,
         statement=statement,
-        parameters=sum(p.numel() for p in model.denoiser.network.parameters()),
+        parameters=sum(p.numel() for p in trainer.averaged.network.parameters()),
         seconds=seconds,
     )
+
+
+def _fetch(data: str, data_dir: Path | None, download: bool) -> None:
+    """Have one process of each machine download a named set, before the others look for it."""
+    if local_rank() == 0:
+        load_images(data, data_dir=data_dir, download=download)
+
+
+def _budget(
+    data: str,
+    settings: TrainSettings,
+    images: ImageSet,
+    plan: Path | None,
+    private: bool,
+    saved: dict[str, Any] | None,
+) -> tuple[int, str, PrivacyPlan | None, Ledger | None]:
+    """N, where it is from, and unless the run is not private its plan and ledger: those of a resumed run, or new ones.
+
+    Raises:
+        PrivacyError: a resumed run was started under another plan.
+        UsageError, DamagedFileError: no plan can be made, or the one that is named is none.
+    """
+    if saved is None:
+        dataset_size, source = public_size(data, settings, len(images.images))
+        if not private:
+            return dataset_size, source, None, None
+        made = read_plan(plan, dataset_size) if plan else plan_run(dataset_size, settings)
+        return dataset_size, source, made, Ledger(made)
+    dataset_size, source = saved["dataset_size"], saved["dataset_size_source"]
+    before = PrivacyPlan.from_dict(saved["plan"]) if private else None
+    if plan is not None and read_plan(plan, dataset_size) != before:
+        raise PrivacyError(
+            f"{plan} is not the plan this run was started under", "resume without --plan"
+        )
+    ledger = Ledger.from_dict(before, saved["ledger"]) if before else None
+    return dataset_size, source, before, ledger
 
 
 def default_preset(device: torch.device) -> str:
@@ -267,10 +325,20 @@ def _run(
     stop: StopRequest,
     say: Reporter,
     log_losses: bool,
+    processes: Processes,
 ) -> None:
     """Take the remaining steps, saving on the way and at the end."""
 
     def save() -> None:
+        if processes.size > 1:
+            processes.check_same(
+                trainer.digest(),
+                f"after step {trainer.done} the weights",
+                "use machines of one kind, and have their memory tested; the last saved state is unchanged",
+            )
+        processes.from_first(write)
+
+    def write() -> None:
         tensors = trainer.state()
         if not all(tensor.isfinite().all() for tensor in tensors.values()):
             raise ResourceError(
@@ -291,15 +359,17 @@ def _run(
             rate = (trainer.done - first) * images_a_step / (time.monotonic() - started)
             progress.advance(1, **{"images/s": f"{rate:,.0f}", "epsilon": epsilon(trainer.done)})
             if log_losses:
-                _log_loss(folder.losses, trainer)
-            if stop or time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES:
+                _log_loss(folder.losses, trainer.done, trainer.mean_loss(), processes)
+            due = time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES
+            signal_number, is_due = processes.largest(stop.signal_number, due)
+            if signal_number or is_due:
                 save()
                 saved_at, saved_steps = time.monotonic(), trainer.done
-            if stop and trainer.done < trainer.steps:
+            if signal_number and trainer.done < trainer.steps:
                 raise InterruptedRunError(
                     f"stopped after step {trainer.done} of {trainer.steps}; the state is saved",
                     f"go on with the same command and --resume, or --out {folder.path} --resume",
-                    stop.signal_number,
+                    signal_number,
                 )
     if saved_steps < trainer.steps:
         save()
@@ -326,7 +396,7 @@ def _remark(
     dataset_size: int,
     source: str,
     plan: PrivacyPlan | None,
-    device: torch.device,
+    where: str,
     *,
     repeated: bool,
 ) -> None:
@@ -341,7 +411,7 @@ def _remark(
         say.note(
             f"plan: epsilon {result.epsilon_text} at delta {plan.delta:g} ({result.accountant}), N = {dataset_size:,} "
             f"({source}), {warm}expected batch {plan.expected_batch_size:g}, {plan.steps:,} steps, "
-            f"sigma {plan.sigma:.6g}, C = {plan.clip_norm:g}, K = {plan.noise_multiplicity}, on {device}"
+            f"sigma {plan.sigma:.6g}, C = {plan.clip_norm:g}, K = {plan.noise_multiplicity}, on {where}"
         )
         if source.startswith("counted"):
             say.note(
@@ -353,11 +423,10 @@ def _remark(
         )
 
 
-def _log_loss(path: Path, trainer: Trainer) -> None:
-    assert trainer.last_loss is not None
-    line = json.dumps({"step": trainer.done, "loss": trainer.last_loss.item()})
-    with path.open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
+def _log_loss(path: Path, step: int, loss: float, processes: Processes) -> None:
+    if processes.is_first:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "loss": loss}) + "\n")
 
 
 @contextmanager

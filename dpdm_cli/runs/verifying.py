@@ -17,6 +17,7 @@ from dpdm_cli.privacy.statement import check_statement
 from dpdm_cli.runs.checkpoint import load_model
 from dpdm_cli.runs.run_folder import MANIFEST, RunFolder
 from dpdm_cli.runs.sample_folder import SampleFolder
+from dpdm_cli.runs.shards import Shard
 from dpdm_cli.runs.writing import FORMATS, Album, open_sink
 
 _COPY_AGAIN = "copy it again from where it was made, or make it anew"
@@ -224,15 +225,18 @@ def _samples(path: Path, home: Path) -> Artefact:
     try:
         classes = tuple(map(str, facts["classes"]))
         channels, height, width = facts["image_shape"]
+        shard = Shard.recorded(facts)
+        n = int(facts["n"] if shard is None else facts["shard"]["whole_n"])
         album = Album(
-            n=int(facts["n"]),
+            n=n,
             shape=(channels, height, width),
             classes=classes,
             cycle=tuple(classes.index(name) for name in facts["drawn"]),
+            part=None if shard is None else shard.indices(n, int(facts["batch_size"])),
         )
         format = FORMATS[FORMATS.index(facts["format"])]
         statement, written = dict(facts["statement"]), facts["images_sha256"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, UsageError) as error:
         raise DamagedFileError(
             f"{folder.metadata}: its description is damaged: {error!r}", _COPY_AGAIN
         ) from error
@@ -246,7 +250,9 @@ def _samples(path: Path, home: Path) -> Artefact:
         sink.close()
     known = {"metadata.json", "README.md", "grid.png", "samples.npz", "samples.zip"}
     if format == "png":
-        known |= {album.member(index) for index in range(album.n)}
+        known |= {album.member(index) for index in album.indices}
+    if shard is not None:
+        known.add(folder.shard_record(shard).name)
     extra = [
         name
         for file in sorted(home.rglob("*"))
@@ -255,9 +261,13 @@ def _samples(path: Path, home: Path) -> Artefact:
     if extra:
         raise DamagedFileError(
             f"{home}: {len(extra)} files are none of this set, first {extra[0]}",
-            "take them out before the set is published: nobody claims anything for them",
+            "take them out before the set is published: nobody claims anything for them"
+            if shard is None
+            else "if shards were copied here, repeat their `dpdm sample` without --shard and with this folder as --out",
         )
-    checked = [f"{album.n:,} images are those that were drawn, and no others lie beside them"]
+    which = "" if shard is None else f" for shard {shard} of {n:,}"
+    count = len(album.indices)
+    checked = [f"{count:,} images are those that were drawn{which}, and no others lie beside them"]
     return _artefact(path, "samples", statement, checked)
 
 

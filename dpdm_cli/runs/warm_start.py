@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from dpdm_cli.diffusion.gaussian_prior import GaussianPrior
 from dpdm_cli.privacy.class_sums import noisy_class_squares, noisy_class_sums
 from dpdm_cli.privacy.entropy import Entropy
 from dpdm_cli.privacy.ledger import Ledger
+from dpdm_cli.processes import ALONE, Processes
 
 # All of these are public: chosen on MNIST and Fashion-MNIST, which are, and for images of any kind.
 COEFFICIENTS = 196
@@ -38,7 +40,11 @@ def new_prior(shape: tuple[int, int, int], classes: int) -> GaussianPrior:
 
 
 def learn_prior(
-    prior: GaussianPrior, images: ImageSet, ledger: Ledger, entropy: Entropy = os.urandom
+    prior: GaussianPrior,
+    images: ImageSet,
+    ledger: Ledger,
+    entropy: Entropy = os.urandom,
+    processes: Processes = ALONE,
 ) -> None:
     """Make the releases of the plan's warm start, and fill `prior` with what they tell.
 
@@ -47,6 +53,7 @@ def learn_prior(
         images: all private images.
         ledger: its plan's warm start is means or moments.
         entropy: source of secret bytes.
+        processes: each of them goes over its span of the images.
 
     Raises:
         PrivacyError: the warm start has been made.
@@ -57,16 +64,18 @@ def learn_prior(
     of_count, of_mean = _COUNT_SHARE, math.sqrt(1 - _COUNT_SHARE**2) / radius
 
     def coefficients() -> Iterator[tuple[Tensor, Tensor]]:
-        for piece in torch.split(torch.arange(len(images.images)), _PIECE):
+        span = processes.span(len(images.images))
+        for piece in torch.split(torch.arange(span.start, span.stop), _PIECE):
             labels = torch.zeros_like(piece) if images.labels is None else images.labels[piece]
-            yield prior.low.coefficients(images.images[piece].float() / 127.5 - 1), labels
+            yield prior.low.coefficients(images.rows(piece).float() / 127.5 - 1), labels
 
     def counted() -> Iterator[tuple[Tensor, Tensor]]:
         for rows, labels in coefficients():
             count = torch.full((len(rows), 1), of_count)
             yield torch.cat([count, of_mean * rows], dim=1), labels
 
-    sums = noisy_class_sums(ledger, counted(), classes=classes, size=1 + size, entropy=entropy)
+    of_all: dict[str, Any] = {"classes": classes, "entropy": entropy, "processes": processes}
+    sums = noisy_class_sums(ledger, counted(), size=1 + size, **of_all)
     assert plan.warm_sigma is not None
     # A class may have no image: then its count is noise, and its mean must not be that divided by nothing.
     least = max(4 * plan.warm_sigma / of_count, 0.02 * plan.dataset_size / classes)
@@ -83,7 +92,7 @@ def learn_prior(
         for rows, labels in coefficients():
             yield (rows - means[labels].float()) / reach, labels
 
-    squares = noisy_class_squares(ledger, deviations(), classes=classes, size=size, entropy=entropy)
+    squares = noisy_class_squares(ledger, deviations(), size=size, **of_all)
     scale = reach**2 / counts
     covariances = covariances_from(squares * scale[:, None, None], plan.warm_sigma * scale)
     _fill(prior, counts, means, _AFTER_CLIP * covariances, elsewhere=_ELSEWHERE)

@@ -13,6 +13,7 @@ import json
 import os
 import zipfile
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,16 +42,23 @@ class Album:
     """Which images there are to be, and what they are called.
 
     Attributes:
-        n: number of images.
+        n: number of images of the whole set.
         shape: (C, H, W) of each; C is 1 or 3.
         classes: names in label order; empty when unconditional.
         cycle: image i has the class `cycle[i % len(cycle)]`; empty when unconditional.
+        part: indices, in order, of those that belong here; None for all.
     """
 
     n: int
     shape: tuple[int, int, int]
     classes: tuple[str, ...] = ()
     cycle: tuple[int, ...] = ()
+    part: Sequence[int] | None = None
+
+    @property
+    def indices(self) -> Sequence[int]:
+        """The images that belong here."""
+        return range(self.n) if self.part is None else self.part
 
     def label(self, index: int) -> int:
         """The class of image `index`."""
@@ -60,6 +68,12 @@ class Album:
         """Where image `index` lies in a folder or zip; slashes part folders."""
         name = f"{index:06d}.png"
         return f"{self.classes[self.label(index)]}/{name}" if self.cycle else name
+
+    def folders(self) -> set[str]:
+        """Those of classes that have an image here; any other would be empty, which ImageFolder refuses."""
+        return {
+            self.classes[label] for label in {self.label(i) for i in self.indices if self.cycle}
+        }
 
     def check_names(self) -> None:
         """Refuse classes that can't be folders on every system.
@@ -119,8 +133,13 @@ class ImageSink(Protocol):
         """Stop; what was taken and not flushed may be lost."""
 
 
+def place_of(format: Format, folder: Path) -> Path:
+    """What other commands are given to read the images of a folder."""
+    return folder if format == "png" else folder / f"samples.{format}"
+
+
 def open_sink(format: Format, folder: Path, album: Album) -> ImageSink:
-    """The sink for a format; the folder must exist before the first `put`.
+    """The sink for a format; the folder must exist before the first `put`. An album's part goes into PNG files only.
 
     Raises:
         DataError: the classes can't be folders.
@@ -148,8 +167,8 @@ class PngFolder:
 
     def put(self, start: int, images: Pixels) -> None:
         if not self._has_folders:
-            for folder in self._folders():
-                folder.mkdir(exist_ok=True)
+            for name in self._album.folders():
+                (self.path / name).mkdir(exist_ok=True)
             self._has_folders = True
         for offset in range(0, len(images), _CHUNK):
             chunk = images[offset : offset + _CHUNK]
@@ -177,7 +196,7 @@ class PngFolder:
 
     def digest(self) -> str:
         lines = hashlib.sha256()
-        for member in sorted(self._album.member(index) for index in range(self._album.n)):
+        for member in sorted(map(self._album.member, self._album.indices)):
             try:
                 content = (self.path / member).read_bytes()
             except OSError as error:
@@ -189,8 +208,8 @@ class PngFolder:
         return lines.hexdigest()
 
     def discard(self) -> None:
-        for folder in self._folders():
-            for left_over in folder.glob(".[0-9]*.png.part"):
+        for name in self._album.folders() or {"."}:
+            for left_over in (self.path / name).glob(".[0-9]*.png.part"):
                 left_over.unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -204,11 +223,6 @@ class PngFolder:
             return self._png.is_whole(self._file(index).read_bytes())
         except OSError:
             return False
-
-    def _folders(self) -> set[Path]:
-        """Those that will hold an image: a class without any gets none, which ImageFolder would refuse."""
-        first = range(min(self._album.n, len(self._album.cycle) or 1))
-        return {self._file(index).parent for index in first}
 
     def _write(self, start: int, images: Pixels) -> None:
         for index, content in enumerate(self._png.encode(images), start):
@@ -232,7 +246,7 @@ class SingleFile:
     """
 
     def __init__(self, folder: Path, album: Album, format: Format) -> None:
-        self.path = folder / f"samples.{format}"
+        self.path = place_of(format, folder)
         self._album, self._format = album, format
         self._raw = folder / ".samples.raw"
         self._journal = folder / ".samples.sha256"

@@ -9,58 +9,23 @@ import os
 import signal
 import socket
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from drawn import STATEMENT, Listener, contents, draw, save
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from dpdm_cli import errors
 from dpdm_cli.data import load_images
-from dpdm_cli.diffusion.denoiser import EDM, Denoiser
 from dpdm_cli.diffusion.generation import SamplerSettings
-from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.privacy.statement import non_private_statement
 from dpdm_cli.runs import drawing, sampling, writing
-from dpdm_cli.runs.checkpoint import Model, save_model
 from dpdm_cli.runs.files import sha256_of
-from dpdm_cli.runs.reporter import SilentProgress
-from dpdm_cli.runs.sampling import SampleResult, sample
+from dpdm_cli.runs.sampling import sample
 from dpdm_cli.runs.writing import FORMATS, Format
-
-STATEMENT = {"private": True, "epsilon": 9.98, "delta": 1e-5, "text": "a claim"}
-
-
-def save(path: Path, classes: tuple[str, ...] = ("cat", "dog", "eel"), **changes: Any) -> Path:
-    config = UNetConfig(
-        image_size=4,
-        image_channels=1,
-        classes=len(classes),
-        channels=8,
-        multipliers=(1,),
-        blocks=1,
-        attention=(),
-        embedding=8,
-    )
-    network = UNet(config)
-    generator = torch.Generator().manual_seed(0)
-    for parameter in network.parameters():
-        # As random as this, the images of two labels differ, and those of two indices too.
-        torch.nn.init.normal_(parameter, std=0.3, generator=generator)
-    facts: dict[str, Any] = {"dataset": "custom", "statement": STATEMENT, **changes}
-    model = Model(
-        denoiser=Denoiser(network, EDM()),
-        config=config,
-        parameterisation="edm",
-        classes=classes,
-        **facts,
-    )
-    save_model(path, model)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -71,50 +36,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def unconditional(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(tmp_path_factory.mktemp("unconditional") / "model.safetensors", classes=())
-
-
-def draw(checkpoint: Path, out: Path, **changes: Any) -> SampleResult:
-    options: dict[str, Any] = {"n": 30, "batch_size": 8, "device": "cpu"}
-    options |= {"overrides": {"steps": 3}, **changes}
-    return sample(checkpoint, out, **options)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    files = (p for p in folder.rglob("*") if p.is_file())
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
-
-
-class Listener:
-    """A reporter that remembers, and stops the process's run after a number of batches."""
-
-    def __init__(self, stop_after: int = 0, number: int = signal.SIGINT) -> None:
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
-        self.done = 0
-        self.stop_after, self.number = stop_after, number
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-    @contextmanager
-    def progress(
-        self, title: str, total: int, unit: str, done: int = 0
-    ) -> Iterator[SilentProgress]:
-        self.done = done
-        batches = 0
-        listener = self
-
-        class Watched(SilentProgress):
-            def advance(self, count: int = 1, **fields: str) -> None:
-                nonlocal batches
-                batches += 1
-                if batches == listener.stop_after:
-                    os.kill(os.getpid(), listener.number)
-
-        yield Watched()
 
 
 def interrupt(checkpoint: Path, out: Path, after: int = 2, **changes: Any) -> None:

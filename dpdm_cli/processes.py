@@ -1,0 +1,378 @@
+"""The processes that make one run together, as torchrun starts them. One process alone is the special case.
+
+Knows torch.distributed; nothing of privacy, images or files. No process gets beyond a call of this module while another
+has failed: each of them waits for all, and raises when one is gone or silent for longer than the time limit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
+
+from dpdm_cli import errors
+from dpdm_cli.errors import DpdmError, InterruptedRunError, ResourceError, UsageError
+from dpdm_cli.launched import are_several, local_rank, require_one_process
+
+__all__ = [
+    "ALONE",
+    "TIMEOUT_VARIABLE",
+    "Processes",
+    "are_several",
+    "joined",
+    "local_rank",
+    "require_one_process",
+]
+
+T = TypeVar("T")
+
+TIMEOUT_VARIABLE = "DPDM_TIMEOUT"
+"""Seconds that a process waits for the others, in the environment."""
+
+_TIMEOUT = 600.0
+_FAILED = "dpdm/failed"
+_WAIT_FOR_REASON = 3.0  # seconds; who fails says so before it goes
+
+
+class Processes:
+    """This process and those it works with. Every method is called by all of them, in the same order.
+
+    Args:
+        rank: of this process, from 0.
+        size: how many there are.
+        store: a store of torch.distributed, where a process that fails says why; None for one process alone.
+
+    Raises, every method: ResourceError: another process has failed, is gone, or was silent for too long.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, store: Any = None) -> None:
+        self.rank = rank
+        self.size = size
+        self._store = store
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that reads, writes and speaks for all."""
+        return self.rank == 0
+
+    def share(self, draw: Callable[[], Tensor]) -> Tensor:
+        """What the first process draws, an int64 [n], shared out by position: this process's part, [n / size]."""
+        if self._store is None:
+            return draw()
+        drawn = draw() if self.is_first else torch.empty(0, dtype=torch.int64)
+        count = torch.tensor([len(drawn)])
+        self._call(dist.broadcast, count, 0)
+        drawn = drawn.cpu() if self.is_first else torch.empty(int(count), dtype=torch.int64)
+        self._call(dist.broadcast, drawn, 0)
+        return torch.tensor_split(drawn, self.size)[self.rank]
+
+    def span(self, count: int) -> range:
+        """This process's part of the indices below `count`."""
+        return range(
+            count * self.rank // self.size,
+            count * (self.rank + 1) // self.size,
+        )
+
+    def part_of_sum(self, total: Tensor) -> Tensor:
+        """This process's part of the sum of all processes' `total` [P]: [P / size, rounded up], zeros beyond P.
+
+        The whole sum is never in one place. Across processes it is made in float32.
+        """
+        if self._store is None:
+            return total
+        each = math.ceil(len(total) / self.size)
+        padded = torch.zeros(each * self.size, dtype=torch.float32, device=total.device)
+        padded[: len(total)] = total
+        part = torch.empty(each, dtype=torch.float32, device=total.device)
+        self._call(dist.reduce_scatter_tensor, part, padded)
+        return part
+
+    def whole(self, part: Tensor, length: int) -> Tensor:
+        """The parts of all processes behind each other, cut to [length]; across processes in float32."""
+        if self._store is None:
+            return part[:length]
+        whole = torch.empty(len(part) * self.size, dtype=torch.float32, device=part.device)
+        self._call(dist.all_gather_into_tensor, whole, part.float())
+        return whole[:length]
+
+    def stacked(self, tensor: Tensor) -> Tensor:
+        """The tensors of all processes, of one shape and on the CPU, in the order of rank: [size, *shape]."""
+        if self._store is None:
+            return tensor[None]
+        stacked = torch.empty(self.size, *tensor.shape, dtype=tensor.dtype)
+        self._call(dist.all_gather_into_tensor, stacked, tensor.contiguous()[None])
+        return stacked
+
+    def at_first(self, tensor: Tensor) -> Tensor | None:
+        """As `stacked`, in the first process alone; None in the others, which may be ahead of it afterwards."""
+        if self._store is None:
+            return tensor[None]
+        if not self.is_first:
+            self._call(dist.gather, tensor.contiguous())
+            return None
+        stacked = torch.empty(self.size, *tensor.shape, dtype=tensor.dtype)
+        self._call(dist.gather, tensor.contiguous(), list(stacked))
+        return stacked
+
+    def handed_out(
+        self, tensor: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype
+    ) -> Tensor:
+        """This process's row, of this shape and on the CPU, of the first one's tensor [size, *shape]."""
+        if self._store is None:
+            assert tensor is not None
+            return tensor[0]
+        mine = torch.empty(shape, dtype=dtype)
+        rows = [] if tensor is None else [row.contiguous() for row in tensor]
+        self._call(dist.scatter, mine, rows if self.is_first else None)
+        return mine
+
+    def largest(self, *numbers: int) -> list[int]:
+        """For each place the largest of the numbers that the processes give."""
+        if self._store is None:
+            return list(numbers)
+        agreed = torch.tensor(numbers)
+        self._call(dist.all_reduce, agreed, dist.ReduceOp.MAX)
+        return agreed.tolist()
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What `make` gives in the first process, where alone it is called; it must fit into JSON.
+
+        Raises:
+            what `make` raises, everywhere.
+        """
+        if self._store is None:
+            return make()
+        answer: dict[str, Any] = {}
+        failure: Exception | None = None
+        if self.is_first:
+            try:
+                answer = {"value": make()}
+            except Exception as error:
+                failure, answer = error, {"error": _described(error)}
+        told = json.loads(self._from_first_bytes(json.dumps(answer).encode()))
+        self.largest(0)  # the first does not go on before the others have it
+        if failure is not None:
+            raise failure
+        if "error" in told:
+            raise _error(told["error"], 0)
+        return told["value"]  # type: ignore[no-any-return]
+
+    def tensors_from_first(
+        self, read: Callable[[], tuple[dict[str, Tensor], T]]
+    ) -> tuple[dict[str, Tensor], T]:
+        """As `from_first`, with tensors by name, which arrive on the CPU."""
+        if self._store is None:
+            return read()
+        tensors: dict[str, Tensor] = {}
+
+        def described() -> tuple[dict[str, Any], T]:
+            nonlocal tensors
+            tensors, facts = read()
+            return {k: [str(v.dtype)[6:], list(v.shape)] for k, v in tensors.items()}, facts
+
+        shapes, facts = self.from_first(described)
+        for name, (dtype, shape) in shapes.items():
+            tensor = (
+                tensors[name].contiguous()
+                if self.is_first
+                else torch.empty(shape, dtype=getattr(torch, dtype))
+            )
+            self._call(dist.broadcast, tensor, 0)
+            tensors[name] = tensor
+        return tensors, facts
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """All processes leave the block, or none does: what one raises in it, all raise."""
+        failure: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            if self._store is None or getattr(error, "is_of_others", False):
+                raise
+            failure = error
+        if self._store is None:
+            return
+        mine = b"" if failure is None else json.dumps(_described(failure)).encode()
+        reports = self._exchange(mine)
+        if failure is not None:
+            raise failure
+        for rank, report in enumerate(reports):
+            if report:
+                raise _error(json.loads(report), rank)
+
+    def check_same(self, digest: str, what: str, hint: str) -> None:
+        """Compare a digest over all processes.
+
+        Raises:
+            ResourceError: `what` is not the same in all of them.
+        """
+        if self._store is None:
+            return
+        told = self._exchange(digest.encode())
+        odd = [rank for rank, other in enumerate(told) if other != told[0]]
+        if odd:
+            raise ResourceError(
+                f"{what} of process {odd[0]} of {self.size} differ from those of process 0", hint
+            )
+
+    def _from_first_bytes(self, content: bytes) -> bytes:
+        length = torch.tensor([len(content)])
+        self._call(dist.broadcast, length, 0)
+        data = (
+            torch.frombuffer(bytearray(content), dtype=torch.uint8)
+            if self.is_first
+            else torch.empty(int(length), dtype=torch.uint8)
+        )
+        self._call(dist.broadcast, data, 0)
+        return data.numpy().tobytes()
+
+    def _exchange(self, content: bytes) -> list[bytes]:
+        lengths = self.stacked(torch.tensor(len(content))).tolist()
+        padded = torch.zeros(max(1, *lengths), dtype=torch.uint8)
+        padded[: len(content)] = torch.frombuffer(bytearray(content or b"\0"), dtype=torch.uint8)[
+            : len(content)
+        ]
+        rows = self.stacked(padded)
+        return [row.numpy().tobytes()[:n] for row, n in zip(rows, lengths, strict=True)]
+
+    def _call(self, operation: Callable[..., Any], *args: Any) -> None:
+        try:
+            operation(*args)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise self._lost(error) from error
+
+    def _lost(self, error: Exception) -> DpdmError:
+        """Why the others do not answer: what the first of them that failed has said, or else what the network says."""
+        until = time.monotonic() + _WAIT_FOR_REASON
+        said = None
+        with suppress(Exception):
+            assert self._store is not None
+            while not (known := self._store.check([_FAILED])) and time.monotonic() < until:
+                time.sleep(0.05)
+            if known:
+                said = json.loads(self._store.get(_FAILED))
+        if said is not None:
+            lost = _error(said["error"], said["rank"])
+        else:
+            first_line = (str(error).splitlines() or [repr(error)])[0]
+            lost = ResourceError(
+                f"process {self.rank} of {self.size} has lost another one: {first_line}",
+                "look for that one's own message; a killed process has none. What was saved is whole: repeat the "
+                f"command, dpdm train with --resume. {TIMEOUT_VARIABLE}=3600 waits an hour for one that is slow",
+            )
+        lost.is_of_others = True  # type: ignore[attr-defined]
+        return lost
+
+    def tell_failure(self, error: BaseException) -> None:
+        """Leave word of why this process fails, unless another has done so."""
+        if self._store is not None and not getattr(error, "is_of_others", False):
+            word = json.dumps({"rank": self.rank, "error": _described(error)})
+            with suppress(Exception):
+                self._store.compare_set(_FAILED, "", word)
+
+
+ALONE = Processes()
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Processes]:
+    """Join the processes that torchrun started, or be alone when it did not.
+
+    NCCL moves what lies on CUDA devices, gloo everything else.
+
+    Raises:
+        ResourceError: they do not find each other in time.
+        UsageError: this is one of several processes, but nothing says where the others are.
+    """
+    absent = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} - os.environ.keys()
+    if absent:
+        if are_several():
+            raise UsageError(
+                f"WORLD_SIZE says {os.environ['WORLD_SIZE']} processes, but {', '.join(sorted(absent))} is unset",
+                "start them with torchrun, or unset WORLD_SIZE to work in one process",
+            )
+        yield ALONE
+        return
+    timeout = timedelta(seconds=_seconds())
+    try:
+        store, rank, size = next(rendezvous("env://", timeout=timeout))
+        store.set_timeout(timeout)
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group(
+            backend,
+            store=store,
+            rank=rank,
+            world_size=size,
+            timeout=timeout,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise ResourceError(
+            f"the processes do not find each other: {(str(error).splitlines() or [''])[0]}",
+            f"check that torchrun started all of them and that {os.environ['MASTER_ADDR']} can be reached",
+        ) from error
+    processes = Processes(rank, size, store)
+    try:
+        yield processes
+    except BaseException as error:
+        processes.tell_failure(error)
+        if device.type != "cuda":  # with NCCL this would wait for those that are gone
+            dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
+
+
+def _seconds() -> float:
+    stated = os.environ.get(TIMEOUT_VARIABLE)
+    try:
+        seconds = float(stated) if stated else _TIMEOUT
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise UsageError(
+            f"{TIMEOUT_VARIABLE} is {stated!r}, expected seconds",
+            f"unset it to wait {_TIMEOUT:g} s",
+        )
+    return seconds
+
+
+def _described(error: BaseException) -> dict[str, Any]:
+    if not isinstance(error, DpdmError):
+        return {
+            "kind": "ResourceError",
+            "message": f"{type(error).__name__}: {error}",
+            "hint": "see its traceback",
+        }
+    return {
+        "kind": type(error).__name__,
+        "message": error.message,
+        "hint": error.hint,
+        "exit_code": error.exit_code,
+    }
+
+
+def _error(told: dict[str, Any], rank: int) -> DpdmError:
+    """An error of another process, to be raised in this one."""
+    if told["kind"] == "InterruptedRunError":
+        again: DpdmError = InterruptedRunError(
+            told["message"], told["hint"], told["exit_code"] - 128
+        )
+    else:
+        kind = getattr(errors, told["kind"], ResourceError)
+        again = kind(f"process {rank}: {told['message']}", told["hint"])
+    again.is_of_others = True  # type: ignore[attr-defined]
+    return again

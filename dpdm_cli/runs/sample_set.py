@@ -1,0 +1,156 @@
+"""A set of synthetic images, or a shard of one, on its way into a folder: begun or gone on with, filled, sealed.
+
+Knows files; draws nothing. Of several processes the first alone uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpdm_cli.errors import DamagedFileError, UsageError
+from dpdm_cli.runs import grids
+from dpdm_cli.runs.png import Pixels
+from dpdm_cli.runs.reporter import Reporter
+from dpdm_cli.runs.sample_folder import SampleFolder, disk_errors
+from dpdm_cli.runs.shards import Shard
+from dpdm_cli.runs.writing import Album, Format, ImageSink, open_sink
+
+
+@dataclass
+class SampleSet:
+    """One set. Nothing is looked at or written before `begin`.
+
+    Attributes:
+        path: the folder where it lies.
+        album: its images; a shard's part of them.
+        size: images of a batch.
+        shard: which shard it is; None for the whole.
+        metadata: what is to be said of it; the digest is added when it is sealed.
+        caption: of its picture.
+
+    Raises, every method: ResourceError: the folder can't be written; what is there stays.
+    """
+
+    path: Path
+    format: Format
+    album: Album
+    size: int
+    shard: Shard | None
+    metadata: dict[str, Any]
+    caption: str
+    say: Reporter
+    _opened: tuple[SampleFolder, ImageSink] | None = field(default=None, init=False)
+    _digest: str | None = field(default=None, init=False)
+
+    def begin(self) -> list[int]:
+        """Take the folder, or go on in it. Gives the first index of each batch that isn't there whole.
+
+        Raises:
+            UsageError: the folder belongs to images drawn otherwise.
+            DataError: the classes can't be folders.
+            DamagedFileError: the set is complete, or a shard of it, but its images were changed since.
+        """
+        with disk_errors(self.path):
+            folder = SampleFolder(self.path)
+            sink = open_sink(self.format, self.path, self.album)
+            self._opened = folder, sink
+            is_new = folder.recorded is None
+            folder.begin(self.metadata)
+            if folder.is_complete:
+                self._check_complete()
+                return []
+            starts = (self.shard or Shard(1, 1)).starts(self.album.n, self.size)
+            missing = [s for s in starts if is_new or not sink.has(s, self.indices(s).stop)]
+            if self.shard is None:
+                self._check_shards(set(missing))
+            return missing
+
+    def indices(self, start: int) -> range:
+        """The images of the batch that begins there."""
+        return range(start, min(start + self.size, self.album.n))
+
+    def put(self, batches: Iterable[tuple[int, Pixels]]) -> None:
+        """Take batches by their first index, uint8 [R, C, H, W] each; rows beyond the last image are dropped."""
+        with disk_errors(self.path):
+            for start, rows in batches:
+                self._sink.put(start, rows[: len(self.indices(start))])
+
+    def flush(self) -> None:
+        """Wait until everything taken is written."""
+        with disk_errors(self.path):
+            self._sink.flush()
+
+    def seal(self) -> str:
+        """Write everything that makes the set complete; all images must have been taken. Gives their digest."""
+        with disk_errors(self.path):
+            if self._digest is None:
+                self._digest = self._sink.finish(self.metadata)
+                self._write_grid()
+                self._folder.complete({**self.metadata, "images_sha256": self._digest})
+            self._folder.clean(whole=self.shard is None)
+            self._sink.discard()
+            return self._digest
+
+    def close(self) -> None:
+        """Stop; what was taken and neither flushed nor sealed may be lost."""
+        if self._opened is not None:
+            self._sink.close()
+
+    @property
+    def _folder(self) -> SampleFolder:
+        assert self._opened, "begin comes first"
+        return self._opened[0]
+
+    @property
+    def _sink(self) -> ImageSink:
+        assert self._opened, "begin comes first"
+        return self._opened[1]
+
+    def _check_complete(self) -> None:
+        self._digest = self._sink.digest()
+        if self._folder.recorded and self._digest != self._folder.recorded.get("images_sha256"):
+            raise DamagedFileError(
+                f"{self.path}: the images aren't those that were drawn",
+                "they were changed since: draw them into another folder",
+            )
+        count = len(self.album.indices)
+        self.say.note(f"{self.path} is complete: {count:,} images, checked")
+
+    def _check_shards(self, absent: set[int]) -> None:
+        """Compare the images of each shard whose files lie here, all of them, with what it says of them."""
+        for record in self._folder.shards():
+            try:
+                shard = Shard.recorded(record)
+            except (AttributeError, TypeError, ValueError, UsageError):
+                shard = None
+            if shard is None or not absent.isdisjoint(shard.starts(self.album.n, self.size)):
+                continue
+            part = replace(self.album, part=shard.indices(self.album.n, self.size))
+            sink = open_sink(self.format, self.path, part)
+            try:
+                found = sink.digest()
+            finally:
+                sink.close()
+            if found != record.get("images_sha256"):
+                raise DamagedFileError(
+                    f"{self.path}: the images of shard {shard} aren't those that were drawn",
+                    "copy the files of that shard again",
+                )
+
+    def _write_grid(self) -> None:
+        album = self.album
+        labels = [album.label(i) if album.cycle else None for i in album.indices]
+        rows = [
+            (
+                "" if label is None else album.classes[label],
+                torch.stack([torch.tensor(self._sink.read(album.indices[at])) for at in row]),
+            )
+            for label, row in grids.first_rows(labels)
+        ]
+        if rows:
+            grids.write_grid(self._folder.grid, rows, self.caption)

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Train on several nodes under Slurm: sbatch examples/multi_gpu/slurm.sh SOURCE OUT [options of dpdm train]
+#
+# SOURCE must be there on every node, OUT on the first alone. Before the time limit all processes save and stop, and the
+# job puts itself back into the queue and goes on; so does one whose node was lost.
+#SBATCH --job-name=dpdm
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=64
+#SBATCH --time=08:00:00
+#SBATCH --signal=TERM@180
+#SBATCH --requeue
+set -euo pipefail
+
+source=${1:?name the images: a named set, a folder, or a file of dpdm prepare} out=${2:?name the run folder}
+shift 2
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
+if [ -f "$out/private/state.safetensors" ]; then set -- "$@" --resume; fi
+
+code=0
+srun torchrun --nnodes "$SLURM_NNODES" --nproc-per-node "${SLURM_GPUS_ON_NODE:-1}" \
+    --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d --rdzv-endpoint "$head:${PORT:-29500}" \
+    -m dpdm_cli train "$source" --out "$out" "$@" || code=$?
+if [ ! -f "$out/manifest.json" ] && [ -f "$out/private/state.safetensors" ]; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"
