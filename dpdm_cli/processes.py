@@ -6,6 +6,7 @@ has failed: each of them waits for all, and raises when one is gone or silent fo
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -41,6 +42,7 @@ TIMEOUT_VARIABLE = "DPDM_TIMEOUT"
 
 _TIMEOUT = 600.0
 _FAILED = "dpdm/failed"
+_joins = itertools.count()
 _WAIT_FOR_REASON = 3.0  # seconds; who fails says so before it goes
 
 
@@ -310,8 +312,10 @@ def joined(device: torch.device) -> Iterator[Processes]:
     try:
         store, rank, size = next(rendezvous("env://", timeout=timeout))
         store.set_timeout(timeout)
+        # Addresses of a group that this process has left must not be taken for those of the next.
+        store = dist.PrefixStore(f"dpdm/{next(_joins)}", store)  # type: ignore[attr-defined]
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        if device.type == "cuda":
+        if device.index is not None:
             torch.cuda.set_device(device)
         dist.init_process_group(
             backend,

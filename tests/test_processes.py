@@ -129,6 +129,18 @@ def test_one_process_alone_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> 
             raise DataError("mine")
 
 
+def join_again_and_again() -> list[int]:
+    found = []
+    for turn in range(3):
+        with joined(torch.device("cpu")) as processes:
+            found += processes.largest(10 * turn + processes.rank)
+    return found
+
+
+def test_processes_may_work_together_more_than_once() -> None:
+    assert launch(3, join_again_and_again) == 3 * [[2, 12, 22]]
+
+
 def fail_in_block(processes: Processes, failing: int, error: Exception) -> None:
     with processes.together():
         if processes.rank == failing:
