@@ -64,10 +64,12 @@ def given_noise(processes: Processes) -> Callable[..., Any]:
     return normal
 
 
-def trained_on_given_draws(warm_start: str, private: bool) -> tuple[dict[str, torch.Tensor], Any]:
+def trained_on_given_draws(
+    warm_start: str, private: bool, device: str = "cpu"
+) -> tuple[dict[str, torch.Tensor], Any]:
     """State and ledger after some steps."""
-    with joined(CPU) as processes:
-        trainer = _trainer(processes, warm_start, private)
+    with joined(torch.device(device)) as processes:
+        trainer = _trainer(processes, warm_start, private, torch.device(device))
         if private:
             mechanism.standard_normal = given_noise(processes)
             trainer._private_step._sampler = GivenMasks()  # type: ignore[assignment, union-attr]
@@ -78,10 +80,11 @@ def trained_on_given_draws(warm_start: str, private: bool) -> tuple[dict[str, to
         for _ in range(STEPS):
             trainer.step()
         ledger = trainer.ledger.to_dict() if trainer.ledger else {}
-        return trainer.state(), (ledger.get("plan_digest"), ledger.get("releases"))
+        state = {name: tensor.detach().cpu() for name, tensor in trainer.state().items()}
+        return state, (ledger.get("plan_digest"), ledger.get("releases"))
 
 
-def _trainer(processes: Processes, warm_start: str, private: bool) -> Trainer:
+def _trainer(processes: Processes, warm_start: str, private: bool, device: torch.device) -> Trainer:
     # A size that no number of processes divides, so that parts of sums are padded.
     plan = tiny.plan(
         dataset_size=RECORDS,
@@ -98,7 +101,7 @@ def _trainer(processes: Processes, warm_start: str, private: bool) -> Trainer:
         steps=STEPS,
         sample_rate=0.25,
         ledger=Ledger(plan) if private else None,
-        device=CPU,
+        device=device,
         processes=processes,
     )
 
