@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -88,24 +89,32 @@ class Processes:
     def part_of_sum(self, total: Tensor) -> Tensor:
         """This process's part of the sum of all processes' `total` [P]: [P / size, rounded up], zeros beyond P.
 
-        The whole sum is never in one place. Across processes it is made in float32.
+        Each process is handed its coordinates of every `total` and adds them up, in the order of rank and in the dtype
+        they have. So the whole sum is never in one place, and its rounding is that of one process.
         """
         if self._store is None:
             return total
+        self._agree_before(total)
         each = math.ceil(len(total) / self.size)
-        padded = torch.zeros(each * self.size, dtype=torch.float32, device=total.device)
+        padded = total.new_zeros(each * self.size)
         padded[: len(total)] = total
-        part = torch.empty(each, dtype=torch.float32, device=total.device)
-        self._call(dist.reduce_scatter_tensor, part, padded)
-        return part
+        received = torch.empty_like(padded)
+        self._call(dist.all_to_all_single, received, padded)
+        return received.view(self.size, each).sum(0)
 
     def whole(self, part: Tensor, length: int) -> Tensor:
-        """The parts of all processes behind each other, cut to [length]; across processes in float32."""
+        """The parts of all processes behind each other, cut to [length]."""
         if self._store is None:
             return part[:length]
-        whole = torch.empty(len(part) * self.size, dtype=torch.float32, device=part.device)
-        self._call(dist.all_gather_into_tensor, whole, part.float())
+        self._agree_before(part)
+        whole = part.new_empty(len(part) * self.size)
+        self._call(dist.all_gather_into_tensor, whole, part.contiguous())
         return whole[:length]
+
+    def _agree_before(self, tensor: Tensor) -> None:
+        """NCCL learns late, and in words of its own, that a process is gone: let gloo find that out first."""
+        if tensor.is_cuda:
+            self.largest(0)
 
     def stacked(self, tensor: Tensor) -> Tensor:
         """The tensors of all processes, of one shape and on the CPU, in the order of rank: [size, *shape]."""
@@ -195,7 +204,10 @@ class Processes:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """All processes leave the block, or none does: what one raises in it, all raise."""
+        """All processes leave the block, or none does: what one raises in it, all raise.
+
+        In the block no method of this class may be called: who fails would not come to the call that others are in.
+        """
         failure: Exception | None = None
         try:
             yield
@@ -206,7 +218,12 @@ class Processes:
         if self._store is None:
             return
         mine = b"" if failure is None else json.dumps(_described(failure)).encode()
-        reports = self._exchange(mine)
+        try:
+            reports = self._exchange(mine)
+        except DpdmError:
+            if failure is not None:
+                raise failure from None
+            raise
         if failure is not None:
             raise failure
         for rank, report in enumerate(reports):
@@ -259,15 +276,17 @@ class Processes:
     def _lost(self, error: Exception) -> DpdmError:
         """Why the others do not answer: what the first of them that failed has said, or else what the network says."""
         until = time.monotonic() + _WAIT_FOR_REASON
-        said = None
-        with suppress(Exception):
-            assert self._store is not None
-            while not (known := self._store.check([_FAILED])) and time.monotonic() < until:
+        said: list[dict[str, Any]] = []
+
+        def ask() -> None:
+            while not self._store.check([_FAILED]) and time.monotonic() < until:
                 time.sleep(0.05)
-            if known:
-                said = json.loads(self._store.get(_FAILED))
-        if said is not None:
-            lost = _error(said["error"], said["rank"])
+            if self._store.check([_FAILED]):
+                said.append(json.loads(self._store.get(_FAILED)))
+
+        _in_time(ask)
+        if said:
+            lost = _error(said[0]["error"], said[0]["rank"])
         else:
             first_line = (str(error).splitlines() or [repr(error)])[0]
             lost = ResourceError(
@@ -282,11 +301,22 @@ class Processes:
         """Leave word of why this process fails, unless another has done so."""
         if self._store is not None and not getattr(error, "is_of_others", False):
             word = json.dumps({"rank": self.rank, "error": _described(error)})
-            with suppress(Exception):
-                self._store.compare_set(_FAILED, "", word)
+            _in_time(lambda: self._store.compare_set(_FAILED, "", word))
 
 
 ALONE = Processes()
+
+
+def _in_time(act: Callable[[], object]) -> None:
+    """Try something with the store, which waits without limit for a machine that is cut off: not for long."""
+
+    def tried() -> None:
+        with suppress(Exception):
+            act()
+
+    thread = threading.Thread(target=tried, daemon=True)
+    thread.start()
+    thread.join(2 * _WAIT_FOR_REASON)
 
 
 @contextmanager
@@ -315,7 +345,7 @@ def joined(device: torch.device) -> Iterator[Processes]:
         # Addresses of a group that this process has left must not be taken for those of the next.
         store = dist.PrefixStore(f"dpdm/{next(_joins)}", store)  # type: ignore[attr-defined]
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        if device.index is not None:
+        if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)
         dist.init_process_group(
             backend,

@@ -167,6 +167,11 @@ def _noise_from_a_seed(processes: Processes) -> None:
     mechanism.standard_normal = lambda count, *_: random.standard_normal(count)
 
 
+def _sums_in_float32(processes: Processes) -> None:
+    ordinary = processes.part_of_sum
+    processes.part_of_sum = lambda total: ordinary(total.float()).double()  # type: ignore[method-assign]
+
+
 def _no_noise_beyond_the_first(processes: Processes) -> None:
     ordinary = mechanism.standard_normal
     mechanism.standard_normal = lambda count, *args: (
@@ -181,6 +186,7 @@ _MUTANTS: dict[str, Callable[[Processes], None]] = {
     "everyone takes the batch": _everyone_takes_the_batch,
     "noise from a seed": _noise_from_a_seed,
     "no noise beyond the first": _no_noise_beyond_the_first,
+    "sums in float32": _sums_in_float32,
 }
 
 

@@ -129,6 +129,25 @@ def test_one_process_alone_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> 
             raise DataError("mine")
 
 
+class FrozenStore:
+    """A store on a machine that was cut off: it never answers."""
+
+    def check(self, keys: list[str]) -> bool:
+        time.sleep(3600)
+        return False
+
+    compare_set = get = check
+
+
+def test_a_store_that_does_not_answer_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dpdm_cli.processes._WAIT_FOR_REASON", 0.1)
+    began = time.monotonic()
+    processes = Processes(0, 2, FrozenStore())
+    assert "lost another one" in str(processes._lost(RuntimeError("closed")))
+    processes.tell_failure(RuntimeError("mine"))
+    assert time.monotonic() - began < 5
+
+
 def join_again_and_again() -> list[int]:
     found = []
     for turn in range(3):

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from dpdm_cli.data.decoding import Fit
 from dpdm_cli.data.images import ImageSet
+from dpdm_cli.data.layout import is_class_name
 from dpdm_cli.data.named import Split
 from dpdm_cli.errors import DamagedFileError, DataError, UsageError
 
@@ -287,7 +288,13 @@ class PreparedFile:
                 k: tuple(v) if isinstance(v, list) else v for k, v in described.items()
             }
             del values["kind"], values["format"]
-            return Facts(shape=shape, **values)
+            facts = Facts(shape=shape, **values)
+            counts, names = (facts.duplicates, facts.bad), facts.classes
+            if not all(type(count) is int and count >= 0 for count in counts):
+                raise ValueError
+            if not all(isinstance(name, str) and is_class_name(name) for name in names):
+                raise ValueError
+            return facts
         except (KeyError, TypeError, ValueError):
             raise self._damaged("its description is not complete") from None
 

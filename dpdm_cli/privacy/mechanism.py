@@ -86,11 +86,11 @@ def with_noise(
 
     Noise is added once: each process adds it to the coordinates whose sum it has, and gives out what is noisy alone.
     """
-    part = processes.part_of_sum(total).to(total)
+    part = processes.part_of_sum(total)
     noise = torch.from_numpy(standard_normal(len(part), entropy, workers)).to(part.device)
     grid = scale * _GRID
     noisy = ((part + scale * noise) / grid).round() * grid
-    return processes.whole(noisy, len(total)).to(total)
+    return processes.whole(noisy, len(total))
 
 
 class GaussianMechanism:

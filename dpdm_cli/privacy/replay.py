@@ -92,7 +92,7 @@ def check_all(
     everyone = torch.arange(records)
     findings = [*check_sensitivity(step, losses, everyone, suspects, plan)]
     findings += check_noise(step, losses, everyone, plan, processes)
-    findings += check_precision(plan, _device(network))
+    findings += check_precision(plan, _device(network), processes)
     findings += check_sampler(plan)
     if plan.warm_releases:
         findings += check_warm_start(plan, processes)
@@ -232,15 +232,21 @@ def _parts(noise: Tensor, processes: Processes) -> list[Tensor]:
     return [part[: len(parts[-1])] for part in parts]
 
 
-def check_precision(plan: PrivacyPlan, device: torch.device) -> list[Finding]:
+def check_precision(
+    plan: PrivacyPlan, device: torch.device, processes: Processes = ALONE
+) -> list[Finding]:
     """Equal gradients of norm C, which round alike, still add up to within the sensitivity."""
     count, size = 512, 10_000
     quiet = _steps_alone(plan, _ALMOST_NO_NOISE, 2)
-    mechanism = GaussianMechanism(Ledger(quiet), size, device)
+    mechanism = GaussianMechanism(Ledger(quiet), size, device, processes=processes)
     rows = torch.full((count, size), plan.clip_norm / math.sqrt(size), device=device)
-    whole, rest = (
-        mechanism.privatize([some.clone()]).double() * plan.divisor for some in (rows, rows[1:])
-    )
+
+    def released(some: Tensor) -> Tensor:
+        span = processes.span(len(some))
+        share = some[span.start : span.stop].clone()
+        return mechanism.privatize([share]).double() * plan.divisor
+
+    whole, rest = released(rows), released(rows[1:])
     distance = float((whole - rest).norm()) / plan.clip_norm
     return [
         Finding(
@@ -405,4 +411,27 @@ def check_warm_start(plan: PrivacyPlan, processes: Processes = ALONE) -> list[Fi
                 f"{'' if refused else 'not '}refused",
             ),
         ]
-    return findings
+    return [*findings, _precision_of_sums(plan, processes)]
+
+
+def _precision_of_sums(plan: PrivacyPlan, processes: Processes) -> Finding:
+    """As many equal vectors as a large class has records still add up to within the sensitivity."""
+    count, size = 1 << 17, 16
+    quiet = dataclasses.replace(plan, warm_sigma=_ALMOST_NO_NOISE)
+    # Numbers that do not happen to add up without rounding.
+    vector = torch.arange(1.0, 1.0 + size).sqrt()
+    vector /= vector.norm()
+
+    def released(records: int) -> Tensor:
+        span = processes.span(records)
+        labels = torch.zeros(len(span), dtype=torch.int64)
+        pieces = [(vector.repeat(len(span), 1), labels)]
+        return noisy_class_sums(Ledger(quiet), pieces, classes=1, size=size, processes=processes)
+
+    distance = float((released(count) - released(count - 1)).norm())
+    return Finding(
+        "warm start, precision of the sums",
+        abs(distance - 1.0) <= SENSITIVITY_SLACK,
+        f"{distance:.6f} between sums of {count:,} and {count - 1:,} equal vectors, 1 +- "
+        f"{SENSITIVITY_SLACK:g} allowed",
+    )

@@ -31,6 +31,10 @@ def resolve_device(name: str) -> torch.device:
     if device is None or device.type not in ("cpu", "cuda", "mps"):
         raise UsageError(f"unknown device {name!r}", "choose auto, cpu, cuda, cuda:1 or mps")
     count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if device.type == "cuda" and device.index is not None and name != "cuda" and are_several():
+        raise UsageError(
+            f"all processes would use the device {name!r}", "choose --device cuda: each takes its own"
+        )
     if (device.index or 0) >= count.get(device.type, 1):
         raise ResourceError(
             f"this machine has no device {name!r}", "choose --device cpu, or auto to take the best"

@@ -55,6 +55,8 @@ def resumed_settings(
 def fingerprint(images: ImageSet, salt: str, saved: dict[str, Any] | None) -> str:
     """A salted digest of the private images, so that a resumed run notices other data. Stays under private/.
 
+    Of a prepared file that of its description, which holds the images' SHA-256; `ImageSet.verify` compares them.
+
     Raises:
         PrivacyError: the images are not those the run was started with.
     """

@@ -3,11 +3,13 @@
 OUT/<class>/000123.png, or OUT/samples.npz, or OUT/samples.zip
 OUT/grid.png        a look at the first images
 OUT/metadata.json   the claim and how the images were drawn, the SHA-256 of the images; written last
-OUT/.sampling.json  the same before the set is complete
-OUT/.shard-3-of-16.json  a copy of metadata.json in a shard's folder, which stays when shards are merged by copying
+OUT/.sampling.json  the same before a whole set is complete
+OUT/.sampling-3-of-16.json  the same before a shard is complete
+OUT/.shard-3-of-16.json     a copy of metadata.json in the folder of a complete shard
 
-A shard is a part of a set, in a folder of its own. Where shards were copied into one folder, metadata.json is that of
-one of them and no longer fits what is there: the whole set is complete only when it has been gone on with as a whole.
+A shard is a part of a set, in a folder of its own. Its hidden files bear its number, so that all of them stay when
+shards are merged by copying: they alone say whose the images are that lie there then. metadata.json is that of one
+shard and no longer fits: the whole set is complete only when it has been gone on with as a whole.
 
 Everything here may be published.
 """
@@ -15,7 +17,7 @@ Everything here may be published.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,7 @@ class SampleFolder:
         self.path = path
         self.grid = path / "grid.png"
         self.metadata = path / "metadata.json"
-        self._unfinished = path / ".sampling.json"
+        self._unfinished = path / _hidden("sampling")
         self.recorded: dict[str, Any] | None = None
         self.is_complete = False
         if not path.is_dir():
@@ -64,46 +66,70 @@ class SampleFolder:
             return
         if self.metadata.is_file() and _read(self.metadata).get("kind") == KIND:
             self.recorded, self.is_complete = _read(self.metadata), True
-        elif self._unfinished.is_file():
-            self.recorded = _read(self._unfinished)
+        elif begun := [file for file in self._begun() if file.is_file()]:
+            self.recorded = _read(begun[0])
         elif any(not is_left_over(file) for file in path.iterdir()):
             raise UsageError(
                 f"{path} is not empty, and what it holds isn't of this command", _ANOTHER
             )
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether what is recorded is a whole set; where shards were merged, whether it was taken over as one."""
+        return self.recorded is not None and self.recorded.get("shard") is None
+
     def begin(self, metadata: dict[str, Any]) -> None:
-        """Take the folder for a set, or go on with the same one; with the whole of it where there are shards.
+        """Take the folder for a set or a shard, or go on with the same one. Merged shards are left to `take_over`.
 
         Raises:
-            UsageError: the folder belongs to images drawn otherwise.
+            UsageError: the folder belongs, or one of the shards in it, to images drawn otherwise.
             DamagedFileError: what a shard says of itself can't be read.
         """
+        wanted = metadata.get("shard")
         if self.recorded is None:
             self.path.mkdir(parents=True, exist_ok=True)
-            write_bytes(self._unfinished, _text(metadata))
+            write_bytes(self._begun_as(Shard.recorded(metadata)), _text(metadata))
             return
-        self._check_same(self.recorded, metadata)
-        wanted, found = metadata.get("shard"), self.recorded.get("shard")
+        records = [self.recorded]
+        if self._unfinished.is_file():
+            records.append(_read(self._unfinished))
+        for shards in (self.complete_shards(), self.unfinished_shards()):
+            records += shards.values()
+        for record in records:
+            self._check_same(record, metadata)
+        found = self.recorded.get("shard")
         if wanted is not None and found != wanted:
             raise UsageError(
                 f"{self.path} holds {_called(found)}, not {_called(wanted)}",
                 "each shard has a folder of its own: choose another --out",
             )
-        if wanted is None:
-            for record in self.shards():
-                self._check_same(record, metadata)
-            if found is not None:
-                write_bytes(self._unfinished, _text(metadata))
-                self.metadata.unlink(missing_ok=True)
-                self.is_complete = False
+        if found != wanted:
+            self.is_complete = False
 
-    def shards(self) -> list[dict[str, Any]]:
-        """What the complete shards whose files lie here say of themselves."""
-        return [_read(path) for path in self._shard_records()]
+    def take_over(self, metadata: dict[str, Any], refuted: Iterable[Shard]) -> None:
+        """Make merged shards a whole set that is unfinished; from then on it vouches for all images that lie there.
+
+        Args:
+            metadata: that of the whole set.
+            refuted: shards that say they are complete, and are not.
+        """
+        if not self.is_whole:
+            write_bytes(self._unfinished, _text(metadata))
+            self.metadata.unlink(missing_ok=True)
+        for shard in refuted:
+            self.shard_record(shard).unlink(missing_ok=True)
+
+    def complete_shards(self) -> dict[Shard, dict[str, Any]]:
+        """What complete shards that lie here say of themselves. Raises DamagedFileError: it can't be read."""
+        return self._shards("shard")
+
+    def unfinished_shards(self) -> dict[Shard, dict[str, Any]]:
+        """What unfinished shards that lie here say of themselves. Raises DamagedFileError: it can't be read."""
+        return self._shards("sampling")
 
     def shard_record(self, shard: Shard) -> Path:
         """Where a complete shard says so once more."""
-        return self.path / f".shard{shard.folder}.json"
+        return self.path / _hidden("shard", shard)
 
     def complete(self, metadata: dict[str, Any]) -> None:
         """Write what makes the set complete; the images and the grid must be on the disk."""
@@ -111,17 +137,40 @@ class SampleFolder:
             write_bytes(self.shard_record(shard), _text(metadata))
         write_bytes(self.metadata, _text(metadata))
 
-    def clean(self, *, whole: bool) -> None:
-        """Remove what a complete set does not need."""
-        self._unfinished.unlink(missing_ok=True)
-        for file in self._shard_records() if whole else ():
+    def clean(self, shard: Shard | None) -> None:
+        """Remove what the complete set, or shard, does not need; a whole set needs nothing of its shards."""
+        needless = {self._unfinished, self._begun_as(shard)}
+        if shard is None:
+            needless.update(self._begun(), self._records("shard"))
+        needless.update(file for file in self.path.iterdir() if is_left_over(file))
+        for file in needless:
             file.unlink(missing_ok=True)
-        for file in self.path.iterdir():
-            if is_left_over(file):
-                file.unlink(missing_ok=True)
 
-    def _shard_records(self) -> list[Path]:
-        return sorted(self.path.glob(".shard-*-of-*.json"))
+    def _begun_as(self, shard: Shard | None) -> Path:
+        return self.path / _hidden("sampling", shard)
+
+    def _begun(self) -> list[Path]:
+        """Where unfinished sets may say what they are; a whole one comes before its shards."""
+        return [self._unfinished, *self._records("sampling")]
+
+    def _records(self, kind: str) -> list[Path]:
+        return sorted(self.path.glob(f".{kind}-*-of-*.json"))
+
+    def _shards(self, kind: str) -> dict[Shard, dict[str, Any]]:
+        found = {}
+        for path in self._records(kind):
+            record = _read(path)
+            try:
+                shard = Shard.recorded(record)
+            except (AttributeError, TypeError, ValueError, UsageError):
+                shard = None
+            if shard is None or path.name != _hidden(kind, shard):
+                raise DamagedFileError(
+                    f"{path}: does not say of which shard it is, or is not the file of that one",
+                    "copy the files of that shard again, the hidden one with them",
+                )
+            found[shard] = record
+        return found
 
     def _check_same(self, recorded: dict[str, Any], metadata: dict[str, Any]) -> None:
         for name in FIXED:
@@ -153,6 +202,10 @@ def _fixed(facts: dict[str, Any], name: str) -> Any:
     if name == "n" and isinstance(shard, dict):
         return shard.get("whole_n")
     return facts.get(name)
+
+
+def _hidden(kind: str, shard: Shard | None = None) -> str:
+    return f".{kind}{shard.folder if shard else ''}.json"
 
 
 def _called(shard: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from dpdm_cli.errors import DamagedFileError, UsageError
+from dpdm_cli.errors import DamagedFileError
 from dpdm_cli.runs import grids
 from dpdm_cli.runs.png import Pixels
 from dpdm_cli.runs.reporter import Reporter
@@ -53,7 +53,8 @@ class SampleSet:
         Raises:
             UsageError: the folder belongs to images drawn otherwise.
             DataError: the classes can't be folders.
-            DamagedFileError: the set is complete, or a shard of it, but its images were changed since.
+            DamagedFileError: the set is complete, or a shard of it, but its images were changed since; what a shard
+                says of itself can't be read.
         """
         with disk_errors(self.path):
             folder = SampleFolder(self.path)
@@ -65,10 +66,11 @@ class SampleSet:
                 self._check_complete()
                 return []
             starts = (self.shard or Shard(1, 1)).starts(self.album.n, self.size)
-            missing = [s for s in starts if is_new or not sink.has(s, self.indices(s).stop)]
-            if self.shard is None:
-                self._check_shards(set(missing))
-            return missing
+            there = {s for s in starts if not is_new and sink.has(s, self.indices(s).stop)}
+            # Only PNG files are ever merged.
+            if not is_new and self.shard is None and self.format == "png":
+                there = self._take_over(there)
+            return [start for start in starts if start not in there]
 
     def indices(self, start: int) -> range:
         """The images of the batch that begins there."""
@@ -92,7 +94,7 @@ class SampleSet:
                 self._digest = self._sink.finish(self.metadata)
                 self._write_grid()
                 self._folder.complete({**self.metadata, "images_sha256": self._digest})
-            self._folder.clean(whole=self.shard is None)
+            self._folder.clean(self.shard)
             self._sink.discard()
             return self._digest
 
@@ -121,26 +123,49 @@ class SampleSet:
         count = len(self.album.indices)
         self.say.note(f"{self.path} is complete: {count:,} images, checked")
 
-    def _check_shards(self, absent: set[int]) -> None:
-        """Compare the images of each shard whose files lie here, all of them, with what it says of them."""
-        for record in self._folder.shards():
-            try:
-                shard = Shard.recorded(record)
-            except (AttributeError, TypeError, ValueError, UsageError):
-                shard = None
-            if shard is None or not absent.isdisjoint(shard.starts(self.album.n, self.size)):
-                continue
-            part = replace(self.album, part=shard.indices(self.album.n, self.size))
-            sink = open_sink(self.format, self.path, part)
-            try:
-                found = sink.digest()
-            finally:
-                sink.close()
-            if found != record.get("images_sha256"):
-                raise DamagedFileError(
-                    f"{self.path}: the images of shard {shard} aren't those that were drawn",
-                    "copy the files of that shard again",
-                )
+    def _take_over(self, there: set[int]) -> set[int]:
+        """Go on with merged shards as one set. Gives the batches, of those there, that a record vouches for.
+
+        A complete shard vouches for its images together, by their digest; an unfinished one, or an unfinished whole
+        set, for each batch it left.
+        """
+        folder, n, size = self._folder, self.album.n, self.size
+        refuted = []
+        doubtful = set() if folder.is_whole else set(range(0, n, size))
+        for shard in folder.unfinished_shards():
+            doubtful.difference_update(shard.starts(n, size))
+        for shard, record in folder.complete_shards().items():
+            if there.issuperset(shard.starts(n, size)):
+                self._check_shard(shard, record)
+                doubtful.difference_update(shard.starts(n, size))
+            else:
+                refuted.append(shard)
+        # What is left of these can't be checked, whoever else vouches for it.
+        doubtful.update(*(shard.starts(n, size) for shard in refuted))
+        if lost := sum(len(self.indices(start)) for start in there & doubtful):
+            self.say.warn(
+                f"{lost:,} images in {self.path} are drawn again: copy whole shards, each with its hidden file"
+            )
+        # Removed before the whole set vouches for all that lies there, so that it can be interrupted and gone on with.
+        for start in doubtful:
+            for index in self.indices(start):
+                (self.path / self.album.member(index)).unlink(missing_ok=True)
+        folder.take_over(self.metadata, refuted)
+        return there - doubtful
+
+    def _check_shard(self, shard: Shard, record: dict[str, Any]) -> None:
+        """Compare the images of a shard, all of which lie here, with what it says of them."""
+        part = replace(self.album, part=shard.indices(self.album.n, self.size))
+        sink = open_sink(self.format, self.path, part)
+        try:
+            found = sink.digest()
+        finally:
+            sink.close()
+        if found != record.get("images_sha256"):
+            raise DamagedFileError(
+                f"{self.path}: the images of shard {shard} aren't those that were drawn",
+                "copy the files of that shard again",
+            )
 
     def _write_grid(self) -> None:
         album = self.album

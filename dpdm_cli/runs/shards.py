@@ -53,7 +53,9 @@ class Shard:
             return None
         if told.keys() != {"number", "of", "whole_n"}:
             raise ValueError(f"expected number, of and whole_n, found {sorted(told)}")
-        return cls(int(told["number"]), int(told["of"]))
+        if any(type(value) is not int for value in told.values()):
+            raise ValueError(f"expected whole numbers, found {told}")
+        return cls(told["number"], told["of"])
 
     def described(self, whole_n: int) -> dict[str, int]:
         """For the metadata of a shard of `whole_n` images."""

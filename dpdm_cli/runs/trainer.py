@@ -136,8 +136,8 @@ class Trainer:
 
     def mean_loss(self) -> float:
         """Over the last step's batch, of all processes; 0 if it was empty. Private: no noise protects it."""
-        seen = torch.cat(self._seen).double() if self._seen else torch.zeros(0).double()
-        mine = torch.stack([seen.sum(), seen.new_tensor(len(seen))]).cpu()
+        seen = torch.cat(self._seen).cpu().double() if self._seen else torch.zeros(0).double()
+        mine = torch.stack([seen.sum(), seen.new_tensor(len(seen))])
         total, count = self._processes.stacked(mine).sum(0).tolist()
         return float(total / max(1.0, count))
 

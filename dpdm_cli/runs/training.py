@@ -137,6 +137,8 @@ def train(
                 channels=channels,
                 classes=classes,
             )
+            if local_rank() == 0:
+                images.verify()
             shape = network_config(images, wanted)
             public = _public_start(init_from, shape, saved)
             dataset_size, source, the_plan, ledger = _budget(
@@ -158,9 +160,10 @@ def train(
             "salt": salt,
             "fingerprint": found,
         }
+        told = json.dumps([facts, torch_device.type], sort_keys=True)
         processes.check_same(
-            hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(),
-            "the images or settings",
+            hashlib.sha256(told.encode()).hexdigest(),
+            "the images, settings or kind of device",
             "give every machine the same files and the same command",
         )
         if processes.is_first:
@@ -186,8 +189,7 @@ def train(
         elif public is not None:
             trainer.start_from(public.weights)
         if trainer.done < trainer.steps:
-            with processes.together():
-                trainer.check()
+            trainer.check()
         started = time.monotonic()
         with stop_requests() as stop, _memory_errors():
             trainer.warm_up()

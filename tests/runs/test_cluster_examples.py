@@ -67,6 +67,11 @@ def test_the_slurm_job_trains_on_two_nodes(machine: dict[str, str], tmp_path: Pa
     assert not (tmp_path / "requeued").exists()
     assert read_tensors(tmp_path / "run" / "private" / "state.safetensors", "state")[1]["done"] == 4
     verify([tmp_path / "run"])
+    # One that would fail again does not go back into the queue.
+    (tmp_path / "run" / "manifest.json").unlink()
+    failed = subprocess.run([*script, "--clip-norm", "3"], cwd=tmp_path, env=machine, timeout=180)
+    assert failed.returncode != 0
+    assert not (tmp_path / "requeued").exists()
 
 
 def test_the_kubernetes_job_trains_on_two_nodes(machine: dict[str, str], tmp_path: Path) -> None:

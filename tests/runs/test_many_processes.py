@@ -43,7 +43,8 @@ def test_the_same_draws_give_the_same_run(size: int, one: tuple[tuple[str, bool]
         for name, tensor in state.items():
             assert torch.equal(tensor, outcomes[0][0][name]), name
             if name != "prior/directions":  # of eigenvectors the sign is arbitrary
-                assert relative(tensor, expected[name]) < 1e-5, name
+                # Without noise there are parameters whose gradient is rounding alone, which Adam makes as large as any.
+                assert relative(tensor, expected[name]) < (1e-5 if options[1] else 1e-4), name
         if "prior/directions" in state:
             assert relative(*map(covariances, (state, expected))) < 1e-5
 
@@ -71,10 +72,11 @@ def test_the_mechanism_of_several_processes_passes_its_audit(size: int) -> None:
         "everyone takes the batch",
         "noise from a seed",
         "no noise beyond the first",
+        "sums in float32",
     ],
 )
 def test_mechanisms_that_several_processes_get_wrong_are_noticed(mutant: str) -> None:
-    for findings in launch(2, children.audited, mutant):
+    for findings in launch(2, children.audited, mutant, "moments"):
         assert [f for f in findings if not f.passed], mutant
 
 
@@ -134,8 +136,8 @@ FAULTS: dict[str, tuple[int, type[BaseException] | int, str]] = {
     "silent": (1, TimeoutError, ""),
     "no data": (1, DpdmError, "the disk with the images is gone"),
     "the first has no data": (0, DpdmError, "the disk with the images is gone"),
-    "other images": (1, DpdmError, "images or settings"),
-    "other settings": (1, DpdmError, "images or settings"),
+    "other images": (1, DpdmError, "images, settings"),
+    "other settings": (1, DpdmError, "images, settings"),
     "other weights": (1, DpdmError, "weights of process 1"),
     "fails its checks": (1, DpdmError, "precision"),
     "disk full at a save": (0, DpdmError, "no space left"),

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from drawn import Listener, contents, draw, save
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
 from dpdm_cli import errors
-from dpdm_cli.runs import drawing
+from dpdm_cli.runs import drawing, sample_folder
 from dpdm_cli.runs.releasing import release
 from dpdm_cli.runs.sampling import SampleResult, sample
 from dpdm_cli.runs.shards import Shard
@@ -119,6 +123,223 @@ def test_what_is_missing_in_a_merged_folder_is_drawn(checkpoint: Path, tmp_path:
         draw(checkpoint, tmp_path / "shard-3", shard=(3, 4))
     merged = merge(tmp_path, tmp_path / "all")
     assert draw(checkpoint, merged).drawn == 8 + 8
+    assert contents(merged) == contents(tmp_path / "whole")
+
+
+def interrupt(checkpoint: Path, out: Path, shard: tuple[int, int] | None, **changes: Any) -> None:
+    """Draw one batch."""
+    with pytest.raises(errors.InterruptedRunError):
+        draw(checkpoint, out, shard=shard, reporter=Listener(stop_after=1), **changes)
+
+
+def overwrite(folder: Path, indices: Iterable[int]) -> None:
+    """Put images there that pass for drawn ones, but are not."""
+    for index in indices:
+        file = folder / ("cat", "dog", "eel")[index % 3] / f"{index:06d}.png"
+        Image.new("L", (4, 4), index).save(file)
+
+
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    states=st.lists(
+        st.sampled_from(["complete", "begun", "absent", "unnamed", "partly"]),
+        min_size=2,
+        max_size=3,
+    ),
+    stop_after=st.integers(0, 2),
+)
+def test_whatever_is_merged_ends_as_one_process_would_have_left_it(
+    checkpoint: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    states: list[str],
+    stop_after: int,
+) -> None:
+    tmp = tmp_path_factory.mktemp("merged")
+    draw(checkpoint, tmp / "whole", n=38)
+    expected = 38
+    for number, state in enumerate(states, 1):
+        folder, shard = tmp / f"shard-{number}", (number, len(states))
+        images = Shard(*shard).indices(38, 8)
+        if state == "begun" and len(images) > 8:
+            interrupt(checkpoint, folder, shard, n=38)
+            expected -= 8
+        elif state != "absent":
+            draw(checkpoint, folder, n=38, shard=shard)
+            if state == "unnamed":
+                for file in folder.glob(".*"):
+                    file.unlink()
+                overwrite(folder, images)
+            elif state == "partly":
+                overwrite(folder, images[1:])
+                next(folder.rglob(f"{images[0]:06d}.png")).unlink()
+            else:
+                expected -= len(images)
+    merged = merge(tmp, tmp / "all")
+    if 0 < stop_after * 8 < expected:
+        with pytest.raises(errors.InterruptedRunError):
+            draw(checkpoint, merged, n=38, reporter=Listener(stop_after=stop_after))
+        # At most the batch of six is among those that were drawn.
+        drawn = draw(checkpoint, merged, n=38).drawn
+        assert expected - drawn in (stop_after * 8, stop_after * 8 - 2)
+    else:
+        assert draw(checkpoint, merged, n=38).drawn == expected
+    assert contents(merged) == contents(tmp / "whole")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"seed": 99}, "seed is 99 there"), ({"n": 31}, "n is 31 there"), (None, "checkpoint_sha256")],
+)
+@pytest.mark.parametrize("of", [2, 3])
+@pytest.mark.parametrize("rest_complete", [True, False])
+def test_an_unfinished_shard_of_another_run_is_found_in_the_merged_folder(
+    checkpoint: Path,
+    tmp_path: Path,
+    changes: dict[str, Any] | None,
+    named: str,
+    of: int,
+    rest_complete: bool,
+) -> None:
+    other = save(tmp_path / "o.safetensors", dataset="mnist") if changes is None else checkpoint
+    interrupt(other, tmp_path / "shard-1", (1, of), **{"n": 38, **(changes or {})})
+    if rest_complete:
+        draw(checkpoint, tmp_path / "shard-2", n=38, shard=(2, of))
+    else:
+        interrupt(checkpoint, tmp_path / "shard-2", (2, of), n=38)
+    merged = merge(tmp_path, tmp_path / "all")
+    before = contents(merged)
+    with pytest.raises(errors.UsageError, match=named):
+        draw(checkpoint, merged, n=38)
+    assert contents(merged) == before
+
+
+def test_a_begun_whole_set_of_another_run_is_found_beside_a_shard(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    interrupt(checkpoint, tmp_path / "all", None, seed=99)
+    draw(checkpoint, tmp_path / "shard-1", shard=(1, 2))
+    merged = merge(tmp_path, tmp_path / "all")
+    with pytest.raises(errors.UsageError, match="seed is 99 there"):
+        draw(checkpoint, merged)
+
+
+def test_an_unfinished_shard_has_a_record_of_its_own_until_it_is_complete(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    interrupt(checkpoint, tmp_path / "out", (1, 2))
+    hidden = {name for name in contents(tmp_path / "out") if name.startswith(".")}
+    assert hidden == {".sampling-1-of-2.json"}
+    draw(checkpoint, tmp_path / "out", shard=(1, 2))
+    hidden = {name for name in contents(tmp_path / "out") if name.startswith(".")}
+    assert hidden == {".shard-1-of-2.json"}
+
+
+@pytest.mark.parametrize(("lost", "changed"), [(0, 1), (16, 0), (23, 22), (1, 17)])
+def test_a_complete_shard_that_lost_a_file_is_drawn_again_whole(
+    checkpoint: Path, tmp_path: Path, lost: int, changed: int
+) -> None:
+    draw(checkpoint, tmp_path / "whole")
+    draw_shards(checkpoint, tmp_path, 2)
+    merged = merge(tmp_path, tmp_path / "all")
+    next(merged.rglob(f"{lost:06d}.png")).unlink()
+    overwrite(merged, [changed])
+    listener = Listener()
+    assert draw(checkpoint, merged, reporter=listener).drawn == 16
+    assert any("8 images" in text and "are drawn again" in text for text in listener.warnings)
+    assert contents(merged) == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("state", ["complete", "unfinished"])
+@pytest.mark.parametrize(
+    "told",
+    [
+        None,
+        3,
+        {},
+        {"whole_n": 30},
+        {"number": 0, "of": 2, "whole_n": 30},
+        {"number": 2, "of": 2, "whole_n": 30},
+        {"number": float("inf"), "of": 2, "whole_n": 30},
+        {"number": "1", "of": 2, "whole_n": 30},
+    ],
+    ids=str,
+)
+def test_a_record_that_does_not_say_its_shard_is_named_and_nothing_is_touched(
+    checkpoint: Path, tmp_path: Path, state: str, told: Any
+) -> None:
+    draw(checkpoint, tmp_path / "shard-2", shard=(2, 2))
+    if state == "complete":
+        draw(checkpoint, tmp_path / "shard-1", shard=(1, 2))
+        name = ".shard-1-of-2.json"
+    else:
+        interrupt(checkpoint, tmp_path / "shard-1", (1, 2))
+        name = ".sampling-1-of-2.json"
+    merged = merge(tmp_path, tmp_path / "all")
+    record = json.loads((merged / name).read_text())
+    (merged / name).write_text(json.dumps({**record, "shard": told}))
+    before = contents(merged)
+    with pytest.raises(errors.DamagedFileError) as caught:
+        draw(checkpoint, merged)
+    assert str(merged / name) in caught.value.message
+    assert contents(merged) == before
+
+
+@pytest.mark.parametrize("unnamed", [{1}, {2}, {1, 2}])
+def test_a_shard_that_was_copied_without_its_hidden_file_is_drawn_again(
+    checkpoint: Path, tmp_path: Path, unnamed: set[int]
+) -> None:
+    draw(checkpoint, tmp_path / "whole")
+    parts = draw_shards(checkpoint, tmp_path, 2)
+    for number in unnamed:
+        overwrite(tmp_path / f"shard-{number}", [8 * (number - 1)])
+        (tmp_path / f"shard-{number}" / f".shard-{number}-of-2.json").unlink()
+    merged = merge(tmp_path, tmp_path / "all")
+    assert draw(checkpoint, merged).drawn == sum(parts[number - 1].n for number in unnamed)
+    assert contents(merged) == contents(tmp_path / "whole")
+
+
+def test_a_shard_copied_without_its_hidden_file_into_a_begun_set_is_drawn_again(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    draw(checkpoint, tmp_path / "whole")
+    interrupt(checkpoint, tmp_path / "all", None)
+    draw(checkpoint, tmp_path / "shard-2", shard=(2, 2))
+    overwrite(tmp_path / "shard-2", [8])
+    (tmp_path / "shard-2" / ".shard-2-of-2.json").unlink()
+    merged = merge(tmp_path, tmp_path / "all")
+    assert draw(checkpoint, merged).drawn == 30
+    assert contents(merged) == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("killed_at", [".sampling.json", "metadata.json", ".shard-1-of-2.json"])
+def test_doubtful_images_are_not_trusted_after_a_kill_at_any_point_of_the_merge(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: str
+) -> None:
+    draw(checkpoint, tmp_path / "whole")
+    draw_shards(checkpoint, tmp_path, 2)
+    merged = merge(tmp_path, tmp_path / "all")
+    (merged / "cat" / "000000.png").unlink()
+    overwrite(merged, [1, 8, 17])
+    (merged / ".shard-2-of-2.json").unlink()
+    unlink = Path.unlink
+
+    def killed(self: Path, missing_ok: bool = False) -> None:
+        if self.name == killed_at:
+            raise KeyboardInterrupt
+        unlink(self, missing_ok=missing_ok)
+
+    def killed_early(path: Path, content: bytes) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if killed_at == ".sampling.json":
+            patch.setattr(sample_folder, "write_bytes", killed_early)
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            draw(checkpoint, merged)
+    assert draw(checkpoint, merged).drawn == 30
     assert contents(merged) == contents(tmp_path / "whole")
 
 
