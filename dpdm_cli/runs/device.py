@@ -33,7 +33,8 @@ def resolve_device(name: str) -> torch.device:
     count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if device.type == "cuda" and device.index is not None and name != "cuda" and are_several():
         raise UsageError(
-            f"all processes would use the device {name!r}", "choose --device cuda: each takes its own"
+            f"all processes would use the device {name!r}",
+            "choose --device cuda: each takes its own",
         )
     if (device.index or 0) >= count.get(device.type, 1):
         raise ResourceError(

@@ -213,7 +213,7 @@ def _run(path: Path) -> Artefact:
 
 
 def _samples(path: Path, home: Path) -> Artefact:
-    if not (home / "metadata.json").is_file() and not (home / ".sampling.json").is_file():
+    if not (home / "metadata.json").is_file() and not any(home.glob(".sampling*.json")):
         raise DataError(
             f"{path}: neither a run nor a model nor a set of samples",
             "name what `dpdm train` or `dpdm sample` wrote",
