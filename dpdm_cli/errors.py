@@ -13,9 +13,13 @@ class DpdmError(Exception):
     Args:
         message: what went wrong, where, with the offending value.
         hint: what to do next; shown on its own line.
+
+    Attributes:
+        is_of_others: whether another process raised it first, and has said so.
     """
 
     exit_code = 1
+    is_of_others = False
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

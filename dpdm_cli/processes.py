@@ -294,7 +294,7 @@ class Processes:
                 "look for that one's own message; a killed process has none. What was saved is whole: repeat the "
                 f"command, dpdm train with --resume. {TIMEOUT_VARIABLE}=3600 waits an hour for one that is slow",
             )
-        lost.is_of_others = True  # type: ignore[attr-defined]
+        lost.is_of_others = True
         return lost
 
     def tell_failure(self, error: BaseException) -> None:
@@ -408,5 +408,5 @@ def _error(told: dict[str, Any], rank: int) -> DpdmError:
     else:
         kind = getattr(errors, told["kind"], ResourceError)
         again = kind(f"process {rank}: {told['message']}", told["hint"])
-    again.is_of_others = True  # type: ignore[attr-defined]
+    again.is_of_others = True
     return again

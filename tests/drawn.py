@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,9 @@ from dpdm_cli.runs.sampling import SampleResult, sample
 STATEMENT = {"private": True, "epsilon": 9.98, "delta": 1e-5, "text": "a claim"}
 
 
-def save(path: Path, classes: tuple[str, ...] = ("cat", "dog", "eel"), **changes: Any) -> Path:
-    """Write a model of images of 4x4 pixels."""
-    config = UNetConfig(
+def config_of(classes: tuple[str, ...]) -> UNetConfig:
+    """The smallest network that draws."""
+    return UNetConfig(
         image_size=4,
         image_channels=1,
         classes=len(classes),
@@ -32,6 +33,25 @@ def save(path: Path, classes: tuple[str, ...] = ("cat", "dog", "eel"), **changes
         attention=(),
         embedding=8,
     )
+
+
+def replace_with_room_for(images: int) -> Callable[[str, str], None]:
+    """In the place of `os.replace`: the disk is full after so many images."""
+    replace, done = os.replace, 0
+
+    def limited(source: str, target: str) -> None:
+        nonlocal done
+        done += str(target).endswith(".png")
+        if done > images:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    return limited
+
+
+def save(path: Path, classes: tuple[str, ...] = ("cat", "dog", "eel"), **changes: Any) -> Path:
+    """Write a model of images of 4x4 pixels."""
+    config = config_of(classes)
     network = UNet(config)
     generator = torch.Generator().manual_seed(0)
     for parameter in network.parameters():

@@ -19,34 +19,9 @@ from typing import Any
 import torch
 from step_cost import Case
 
-from dpdm_cli.privacy.entropy import standard_normal
-from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.privacy.step import PrivateStep
-from dpdm_cli.processes import ALONE, Processes, joined
+from dpdm_cli.privacy.entropy import bernoulli, standard_normal
+from dpdm_cli.processes import Processes, joined
 from dpdm_cli.runs.device import resolve_device
-
-
-def step_of(case: Case, processes: Processes, micro_batch: int) -> Callable[[], None]:
-    """The private step on all of the case's rows, shared out among `processes`."""
-    plan = PrivacyPlan(
-        dataset_size=10 * case.batch,
-        expected_batch_size=case.batch,
-        steps=10**6,
-        sigma=1.0,
-        delta=1e-9,
-    )
-    step = PrivateStep(
-        case.network,
-        Ledger(plan),
-        records=case.batch,
-        micro_batch=micro_batch,
-        workers=case.workers,
-        processes=processes,
-    )
-    everyone = torch.arange(case.batch)
-    step._sampler.draw = lambda records: everyone  # type: ignore[method-assign]
-    return lambda: step(case.losses)
 
 
 def timed(act: Callable[[], Any], processes: Processes, device: torch.device) -> float:
@@ -64,15 +39,18 @@ def measured(case: Case, processes: Processes, turns: int) -> dict[str, Any]:
     """One line of the table."""
     case.most = -(-case.batch // processes.size)
     micro_batch = case.tuned_private()
-    alone, together = step_of(case, ALONE, micro_batch), step_of(case, processes, micro_batch)
+    alone, together = case.private(micro_batch), case.private(micro_batch, processes)
     parameters = sum(p.numel() for p in case.network.parameters())
-    total = torch.zeros(parameters, device=case.device)
+    total = torch.zeros(parameters, dtype=torch.float64, device=case.device)
     part = processes.part_of_sum(total)
     parts = {
+        "mask among 1.28 million": lambda: bernoulli(2048 / 1_281_167, 1_281_167),
+        "mask among 10 million": lambda: bernoulli(4e-4, 10_000_000),
         "mask of 4096": lambda: processes.share(lambda: torch.arange(4096)),
         "sum": lambda: processes.part_of_sum(total),
         "noise": lambda: standard_normal(len(part)),
         "gather": lambda: processes.whole(part, parameters),
+        "requests": lambda: processes.largest(0, 0),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ("alone", "together", *parts)}
     for turn in range(turns + 1):

@@ -40,6 +40,7 @@ from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.step import PrivateStep, plain_step
 from dpdm_cli.privacy.tuning import tune
+from dpdm_cli.processes import ALONE, Processes
 from dpdm_cli.runs.device import placed, resolve_device
 from dpdm_cli.runs.settings import preset_settings
 from dpdm_cli.runs.training import network_config
@@ -122,7 +123,8 @@ class Case:
             most=self.most,
         ).micro_batch
 
-    def private(self, micro_batch: int) -> Callable[[], None]:
+    def private(self, micro_batch: int, processes: Processes = ALONE) -> Callable[[], None]:
+        """The private step on all rows, shared out among `processes`."""
         plan = PrivacyPlan(
             dataset_size=10 * self.batch,
             expected_batch_size=self.batch,
@@ -137,6 +139,7 @@ class Case:
             records=self.batch,
             micro_batch=micro_batch,
             workers=self.workers,
+            processes=processes,
         )
         everyone = torch.arange(self.batch)
         step._sampler.draw = lambda records: everyone  # the same rows for every variant

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 import typer
+from drawn import config_of
 from typer.testing import CliRunner
 
 from dpdm_cli.commands.console import reports_errors
 from dpdm_cli.commands.sample import sample
 from dpdm_cli.diffusion.denoiser import EDM, Denoiser
-from dpdm_cli.diffusion.unet import UNet, UNetConfig
+from dpdm_cli.diffusion.unet import UNet
 from dpdm_cli.privacy.statement import non_private_statement
 from dpdm_cli.runs import drawing
 from dpdm_cli.runs.checkpoint import Model, save_model
@@ -24,16 +25,7 @@ app.command()(reports_errors(sample))
 
 
 def save(path: Path, classes: tuple[str, ...] = ("a", "b", "c"), **changes: Any) -> Path:
-    config = UNetConfig(
-        image_size=4,
-        image_channels=1,
-        classes=len(classes),
-        channels=8,
-        multipliers=(1,),
-        blocks=1,
-        attention=(),
-        embedding=8,
-    )
+    config = config_of(classes)
     facts: dict[str, Any] = {
         "dataset": "mnist",
         "statement": {"private": True, "epsilon": 0.2, "delta": 1e-5, "text": "a claim"},

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import getpass
 import json
-import os
 import signal
 import socket
 from collections import Counter
@@ -14,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from drawn import STATEMENT, Listener, contents, draw, save
+from drawn import STATEMENT, Listener, contents, draw, replace_with_room_for, save
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
@@ -398,17 +396,8 @@ def test_a_full_disk_is_a_lack_of_resources_and_the_same_call_goes_on(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw(checkpoint, tmp_path / "whole")
-    replace, done = os.replace, 0
-
-    def limited(source: str, target: str) -> None:
-        nonlocal done
-        done += str(target).endswith(".png")
-        if done > 12:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        replace(source, target)
-
     with monkeypatch.context() as patch:
-        patch.setattr(writing.os, "replace", limited)
+        patch.setattr(writing.os, "replace", replace_with_room_for(12))
         with pytest.raises(errors.ResourceError, match="No space left"):
             draw(checkpoint, tmp_path / "out")
     assert not (tmp_path / "out" / "metadata.json").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from drawn import Listener, contents, draw, save
+from drawn import Listener, contents, draw, replace_with_room_for, save
 from processes_launcher import Exited, launch
 
 from dpdm_cli import errors
@@ -56,16 +55,7 @@ def faulty(fault: str, at: int, checkpoint: Path, out: Path, changes: dict[str, 
 
 
 def without_room(checkpoint: Path, out: Path) -> Any:
-    replace, done = os.replace, 0
-
-    def limited(source: str, target: str) -> None:
-        nonlocal done
-        done += str(target).endswith(".png")
-        if done > 12:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        replace(source, target)
-
-    writing.os.replace = limited
+    writing.os.replace = replace_with_room_for(12)
     return part(checkpoint, out, {})
 
 
