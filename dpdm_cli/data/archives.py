@@ -13,7 +13,8 @@ import unicodedata
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from posixpath import splitext
 from types import TracebackType
 
 import numpy as np
@@ -215,7 +216,8 @@ def _kind_trouble(member: Member, nested: bool) -> str:
         return "is encrypted"
     if member.method not in (STORED, DEFLATED):
         return "is compressed by a method other than deflate"
-    if not nested and PurePosixPath(member.name).suffix.lower() in _ARCHIVES:
+    # Not a Path: those keep every name's parts in a table of the whole process.
+    if not nested and splitext(member.name)[1].lower() in _ARCHIVES:
         return "is an archive in the archive"
     return ""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from pathlib import PurePosixPath
+from posixpath import splitext
 from typing import Protocol
 
 from dpdm_cli.data.named import Split
@@ -167,11 +167,7 @@ def _without_companions(files: list[Entry], class_folders: list[str]) -> list[En
     grid = {_GRID} if class_folders or has_manifest else set()
 
     def is_companion(name: str) -> bool:
-        return (
-            name in grid
-            or name in _COMPANION_NAMES
-            or PurePosixPath(name).suffix in _COMPANION_SUFFIXES
-        )
+        return name in grid or name in _COMPANION_NAMES or splitext(name)[1] in _COMPANION_SUFFIXES
 
     return [entry for entry in files if not is_companion(entry.name.lower())]
 
