@@ -22,7 +22,7 @@ from dpdm_cli.privacy import mechanism
 from dpdm_cli.privacy.accounting import claim
 from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.runs import files, grids, training
+from dpdm_cli.runs import files, grids, training, training_loop
 from dpdm_cli.runs.trainer import Trainer
 
 STEPS = 3
@@ -44,7 +44,7 @@ def train(out: Path, plan: Path, resume: bool, fault: str = "", number: int = 0)
     """Train on the digits, saving after every step, with a fault; exits as the command would."""
     torch.set_num_threads(1)
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    training.SECONDS_BETWEEN_SAVES = 0.0
+    training_loop.SECONDS_BETWEEN_SAVES = 0.0
     grids.SamplerSettings = partial(SamplerSettings, steps=2)
     if fault:
         globals()[f"_{fault}"](number)

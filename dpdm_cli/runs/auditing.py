@@ -22,12 +22,11 @@ from dpdm_cli.privacy.replay import Finding, check_all
 from dpdm_cli.runs.audit_picture import write_picture
 from dpdm_cli.runs.checkpoint import load_model
 from dpdm_cli.runs.device import placed, resolve_device
-from dpdm_cli.runs.forecast import blank_images
 from dpdm_cli.runs.made_up_records import MadeUpRecords
+from dpdm_cli.runs.network import blank_images, network_config
 from dpdm_cli.runs.planning import plan_run, public_size
 from dpdm_cli.runs.reporter import Reporter, SilentReporter
 from dpdm_cli.runs.settings import preset_settings
-from dpdm_cli.runs.training import network_config
 from dpdm_cli.runs.warm_start import new_prior
 
 RECORDS = 16

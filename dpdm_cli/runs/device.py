@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -92,3 +94,21 @@ def set_precision(name: str, device: torch.device) -> None:
         )
     torch.backends.cuda.matmul.allow_tf32 = name in ("auto", "tf32")
     torch.backends.cudnn.allow_tf32 = name in ("auto", "tf32")
+
+
+@contextmanager
+def memory_errors(when: str, hint: str) -> Iterator[None]:
+    """Running out of memory ends what is done inside; nothing is tried again, a drawn batch least of all.
+
+    Raises:
+        ResourceError: out of memory `when`, with `hint`.
+    """
+    message = f"out of memory {when}"
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise ResourceError(message, hint) from error
+    except RuntimeError as error:
+        if "not enough memory" in str(error) or "can't allocate memory" in str(error):
+            raise ResourceError(message, hint) from error
+        raise

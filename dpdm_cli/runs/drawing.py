@@ -8,8 +8,7 @@ another batch size or device differs by rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,13 +16,16 @@ import torch
 from torch import Tensor
 
 from dpdm_cli.diffusion.generation import SamplerSettings, generate
-from dpdm_cli.errors import InterruptedRunError, ResourceError
+from dpdm_cli.errors import InterruptedRunError
 from dpdm_cli.parallel import parallel_map, workers_on
 from dpdm_cli.processes import Processes
 from dpdm_cli.runs.checkpoint import Model
+from dpdm_cli.runs.device import memory_errors
 from dpdm_cli.runs.reporter import Reporter
 from dpdm_cli.runs.sample_set import SampleSet
 from dpdm_cli.runs.signals import StopRequest, stop_requests
+
+_LESS_MEMORY = "choose a smaller --batch-size, in another folder: images differ by rounding"
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Drawing:
         with closing(batches), self.say.progress("sampling", total, "images", there) as bar:
             for at in range(0, len(missing), count):
                 starts = missing[at : at + count]
-                with self.processes.together(), _memory_errors():
+                with self.processes.together(), memory_errors("while sampling", _LESS_MEMORY):
                     rows = next(batches, self._nothing())
                 drawn = self.processes.at_first(rows)
                 self.processes.from_first(partial(_put, images, starts, drawn))
@@ -123,16 +125,3 @@ def _put(images: SampleSet, starts: list[int], drawn: Tensor | None) -> None:
     assert drawn is not None, "the first process gets what all have drawn"
     # In the last round there may be fewer batches than processes.
     images.put(zip(starts, drawn.numpy(), strict=False))
-
-
-@contextmanager
-def _memory_errors() -> Iterator[None]:
-    hint = "choose a smaller --batch-size, in another folder: images differ by rounding"
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise ResourceError("out of memory while sampling", hint) from error
-    except RuntimeError as error:
-        if "not enough memory" in str(error) or "can't allocate memory" in str(error):
-            raise ResourceError("out of memory while sampling", hint) from error
-        raise

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from dpdm_cli.data import ImageSet, load_images
+from dpdm_cli.data import load_images
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
@@ -21,9 +21,9 @@ from dpdm_cli.privacy.accounting import claim
 from dpdm_cli.privacy.statement import NOT_PRIVATE
 from dpdm_cli.privacy.step import parameter_count
 from dpdm_cli.runs.device import placed, resolve_device
-from dpdm_cli.runs.planning import check_beside_plan, plan_run, public_size, read_plan, step_count
-from dpdm_cli.runs.settings import TrainSettings, merge, preset_settings
-from dpdm_cli.runs.training import default_preset, network_config
+from dpdm_cli.runs.network import blank_images, network_config
+from dpdm_cli.runs.planning import choose_settings, plan_run, public_size, step_count
+from dpdm_cli.runs.settings import TrainSettings, default_preset, preset_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +63,13 @@ def forecast(
 
     A named set's files are not opened: its facts are public. Raises as `train` does.
     """
-    chosen = preset or default_preset(resolve_device(device))
-    settings, origins = merge(data, preset=chosen, config=config, flags=flags)
-    check_beside_plan(plan, flags)
+    settings, origins = choose_settings(
+        data,
+        preset=preset or default_preset(resolve_device(device).type),
+        config=config,
+        plan=plan,
+        flags=flags,
+    )
     if data in NAMED:
         images, counted = blank_images(data, settings), None
     else:
@@ -81,7 +85,7 @@ def forecast(
     network = network_config(images, settings)
     dataset_size, source = public_size(data, settings, counted)
     if private:
-        the_plan = read_plan(plan, dataset_size) if plan else plan_run(dataset_size, settings)
+        the_plan = plan_run(dataset_size, settings, plan)
         privacy = {**the_plan.to_dict(), **claim(the_plan).to_dict(), "dataset_size_source": source}
     else:
         privacy = {"claim": NOT_PRIVATE, "steps": step_count(dataset_size, settings)}
@@ -98,7 +102,7 @@ def forecast(
 def preset_remark(data: str, device: str, flags: Mapping[str, Any]) -> str:
     """Which preset is taken when none is named, and what the other would cost on this machine."""
     torch_device = resolve_device(device)
-    chosen = default_preset(torch_device)
+    chosen = default_preset(torch_device.type)
     if chosen != "small":
         return f"preset {chosen}"
     remark = "preset small (this is a CPU); --preset paper takes the paper's network and schedule"
@@ -136,15 +140,6 @@ def _seconds_a_row(
     times = list(parallel_map(seconds, range(2 * workers), workers))
     # The first pass of each also sets kernels up.
     return min(times) / rows / workers
-
-
-def blank_images(data: str, settings: TrainSettings) -> ImageSet:
-    """One black image of a named set's shape: all that its network and plan depend on."""
-    facts = NAMED[data]
-    side = settings.image_size or facts.image_size
-    pixels = torch.zeros(1, facts.channels, side, side, dtype=torch.uint8)
-    labels = torch.zeros(1, dtype=torch.int64) if facts.classes else None
-    return ImageSet(name=data, images=pixels, labels=labels, classes=facts.classes)
 
 
 def _duration(seconds: float) -> str:

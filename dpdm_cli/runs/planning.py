@@ -1,4 +1,4 @@
-"""From settings and public facts to the plan a run will follow. Opens no file and holds no image."""
+"""From settings and public facts to the plan a run will follow. Holds no image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dpdm_cli.data.named import NAMED
 from dpdm_cli.errors import PrivacyError, UsageError
 from dpdm_cli.privacy.accounting import calibrate, check_plan_file
 from dpdm_cli.privacy.plan import PrivacyPlan, steps_for_epochs
-from dpdm_cli.runs.settings import TrainSettings
+from dpdm_cli.runs.settings import TrainSettings, merge
 
 _IN_THE_PLAN = (
     "epsilon",
@@ -27,18 +27,28 @@ _IN_THE_PLAN = (
 """Settings that a plan file replaces."""
 
 
-def check_beside_plan(plan: Path | None, flags: Mapping[str, Any]) -> None:
-    """Refuse settings given beside a plan that already holds them.
+def choose_settings(
+    data: str,
+    *,
+    preset: str,
+    config: Path | None,
+    plan: Path | None,
+    flags: Mapping[str, Any],
+) -> tuple[TrainSettings, dict[str, str]]:
+    """The settings of a run and where each is from; see `merge`.
 
     Raises:
-        UsageError: naming them.
+        UsageError: flags given beside a plan that already holds them, or see `merge`.
+        DamagedFileError: see `merge`.
     """
+    chosen = merge(data, preset=preset, config=config, flags=flags)
     both = [name for name in _IN_THE_PLAN if flags.get(name) is not None]
     if plan is not None and both:
         raise UsageError(
             f"{', '.join(both)} given beside --plan, which already says so",
             "leave them out, or calibrate another plan",
         )
+    return chosen
 
 
 def public_size(data: str, settings: TrainSettings, counted: int | None) -> tuple[int, str]:
@@ -65,8 +75,15 @@ def step_count(dataset_size: int, settings: TrainSettings) -> int:
     return steps_for_epochs(dataset_size, settings.batch_size, settings.epochs)
 
 
-def plan_run(dataset_size: int, settings: TrainSettings) -> PrivacyPlan:
-    """The least noise that keeps the settings' target."""
+def plan_run(dataset_size: int, settings: TrainSettings, file: Path | None = None) -> PrivacyPlan:
+    """The plan in `file`; without one, the least noise that keeps the settings' target.
+
+    Raises:
+        UsageError: the settings ask for what cannot be.
+        PrivacyError, DataError, DamagedFileError: see `read_plan`.
+    """
+    if file is not None:
+        return read_plan(file, dataset_size)
     if settings.batch_size > dataset_size:
         raise UsageError(
             f"batch size {settings.batch_size} is more than the {dataset_size} images",

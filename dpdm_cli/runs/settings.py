@@ -173,6 +173,11 @@ def merge(
     return TrainSettings(**values), origins
 
 
+def default_preset(device_type: str) -> str:
+    """The preset for a device when none is named."""
+    return "small" if device_type == "cpu" else "paper"
+
+
 def preset_settings(preset: str, data: str, epsilon: float) -> TrainSettings:
     """A preset's settings for a data set and a budget, nothing overridden."""
     return merge(data, preset=preset, flags={"epsilon": epsilon})[0]

@@ -26,8 +26,8 @@ from dpdm_cli.parallel import workers_on
 from dpdm_cli.privacy.statement import non_private_statement
 from dpdm_cli.runs.checkpoint import Model, save_model
 from dpdm_cli.runs.device import resolve_device
+from dpdm_cli.runs.network import network_config
 from dpdm_cli.runs.settings import preset_settings
-from dpdm_cli.runs.training import network_config
 
 
 def untrained(preset: str, path: Path) -> None:

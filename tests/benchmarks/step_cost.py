@@ -42,8 +42,8 @@ from dpdm_cli.privacy.step import PrivateStep, plain_step
 from dpdm_cli.privacy.tuning import tune
 from dpdm_cli.processes import ALONE, Processes
 from dpdm_cli.runs.device import placed, resolve_device
+from dpdm_cli.runs.network import network_config
 from dpdm_cli.runs.settings import preset_settings
-from dpdm_cli.runs.training import network_config
 
 CLIP = 1.0
 # (network, batch, copies): 128 rows a step of the large network; up to the 256 of its preset for the small one.

@@ -13,7 +13,7 @@ from PIL import Image
 
 from dpdm_cli.errors import DataError, InterruptedRunError, PrivacyError, ResourceError, UsageError
 from dpdm_cli.privacy.accounting import calibrate, claim
-from dpdm_cli.runs import training
+from dpdm_cli.runs import training_loop
 from dpdm_cli.runs.checkpoint import load_model, read_tensors
 from dpdm_cli.runs.trainer import Trainer
 from dpdm_cli.runs.training import TrainResult, train
@@ -291,7 +291,7 @@ def test_out_of_memory_ends_the_run_and_keeps_the_saved_state(
 def test_weights_that_blow_up_are_never_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(training_loop, "SECONDS_BETWEEN_SAVES", 0.0)
     ordinary = Trainer.step
 
     def step(self: Trainer) -> None:

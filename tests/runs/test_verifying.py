@@ -170,7 +170,7 @@ def test_a_fork_is_charged_for_both_branches(
         real(self)
 
     monkeypatch.setattr(Trainer, "step", stopping)
-    monkeypatch.setattr("dpdm_cli.runs.training.SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr("dpdm_cli.runs.training_loop.SECONDS_BETWEEN_SAVES", 0.0)
     with pytest.raises(KeyboardInterrupt):
         train("digits", tmp_path / "one", **TINY)
     monkeypatch.setattr(Trainer, "step", real)

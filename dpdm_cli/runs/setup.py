@@ -1,0 +1,200 @@
+"""What a training run is before its first step, and the same in all its processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpdm_cli.data import ImageSet
+from dpdm_cli.data.named import NAMED
+from dpdm_cli.diffusion.unet import UNetConfig
+from dpdm_cli.errors import PrivacyError
+from dpdm_cli.launched import local_rank
+from dpdm_cli.privacy.ledger import Ledger
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.processes import Processes
+from dpdm_cli.runs.network import network_config
+from dpdm_cli.runs.planning import plan_run, public_size, read_plan, step_count
+from dpdm_cli.runs.public_start import PublicStart, read_public
+from dpdm_cli.runs.resuming import fingerprint, resumed_settings
+from dpdm_cli.runs.settings import TrainSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """A run that can begin, or go on.
+
+    Attributes:
+        data: what the user named.
+        images: the private images.
+        dataset_size, dataset_size_source: N, public, and where it is from.
+        settings: those of the run; K is the plan's.
+        network: its shape.
+        public: the model it starts from, if any.
+        ledger: of its releases, with the plan; None for a run that is not private.
+        salt, fingerprint: of the images, see `fingerprint`.
+    """
+
+    data: str
+    images: ImageSet
+    dataset_size: int
+    dataset_size_source: str
+    settings: TrainSettings
+    network: UNetConfig
+    public: PublicStart | None
+    ledger: Ledger | None
+    salt: str
+    fingerprint: str
+
+    @property
+    def plan(self) -> PrivacyPlan | None:
+        """What the run may release; None for a run that is not private."""
+        return self.ledger.plan if self.ledger else None
+
+    @property
+    def steps(self) -> int:
+        """Of the whole run."""
+        return self.plan.steps if self.plan else step_count(self.dataset_size, self.settings)
+
+    @property
+    def sample_rate(self) -> float:
+        """q, the probability of each image to be in a batch."""
+        return self.plan.sample_rate if self.plan else self.settings.batch_size / self.dataset_size
+
+    def facts(self) -> dict[str, Any]:
+        """What all processes, and all who go on with the run, must agree on. A JSON object; private."""
+        return {
+            "data": self.data,
+            "private": self.ledger is not None,
+            "settings": asdict(self.settings),
+            "dataset_size": self.dataset_size,
+            "dataset_size_source": self.dataset_size_source,
+            "plan": self.plan.to_dict() if self.plan else None,
+            "init_from": self.public.sha256 if self.public else None,
+            "salt": self.salt,
+            "fingerprint": self.fingerprint,
+        }
+
+
+def set_up(
+    data: str,
+    wanted: TrainSettings,
+    origins: dict[str, str],
+    load: Callable[..., ImageSet],
+    *,
+    private: bool,
+    plan: Path | None,
+    init_from: Path | None,
+    saved: dict[str, Any] | None,
+    device: torch.device,
+    processes: Processes,
+) -> Setup:
+    """Load the images, choose the network, make the plan; in every process, and compare.
+
+    Args:
+        data, wanted, origins: the images' name, the settings asked for and where each is from.
+        load: gives the images, of `image_size` when it is passed.
+        private, plan, init_from: as for `train`.
+        saved: what the resume state says, to go on with that run.
+        device: where it is to run.
+        processes: that run it together.
+
+    Raises:
+        UsageError, DataError: no images, network or plan can be had from this.
+        PrivacyError: the saved run was another one.
+        DamagedFileError: the saved run, the plan or the public model is damaged.
+        ResourceError: the processes are not told the same.
+    """
+    with processes.together():
+        settings = wanted
+        if saved is not None:
+            settings = resumed_settings(saved, wanted, origins, data, private)
+        if data in NAMED and processes.size > 1 and local_rank() == 0:
+            load()  # downloads, before the others of this machine look
+    with processes.together():
+        images = load(image_size=settings.image_size)
+        if local_rank() == 0:
+            images.verify()
+        network = network_config(images, settings)
+        public = _public_start(init_from, network, saved)
+        dataset_size, source, ledger = _budget(data, settings, images, plan, private, saved)
+    if ledger is not None:
+        settings = replace(settings, noise_multiplicity=ledger.plan.noise_multiplicity)
+    salt = saved["salt"] if saved else processes.from_first(lambda: secrets.token_hex(16))
+    with processes.together():
+        found = fingerprint(images, salt, saved)
+    setup = Setup(
+        data=data,
+        images=images,
+        dataset_size=dataset_size,
+        dataset_size_source=source,
+        settings=settings,
+        network=network,
+        public=public,
+        ledger=ledger,
+        salt=salt,
+        fingerprint=found,
+    )
+    told = json.dumps([setup.facts(), device.type], sort_keys=True)
+    processes.check_same(
+        hashlib.sha256(told.encode()).hexdigest(),
+        "the images, settings or kind of device",
+        "give every machine the same files and the same command",
+    )
+    return setup
+
+
+def _budget(
+    data: str,
+    settings: TrainSettings,
+    images: ImageSet,
+    plan: Path | None,
+    private: bool,
+    saved: dict[str, Any] | None,
+) -> tuple[int, str, Ledger | None]:
+    """N, where it is from, and unless the run is not private its ledger: that of a resumed run, or a new one.
+
+    Raises:
+        PrivacyError: a resumed run was started under another plan.
+        UsageError, DamagedFileError: no plan can be made, or the one that is named is none.
+    """
+    if saved is None:
+        dataset_size, source = public_size(data, settings, len(images.images))
+        if not private:
+            return dataset_size, source, None
+        return dataset_size, source, Ledger(plan_run(dataset_size, settings, plan))
+    dataset_size, source = saved["dataset_size"], saved["dataset_size_source"]
+    before = PrivacyPlan.from_dict(saved["plan"]) if private else None
+    if plan is not None and read_plan(plan, dataset_size) != before:
+        raise PrivacyError(
+            f"{plan} is not the plan this run was started under", "resume without --plan"
+        )
+    ledger = Ledger.from_dict(before, saved["ledger"]) if before else None
+    return dataset_size, source, ledger
+
+
+def _public_start(
+    path: Path | None, network: UNetConfig, saved: dict[str, Any] | None
+) -> PublicStart | None:
+    """The public model to start from; for a resumed run, that it was started from, without its weights.
+
+    Raises:
+        PrivacyError: a resumed run was started from another one.
+        DataError, DamagedFileError, UsageError: see `read_public`.
+    """
+    found = None if path is None else read_public(path, network)
+    if saved is None:
+        return found
+    digest = saved.get("init_from")
+    if found is not None and found.sha256 != digest:
+        raise PrivacyError(
+            f"{path} is not what this run was started from", "resume without --init-from"
+        )
+    return None if digest is None else PublicStart(sha256=digest, weights={})
