@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Iterator
 
 import process_children as children
 import pytest
@@ -61,7 +62,16 @@ def test_per_example_gradients_are_those_of_a_loop_in_float64(
         assert tiny.relative_error(flat, expected[row]) < ROUNDING[precision]
 
 
+@pytest.fixture(params=["float32", "auto"])
+def precision(request: pytest.FixtureRequest, device: torch.device) -> Iterator[str]:
+    """Products in full, or rounded as a run does it unless it is told otherwise."""
+    set_precision(request.param, device)
+    yield request.param
+    set_precision("float32", device)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.usefixtures("precision")
 def test_the_step_passes_its_audit(workers: int, device: torch.device) -> None:
     denoiser, config = tiny.denoiser(), tiny.config()
     placed(denoiser, device)
@@ -79,11 +89,13 @@ def test_the_step_passes_its_audit(workers: int, device: torch.device) -> None:
     assert [finding for finding in findings if not finding.passed] == []
 
 
+@pytest.mark.usefixtures("precision")
 def test_a_sum_of_many_equal_gradients_keeps_the_sensitivity(device: torch.device) -> None:
     # Enough that a sum in bf16 would be off by more than half of C (privacy rules: sums are float32 or wider).
     plan = dataclasses.replace(tiny.plan(), sigma=1e-9)
     mechanism = GaussianMechanism(Ledger(plan), 4096, device)
-    rows = torch.full((2048, 4096), 1 / 64, device=device)
+    # Of norm 1 and a little, and no number of TF32's.
+    rows = torch.full((2048, 4096), (1 + 2**-11 + 2**-20) / 64, device=device)
     whole, rest = (
         mechanism.privatize([some.clone()]).double() * plan.divisor for some in (rows, rows[1:])
     )

@@ -169,7 +169,7 @@ def train(
     seed: Annotated[
         int | None,
         typer.Option(
-            help="Of initialisation and diffusion noise; never of privacy noise.",
+            help="Of the initial weights; never of masks or noise.",
             rich_help_panel=TRAINING,
         ),
     ] = None,

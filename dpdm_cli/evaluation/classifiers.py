@@ -30,7 +30,7 @@ VALIDATION_FRACTION = 0.1
 _LARGEST_MAP = 6
 
 
-class SeededDropout(nn.Module):
+class Dropout(nn.Module):
     """Dropout with masks from a generator of its own; every value is drawn independently."""
 
     def __init__(self, probability: float, seed: int) -> None:
@@ -38,10 +38,19 @@ class SeededDropout(nn.Module):
         self.keep = 1.0 - probability
         self._seed = seed
         self._generator: torch.Generator | None = None
+        self._entropy: Callable[[int], bytes] | None = None
+
+    def draw_from(self, entropy: Callable[[int], bytes]) -> None:
+        """Take masks from `entropy`, which gives n fresh bytes, and no longer from the seed."""
+        self._entropy = entropy
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
+        if self._entropy is not None:
+            drawn = torch.frombuffer(bytearray(self._entropy(x.numel())), dtype=torch.uint8)
+            kept = drawn < round(256 * self.keep)
+            return x * kept.view(x.shape).to(x).div_(self.keep)
         if self._generator is None or self._generator.device != x.device:
             self._generator = torch.Generator(x.device).manual_seed(self._seed)
         mask = torch.empty_like(x).bernoulli_(self.keep, generator=self._generator)
@@ -106,8 +115,8 @@ def _convolutional(
             side = -(-(side - 2 + 2 * padding) // 2) if padding else (side - 2) // 2
         return min(side - 2 + 2 * padding, _LARGEST_MAP)
 
-    def dropout() -> SeededDropout:
-        return SeededDropout(0.5, int(torch.randint(2**62, (), generator=generator)))
+    def dropout() -> Dropout:
+        return Dropout(0.5, int(torch.randint(2**62, (), generator=generator)))
 
     rows, columns = last_map(height), last_map(width)
     return nn.Sequential(

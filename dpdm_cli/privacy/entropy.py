@@ -57,6 +57,11 @@ def bernoulli(
     return found[found < count]
 
 
+def secret_key() -> int:
+    """63 secret bits for a pseudo-random generator whose draws nobody may know. To be kept in memory only."""
+    return int.from_bytes(os.urandom(8), "little") >> 1
+
+
 @lru_cache(maxsize=16)
 def _block(probability: float) -> tuple[int, npt.NDArray[np.uint64]]:
     """Trials in a block, a power of two, and its binomial distribution.

@@ -35,13 +35,18 @@ def clipped_sum(gradients: Tensor, clip_norm: float) -> Tensor:
     gradient. One that isn't finite, or whose norm overflows float32, contributes exactly zero.
 
     Args:
-        gradients: [B, P], float32 or wider; overwritten where not finite. B may be 0.
+        gradients: [B, P], float32 or wider; may be overwritten. B may be 0.
         clip_norm: C > 0; the norm is taken over all P parameters together.
 
     Returns:
         [P], of the gradients' dtype.
     """
-    return clip_factors(gradients, clip_norm) @ gradients
+    factors = clip_factors(gradients, clip_norm)
+    if gradients.device.type == "cpu":
+        return torch.mv(gradients.T, factors)
+    # No matrix product: elsewhere those may be told to round their factors to TF32 or bf16, and a gradient that is
+    # rounded after its norm was measured may be longer than C.
+    return gradients.mul_(factors[:, None]).sum(0)
 
 
 def clip_factors(rows: Tensor, clip_norm: float) -> Tensor:

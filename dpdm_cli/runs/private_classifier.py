@@ -10,13 +10,14 @@ after the last step is the result.
 from __future__ import annotations
 
 import math
+import os
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dpdm_cli.diffusion.ema import EMA
-from dpdm_cli.evaluation.classifiers import to_inputs
+from dpdm_cli.evaluation.classifiers import Dropout, to_inputs
 from dpdm_cli.parallel import workers_on
 from dpdm_cli.privacy.accounting import calibrate
 from dpdm_cli.privacy.ledger import Ledger
@@ -78,6 +79,11 @@ def train_privately(
         labels: int64 [N].
         progress: advanced by one for each step.
     """
+    # Masks go by an image's place in the batch: were they known, removing one image would change the gradients of
+    # those behind it too.
+    for module in model.modules():
+        if isinstance(module, Dropout):
+            module.draw_from(os.urandom)
     ledger = Ledger(plan)
     # On a CPU the gradients of a micro-batch should not outgrow the caches by much.
     micro_batch = 32 if images.device.type == "cpu" else 512

@@ -51,7 +51,7 @@ class TrainSettings:
         warmup: steps of linear rise.
         ema: decay of the averaged weights.
         label_dropout: probability of training without the label.
-        seed: of initialisation and diffusion noise; never of anything that protects privacy.
+        seed: of the network's initial weights; never of anything that protects privacy.
         precision: auto, float32, tf32 or bf16, for forward and backward; norms, sums and noise are wider.
         micro_batch: images at a time; 0 chooses. Changes speed, not the mechanism.
     """

@@ -17,7 +17,7 @@ from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.errors import DamagedFileError
 from dpdm_cli.parallel import workers_on
-from dpdm_cli.privacy.entropy import bernoulli
+from dpdm_cli.privacy.entropy import bernoulli, secret_key
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.step import PrivateStep, plain_step
@@ -83,6 +83,10 @@ class Trainer:
         )
         self._ema = EMA(self._denoiser.network, settings.ema)
         self._optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+        # Noise goes by an image's place in the set, and all places behind an image change when it is removed. Only
+        # because nobody knows the key are an image's draws the same to others wherever it stands, and its gradient
+        # all that its removal takes from the sum. A resumed run draws another key.
+        self._noise_key = processes.from_first(secret_key)
         self._workers = workers_on(device)
         self.tuning = None if settings.micro_batch else self._tuned(config)
         self._micro_batch = self.tuning.micro_batch if self.tuning else settings.micro_batch
@@ -170,7 +174,7 @@ class Trainer:
             network.load_state_dict(weights, strict=False)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything a resumed run needs beside settings and ledger. Holds no random state: there is none."""
+        """Everything a resumed run needs beside settings and ledger. Holds no random state."""
         tensors = {f"network/{k}": v for k, v in self._denoiser.network.state_dict().items()}
         tensors |= {f"average/{k}": v for k, v in self._ema.averaged.state_dict().items()}
         if self._denoiser.prior is not None:
@@ -220,8 +224,7 @@ class Trainer:
     def _losses(self, piece: Tensor) -> Tensor:
         """Losses of some images [b]; each depends on its own image, label and key alone."""
         labels = None if self._labels is None else self._labels[piece]
-        # Keyed by record: removing one image leaves the noise of all others as it was.
-        noise = KeyedNoise((self.settings.seed, self.done), piece)
+        noise = KeyedNoise((self._noise_key, self.done), piece)
         if self._here is not None:
             return self._losses_of(self._here[piece], labels, noise)
         read = self._set.rows(piece.cpu()).to(self._device)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from dpdm_cli.errors import DataError, UsageError
 from dpdm_cli.evaluation import classifiers
 from dpdm_cli.evaluation.classifiers import (
     CLASSIFIERS,
-    SeededDropout,
+    Dropout,
     accuracy,
     build_classifier,
     confusion_matrix,
@@ -62,13 +64,24 @@ def test_weights_follow_from_the_generator_alone() -> None:
 
 
 def test_dropout_keeps_the_mean_and_drops_each_value_on_its_own() -> None:
-    dropout = SeededDropout(0.5, seed=3)
+    dropout = Dropout(0.5, seed=3)
     y = dropout(torch.ones(400, 50))
     assert set(y.unique().tolist()) == {0.0, 2.0}
     assert y.mean().item() == pytest.approx(1.0, abs=0.03)
     # Masks of two examples agree on half of their values: they are drawn for each example.
     assert (y[:-1] == y[1:]).float().mean().item() == pytest.approx(0.5, abs=0.03)
     assert torch.equal(dropout.eval()(torch.ones(4, 5)), torch.ones(4, 5))
+
+
+def test_dropout_from_secret_bytes_keeps_the_mean_and_leaves_the_seed_unused() -> None:
+    dropout = Dropout(0.5, seed=3)
+    seeded_mask = dropout(torch.ones(40, 50))
+    dropout.draw_from(os.urandom)
+    first, second = dropout(torch.ones(400, 50)), dropout(torch.ones(400, 50))
+    assert set(first.unique().tolist()) == {0.0, 2.0}
+    assert first.mean().item() == pytest.approx(1.0, abs=0.05)
+    for other in (second, torch.cat([first[1:], second[:1]]), seeded_mask.repeat(10, 1)):
+        assert (first == other).float().mean().item() == pytest.approx(0.5, abs=0.05)
 
 
 @pytest.mark.parametrize(("count", "held"), [(10, 1), (19, 2), (1000, 100)])

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dpdm_cli.errors import PrivacyError
 from dpdm_cli.privacy.ledger import Ledger
@@ -82,6 +83,34 @@ def test_correlated_records_in_bfloat16_would_break_the_bound_that_float32_keeps
     everyone, without = clipped_sum(gradients.clone(), 1.0), clipped_sum(gradients[1:].clone(), 1.0)
     assert (everyone - without).norm() <= 1 + 1e-4
     assert (everyone.bfloat16().float() - without.bfloat16().float()).norm() > 1.2
+
+
+class Operations(TorchDispatchMode):
+    """The names of the operations that are called inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.names.add(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+def test_no_device_may_round_what_was_clipped() -> None:
+    # Products are what CUDA rounds to TF32, as `set_precision` tells it to for speed.
+    with Operations() as called:
+        clipped_sum(torch.empty(8, 100, device="meta"), 1.0)
+    assert "sum" in called.names
+    assert not called.names & {"mm", "mv", "bmm", "addmm", "addmv", "baddbmm", "dot", "vdot"}
+
+
+def test_rounding_to_tf32_after_the_clip_would_break_the_bound() -> None:
+    rows = torch.full((1, 4096), 1.0 + 2**-11 + 2**-20)  # rounds up to 1 + 2^-10
+    tf32 = ((rows.view(torch.int32) + (1 << 12)) & ~((1 << 13) - 1)).view(torch.float32)
+    norm = rows.norm()
+    assert clipped_sum(rows.clone(), 1.0).norm() <= 1
+    assert (tf32 / norm).norm() > 1 + 4e-4
 
 
 def residuals(size: int, steps: int, sigma: float, clip: float) -> np.ndarray:
