@@ -57,13 +57,37 @@ def measured(out: Path) -> dict[str, Any]:
     statement = load(out / "statement.json")
     scores = load(out / "private" / "classify.json")
     fid = out / "private" / "fid.json"
-    seconds = Path(f"{out}.seconds").read_text(encoding="utf-8").split()
-    plan = statement["plan"]
     return {
-        **{name: round(scores[name], 2) for name in ("logreg", "mlp", "cnn")},
+        **accuracies_in(scores),
         "images": scores["n"],
         "fid": distance(load(fid)) if fid.is_file() else None,
         "pixels": distance(load(out / "private" / "pixels.json")),
+        **planned(statement),
+        "minutes": minutes(out),
+    }
+
+
+def baseline(out: Path) -> dict[str, Any]:
+    """Accuracies of classifiers that were trained on the real images."""
+    scores = load(out / "classify.json")["baseline"]
+    return {
+        "budget": f"baseline {scores['kind']}",
+        **accuracies_in(scores),
+        "images": scores["n"],
+        **planned(scores["privacy"]),
+        "minutes": minutes(out),
+    }
+
+
+def accuracies_in(scores: dict[str, Any]) -> dict[str, float]:
+    """In % of the test images, of each classifier."""
+    return {name: round(scores[name], 2) for name in ("logreg", "mlp", "cnn")}
+
+
+def planned(statement: dict[str, Any]) -> dict[str, Any]:
+    """What a statement says of how its epsilon was spent."""
+    plan = statement["plan"]
+    return {
         "claim": statement["epsilon"],
         "warm_start": plan["warm_start"],
         "warm_sigma": plan["warm_sigma"],
@@ -71,17 +95,13 @@ def measured(out: Path) -> dict[str, Any]:
         "steps": plan["steps"],
         "copies": plan["noise_multiplicity"],
         "epochs": round(plan["steps"] * plan["sample_rate"], 2),
-        "minutes": round(sum(map(int, seconds)) / 60, 1),
     }
 
 
-def baseline(out: Path) -> dict[str, Any]:
-    """Accuracies of classifiers that were trained on the real images."""
-    scores = load(Path(f"{out}.baseline") / "classify.json")["baseline"]
-    return {
-        "budget": f"baseline {scores['kind']}",
-        **{name: round(scores[name], 2) for name in ("logreg", "mlp", "cnn")},
-    }
+def minutes(out: Path) -> float:
+    """That the row took, in all its parts."""
+    seconds = Path(f"{out}.seconds").read_text(encoding="utf-8").split()
+    return round(sum(map(int, seconds)) / 60, 1)
 
 
 def distance(score: dict[str, Any]) -> float:
@@ -141,14 +161,15 @@ def write_page() -> None:
                 continue
             shown = "" if row["fid"] is None else row["fid"]
             measured = f"{accuracies_of(row)} | {row['images']:,} | {row['pixels']} | {shown}"
-            made = f"{row['sigma']:.4g}, {row['steps']:,} | {row['minutes']}, {row['machine']}"
+            made = made_by(row)
             table.append(f"| {name} | {budget} | {measured} | {made} | {row['commit']} |")
         by_others = "DP-SGD on real images"
         table.append(f"| {name} | {by_others}, paper | {cells(by_dp_sgd)} | 60,000 | | | | | |")
         if row := last.get((dataset, epsilon, "baseline dp-sgd")):
-            where = f"{row['machine']} | {row['commit']}"
-            measured = f"{accuracies_of(row)} | 60,000"
-            table.append(f"| {name} | {by_others}, ours | {measured} | | | | {where} |")
+            measured = f"{accuracies_of(row)} | {row['images']:,} | |"
+            table.append(
+                f"| {name} | {by_others}, ours | {measured} | {made_by(row)} | {row['commit']} |"
+            )
     page = PAGE.read_text(encoding="utf-8")
     before, rest = page.split(BEGIN)
     after = rest.split(END)[1]
@@ -160,6 +181,12 @@ def write_page() -> None:
 def accuracies_of(row: dict[str, Any]) -> str:
     """Those of a row, as cells."""
     return cells([row[name] for name in ("logreg", "mlp", "cnn")])
+
+
+def made_by(row: dict[str, Any]) -> str:
+    """How much noise and how many steps, how long and where, as cells."""
+    minutes = "" if row["minutes"] is None else f"{row['minutes']}, "
+    return f"{row['sigma']:.4g}, {row['steps']:,} | {minutes}{row['machine']}"
 
 
 def cells(numbers: list[float]) -> str:
