@@ -170,10 +170,10 @@ class Processes:
                 answer = {"value": make()}
             except Exception as error:
                 failure, answer = error, {"error": _described(error)}
-        told = json.loads(self._from_first_bytes(json.dumps(answer).encode()))
-        self.largest(0)  # the first does not go on before the others have it
-        if failure is not None:
-            raise failure
+        content = json.dumps(answer).encode()
+        with _then_raise(failure):
+            told = json.loads(self._from_first_bytes(content))
+            self.largest(0)  # the first does not go on before the others have it
         if "error" in told:
             raise _error(told["error"], 0)
         return told["value"]  # type: ignore[no-any-return]
@@ -218,14 +218,8 @@ class Processes:
         if self._store is None:
             return
         mine = b"" if failure is None else json.dumps(_described(failure)).encode()
-        try:
+        with _then_raise(failure):
             reports = self._exchange(mine)
-        except DpdmError:
-            if failure is not None:
-                raise failure from None
-            raise
-        if failure is not None:
-            raise failure
         for rank, report in enumerate(reports):
             if report:
                 raise _error(json.loads(report), rank)
@@ -305,6 +299,19 @@ class Processes:
 
 
 ALONE = Processes()
+
+
+@contextmanager
+def _then_raise(failure: Exception | None) -> Iterator[None]:
+    """The others are told in the block; then this process raises its own failure, also when one of them is gone."""
+    try:
+        yield
+    except DpdmError:
+        if failure is None:
+            raise
+        raise failure from None
+    if failure is not None:
+        raise failure
 
 
 def _in_time(act: Callable[[], object]) -> None:

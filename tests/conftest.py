@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,38 @@ def data_dir() -> Path:
             "DPDM_DATA_DIR is unset: this test needs the real MNIST and Fashion-MNIST files"
         )
     return Path(folder)
+
+
+@contextmanager
+def _process_as_it_was() -> Iterator[None]:
+    """Put back what a run sets for its whole process: TF32, and the kernels that it found fastest.
+
+    Imports nothing that a test may not need: of what is not there yet, only the kernels are forgotten afterwards.
+    """
+    torch = sys.modules.get("torch")
+    switches = [torch.backends.cuda.matmul, torch.backends.cudnn] if torch else []
+    allowed = [switch.allow_tf32 for switch in switches]
+    convolution = sys.modules.get("dpdm_cli.privacy.convolution")
+    chosen = dict(convolution._chosen) if convolution else {}
+    yield
+    for switch, before in zip(switches, allowed, strict=True):
+        switch.allow_tf32 = before
+    if convolution := sys.modules.get("dpdm_cli.privacy.convolution"):
+        convolution._chosen.clear()
+        convolution._chosen.update(chosen)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _module_leaves_process_as_it_was() -> Iterator[None]:
+    """Also what fixtures of the module set."""
+    with _process_as_it_was():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _test_leaves_process_as_it_was() -> Iterator[None]:
+    with _process_as_it_was():
+        yield
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

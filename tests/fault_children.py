@@ -22,7 +22,7 @@ from dpdm_cli.privacy import mechanism
 from dpdm_cli.privacy.accounting import claim
 from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.runs import files, grids, training, training_loop
+from dpdm_cli.runs import files, grids, signals, training, training_loop
 from dpdm_cli.runs.trainer import Trainer
 
 STEPS = 3
@@ -151,13 +151,24 @@ def _no_memory_in_save(_: int) -> None:
 
 
 def _signals(number: int) -> None:
-    """SIGINT or SIGTERM in the second step, once or (a negative number) twice."""
+    """SIGINT or SIGTERM in the second step, once or (a negative number) in two requests."""
+    signals.SECONDS_OF_ONE_REQUEST = 0.05
+    _in_the_second_step(*[abs(number)] * (1 if number > 0 else 2), pause=0.1)
+
+
+def _signals_together(number: int) -> None:
+    """As a launcher stops a job: by its process group, and once more by torchrun."""
+    _in_the_second_step(number, number, pause=0.01)
+
+
+def _in_the_second_step(*numbers: int, pause: float) -> None:
     real = Trainer.step
 
     def step(self: Trainer) -> None:
         if self.done == 1:
-            for _ in range(1 if number > 0 else 2):
-                os.kill(os.getpid(), abs(number))
+            for number in numbers:
+                os.kill(os.getpid(), number)
+                time.sleep(pause)
         real(self)
 
     Trainer.step = step

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,21 +42,21 @@ RECORDS = 64
 
 
 class GivenMasks:
-    """Batches of all sizes, from none to more than there are processes, the same in every run."""
+    """Batches of all sizes, from none to more than there are processes, the same in every run from a step on."""
 
-    def __init__(self) -> None:
-        self._random = np.random.default_rng(5)
-        self._sizes = iter([0, 1, 2, 3, *[None] * STEPS])
+    def __init__(self, first: int = 0) -> None:
+        self._steps = itertools.count(first)
 
     def draw(self, records: int) -> torch.Tensor:
-        size = next(self._sizes)
-        size = self._random.binomial(records, 0.25) if size is None else size
-        return torch.from_numpy(np.sort(self._random.choice(records, size, replace=False)))
+        step = next(self._steps)
+        random = np.random.default_rng([5, step])
+        size = step if step < 4 else random.binomial(records, 16 / records)
+        return torch.from_numpy(np.sort(random.choice(records, size, replace=False)))
 
 
-def given_noise(processes: Processes) -> Callable[..., Any]:
+def given_noise(processes: Processes, first: int = 0) -> Callable[..., Any]:
     """In the place of the mechanism's noise: for each release the same numbers, cut out for each process."""
-    releases = itertools.count()
+    releases = itertools.count(first)
 
     def normal(count: int, *_: Any) -> Any:
         whole = np.random.default_rng([6, next(releases)]).standard_normal(count * processes.size)
@@ -70,6 +71,7 @@ def trained_on_given_draws(
     """State and ledger after some steps."""
     with joined(torch.device(device)) as processes:
         trainer = _trainer(processes, warm_start, private, torch.device(device))
+        trainer._noise_key = 0
         if private:
             mechanism.standard_normal = given_noise(processes)
             trainer._private_step._sampler = GivenMasks()  # type: ignore[assignment, union-attr]
@@ -207,7 +209,9 @@ def shares_of_masks(steps: int, records: int, rate: float) -> list[list[int]]:
 PLAN = PrivacyPlan(
     dataset_size=1438, expected_batch_size=32, steps=6, sigma=0.7, delta=1e-4, accountant="rdp"
 )
-CLAIM = claim(PLAN)  # remembered, so that the processes do not compute it again
+WARM_PLAN = replace(PLAN, warm_start="moments", warm_sigma=2.0)
+# Remembered, so that the processes do not compute them again.
+CLAIM, _ = claim(PLAN), claim(WARM_PLAN)
 TINY: dict[str, Any] = {
     "preset": "small",
     "width": 8,
@@ -219,12 +223,13 @@ TINY: dict[str, Any] = {
 grids.SamplerSettings = partial(SamplerSettings, steps=2)  # type: ignore[misc, assignment]
 
 
-def train(out: Path, **changes: Any) -> training.TrainResult:
+def train(out: Path, private_plan: PrivacyPlan = PLAN, **changes: Any) -> training.TrainResult:
     """A short run on the digits."""
-    plan = out.with_name("plan.json")
+    # Processes that begin at once must not write the same file.
+    plan = out.with_name(f"plan-{os.getpid()}.json")
     if not plan.exists():
-        claimed = {**CLAIM.to_dict(), "target_epsilon": None, "slack": None}
-        write_plan_file(plan, PLAN, claimed)
+        claimed = {**claim(private_plan).to_dict(), "target_epsilon": None, "slack": None}
+        write_plan_file(plan, private_plan, claimed)
     return training.train("digits", out, plan=plan, **{**TINY, **changes})
 
 
@@ -248,11 +253,22 @@ def run(out: Path, fault: str = "none", rank: int = 0, **changes: Any) -> dict[s
     return {"statement": result.statement, "digests": digests}
 
 
-def run_until(out: Path, step: int, resume: bool) -> None:
-    """Train until all are asked to stop, by a signal to the last of them."""
-    if int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1:
-        _before_step(step - 1, _asked_to_stop)
-    train(out, resume=resume)
+def run_on_given_draws(out: Path, until: int = WARM_PLAN.steps, resume: bool = False) -> None:
+    """Train, with draws that are the same whoever takes a step; stop early by a signal to the last process."""
+    ordinary = Trainer.warm_up
+
+    def warm_up(self: Trainer) -> None:
+        assert self.ledger is not None
+        self._noise_key = 0
+        mechanism.standard_normal = given_noise(self._processes, self.ledger.releases)
+        self._private_step._sampler = GivenMasks(self.done)  # type: ignore[assignment, union-attr]
+        ordinary(self)
+
+    Trainer.warm_up = warm_up  # type: ignore[method-assign]
+    is_last = int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1
+    if until < WARM_PLAN.steps and is_last:
+        _before_step(until - 1, _asked_to_stop)
+    train(out, WARM_PLAN, resume=resume)
 
 
 def _before_step(number: int, act: Callable[[Trainer], None]) -> None:
@@ -340,6 +356,30 @@ def _patched(module: Any, name: str, value: Any) -> Callable[[], None]:
     return lambda: setattr(module, name, value)
 
 
+def _killed_by_the_first(module: Any, name: str) -> Callable[[bool, dict[str, Any]], None]:
+    """The first process, which alone publishes, kills this one, maybe itself, when a part of that is done."""
+
+    def patch(here: bool, changes: dict[str, Any]) -> None:
+        ordinary, warm_up = getattr(module, name), Trainer.warm_up
+        victims: list[int] = []
+
+        def found(self: Trainer) -> None:
+            pids = self._processes.stacked(torch.tensor(os.getpid() if here else 0)).tolist()
+            victims.extend(filter(None, pids))
+            warm_up(self)
+
+        def killing(*args: Any) -> Any:
+            done = ordinary(*args)
+            for victim in victims:
+                os.kill(victim, signal.SIGKILL)
+            return done
+
+        Trainer.warm_up = found  # type: ignore[method-assign]
+        setattr(module, name, killing)
+
+    return patch
+
+
 def _other_settings(here: bool, changes: dict[str, Any]) -> None:
     if here:
         changes["seed"] = 1
@@ -366,5 +406,8 @@ _FAULTS: dict[str, Callable[[bool, dict[str, Any]], None]] = {
     ),
     "disk full at a save": _at(lambda: _full_disk("save_state")),
     "disk full at the end": _at(lambda: _full_disk("write_statement")),
+    "killed after the model": _killed_by_the_first(training, "save_model"),
+    "killed after the pictures": _killed_by_the_first(training, "draw_grid"),
+    "killed after the manifest": _killed_by_the_first(RunFolder, "write_manifest"),
     "dies while loading": _at(_patched(training, "load_images", _killed)),
 }

@@ -5,6 +5,7 @@ They are forked from a server that has torch loaded; the store they meet at is t
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import pickle
@@ -19,7 +20,7 @@ import torch.distributed as dist
 _LOADED = ["pytest", "process_children", "torch._dynamo", "sklearn.datasets"]
 _LOADED += ["dpdm_cli.runs.sampling", "dpdm_cli.runs.scoring", "dpdm_cli.commands.app"]
 
-_DEFAULTS = {"OMP_NUM_THREADS": "1", "DPDM_TIMEOUT": "30"}
+_DEFAULTS = {"OMP_NUM_THREADS": "1", "DPDM_TIMEOUT": "60"}
 
 
 class Exited(Exception):
@@ -38,14 +39,16 @@ def launch(
     size: int,
     function: Callable[..., Any],
     *args: Any,
-    timeout: float = 60.0,
+    timeout: float = 180.0,
+    patience: float = math.inf,
     environment: dict[str, str] | None = None,
 ) -> list[Any]:
     """Call `function(*args)` in `size` processes, which torch.distributed finds as it does under torchrun.
 
     Args:
         function: a module's own, so that it can be found by its name; it and its arguments and result are pickled.
-        timeout: seconds, after which those that are not done are killed.
+        timeout: seconds, after which those that are not done are killed; more than a busy machine needs.
+        patience: the same, from when the first of them is done.
         environment: variables beside those that torchrun sets.
 
     Returns:
@@ -66,7 +69,7 @@ def launch(
         **(environment or {}),
     }
     running: dict[Connection, tuple[int, Any]] = {}
-    outcomes: list[Any] = [TimeoutError(f"not done after {timeout:g} s")] * size
+    outcomes: list[Any] = [TimeoutError("not done in time")] * size
     deadline = time.monotonic() + timeout
     try:
         for rank in range(size):
@@ -80,6 +83,7 @@ def launch(
             for answer in wait(list(running), left):
                 rank, process = running.pop(answer)  # type: ignore[index, arg-type]
                 outcomes[rank] = _outcome(answer, process, deadline)  # type: ignore[arg-type]
+                deadline = min(deadline, time.monotonic() + patience)
     finally:
         for _, process in running.values():
             process.kill()

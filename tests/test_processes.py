@@ -229,6 +229,19 @@ def test_who_fails_between_two_calls_leaves_word_for_those_who_wait() -> None:
         assert (other.message, other.hint) == ("process 1: no such thing", "look elsewhere")
 
 
+def fail_in_first_alone(processes: Processes) -> None:
+    if not processes.is_first:
+        os.kill(os.getpid(), signal.SIGKILL)
+    fail_in_first(processes)
+
+
+def test_what_the_first_raises_it_raises_also_when_another_is_gone() -> None:
+    first, other = several(2, fail_in_first_alone)
+    assert isinstance(first, DataError), first
+    assert first.message == "from 0"
+    assert isinstance(other, Exited)
+
+
 def compare(processes: Processes, odd: int) -> None:
     digest = "b" if processes.rank == odd else "a"
     processes.check_same(digest, "the files", "copy them again")
@@ -256,32 +269,30 @@ def die(processes: Processes, dying: int, how: str) -> None:
         processes.from_first(lambda: None)
 
 
-@pytest.mark.parametrize("dying", [0, 1])
-def test_a_killed_process_ends_the_others_soon(dying: int) -> None:
+def give_up_on_one(processes: Processes, dying: int, how: str) -> float:
+    """Seconds until this process, which is not the one that dies, was told that one is lost."""
+    if processes.rank == dying:
+        die(processes, dying, how)
     began = time.monotonic()
-    found = several(3, die, dying, "kill")
-    assert time.monotonic() - began < 20
-    assert isinstance(found[dying], Exited)
-    assert found[dying].code == -signal.SIGKILL
-    for rank, other in enumerate(found):
-        if rank != dying:
-            assert isinstance(other, ResourceError)
-            assert f"process {rank} of 3 has lost another one" in other.message
-
-
-def give_up_on_the_other(processes: Processes) -> float | None:
-    """The first: seconds until it was told that the other, which sleeps, is lost."""
-    if not processes.is_first:
-        die(processes, 1, "sleep")
-        return None
-    began = time.monotonic()
-    with pytest.raises(ResourceError, match="has lost another one"):
-        die(processes, 1, "wait")
+    with pytest.raises(
+        ResourceError,
+        match=f"process {processes.rank} of {processes.size} has lost another one",
+    ):
+        die(processes, dying, how)
     return time.monotonic() - began
 
 
+@pytest.mark.parametrize("dying", [0, 1])
+def test_a_killed_process_ends_the_others_soon(dying: int) -> None:
+    found = several(3, give_up_on_one, dying, "kill")
+    killed = found.pop(dying)
+    assert isinstance(killed, Exited)
+    assert killed.code == -signal.SIGKILL
+    assert max(found) < 20
+
+
 def test_a_silent_process_is_not_waited_for_beyond_the_limit() -> None:
-    waiting, late = several(2, give_up_on_the_other, environment={"DPDM_TIMEOUT": "5"})
+    waiting, late = several(2, give_up_on_one, 1, "sleep", environment={"DPDM_TIMEOUT": "5"})
     assert 4 < waiting < _SLEEP
     assert isinstance(late, ResourceError)
 

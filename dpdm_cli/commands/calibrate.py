@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -222,7 +221,12 @@ def calibrate(
 
 def _facts(dataset: str | None, **given: Any) -> dict[str, Any]:
     """The plan's public figures: what was given, else the data set's."""
-    own = dataset is None and given["dataset_size"] is not None
+    size = given["dataset_size"]
+    if size is not None and size < 1:
+        raise UsageError(
+            f"N must be at least 1, found {size}", "give the public number of images with -n"
+        )
+    own = dataset is None and size is not None
     facts: dict[str, Any] = (
         {"clip_norm": 1.0, "noise_multiplicity": DEFAULT_MULTIPLICITY}
         if own
@@ -332,12 +336,6 @@ def _human(plan: PrivacyPlan, result: Claim, target: float | None) -> rich.conso
         rows["target epsilon"] = f"{target:g}, {target - result.epsilon:.2g} of it unused"
     rows["adjacency"] = plan.adjacency.replace("-", " ")
     rows["unit"] = plan.unit
-    factor = ""
-    if result.epsilon < 13:
-        factor = f" = {round_up(math.exp(result.epsilon), 0 if result.epsilon > 3 else 2):,g}"
-    sentence = (
-        f"Claim: ({result.epsilon_text}, {plan.delta:g})-differential privacy for one image. "
-        "Adding or removing any one image multiplies the probability of any outcome by at most "
-        f"e^{result.epsilon_text}{factor}, plus {plan.delta:g}."
+    return rich.console.Group(
+        pairs_table(rows, title="Privacy plan"), escape(f"Claim: {result.sentence}")
     )
-    return rich.console.Group(pairs_table(rows, title="Privacy plan"), escape(sentence))

@@ -12,6 +12,8 @@ from dpdm_cli.commands.options import OUTPUT, Json, Quiet
 from dpdm_cli.errors import DataError
 from dpdm_cli.launched import require_one_process
 
+_A_TEXT = "give a text file in UTF-8, or leave --evaluation out"
+
 
 def release(
     source: Annotated[
@@ -50,10 +52,12 @@ def release(
     if evaluation is not None:
         try:
             text = evaluation.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             raise DataError(
-                f"{evaluation}: cannot be read: {error}", "give a text file in UTF-8"
+                f"{evaluation}: cannot read the evaluation: {error.strerror or error}", _A_TEXT
             ) from error
+        except UnicodeDecodeError as error:
+            raise DataError(f"{evaluation}: the evaluation is no text in UTF-8", _A_TEXT) from error
     result = releasing.release(source, out, evaluation=text)
     console.result(
         result.to_dict(),

@@ -111,7 +111,8 @@ def sample(
     seed: Annotated[
         int,
         typer.Option(
-            help="Image i depends on the seed, i and its class alone.", rich_help_panel=SAMPLING
+            help="Image i depends on the seed, i, its class, the batch size and the kind of device alone.",
+            rich_help_panel=SAMPLING,
         ),
     ] = 0,
     device: Device = "auto",

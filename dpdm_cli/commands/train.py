@@ -214,7 +214,10 @@ def train(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train a diffusion model on private images, under (epsilon, delta)-differential privacy."""
+    """Train a diffusion model on private images, under (epsilon, delta)-differential privacy.
+
+    Example: dpdm train mnist --eps 10 --out runs/mnist
+    """
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
     settings: dict[str, Any] = {
         "epsilon": epsilon,
@@ -254,12 +257,16 @@ def train(
     }
     if dry_run:
         forecast = forecasting.forecast(
-            data, private=not non_private, **chosen, **source, **settings
+            data, private=not non_private, init_from=init_from, **chosen, **source, **settings
         )
         console.result(forecast.to_dict(), lambda: _forecast_table(forecast.to_dict()))
         return
-    if preset is None and not resume and console.speaks:
-        console.note(forecasting.preset_remark(data, device, settings))
+    if preset is None and not resume and not console.quiet:
+        remark = forecasting.preset_remark(
+            data, device, config=config, plan=plan, private=not non_private, flags=settings
+        )
+        if remark:
+            console.note(remark)
     result = run(
         data,
         out or Path("runs") / Path(data).stem,
@@ -294,6 +301,20 @@ def _forecast_table(forecast: dict[str, Any]) -> Any:
     }
     return Group(
         pairs_table(settings, title="Settings"),
-        pairs_table(forecast["privacy"], title="Privacy"),
+        pairs_table(_privacy_rows(forecast["privacy"]), title="Privacy"),
         pairs_table(forecast["network"], title="Network"),
     )
+
+
+def _privacy_rows(privacy: dict[str, Any]) -> dict[str, Any]:
+    """For people: nothing that says nothing, and figures of the claim rounded up."""
+    from dpdm_cli.privacy.accounting import round_up
+
+    rows = {name: value for name, value in privacy.items() if value not in (None, "")}
+    if "epsilon_by" in rows:
+        rows["epsilon"] = f"{round_up(rows['epsilon'], 4):.4f}"
+        rows["epsilon_by"] = ", ".join(
+            f"{round_up(value, 4):.4f} by {name.upper()}"
+            for name, value in rows["epsilon_by"].items()
+        )
+    return rows

@@ -61,7 +61,7 @@ def read_arrays(path: Path, classes: Sequence[str] | None) -> Arrays:
             labels.
         ResourceError: more than the memory holds.
     """
-    with Archive(path, _LIMITS, nested=True) as archive:
+    with _opened(path) as archive:
         members = {member.name.removesuffix(".npy"): member for member in archive.members()}
         if "images" not in members:
             raise DataError(f"{path} has no array `images`, only {sorted(members)[:10]}", _HINT)
@@ -88,6 +88,14 @@ def read_arrays(path: Path, classes: Sequence[str] | None) -> Arrays:
     if known and known != order:
         labels = _renamed(path, labels, known, order)
     return Arrays(pixels, labels, order)
+
+
+def _opened(path: Path) -> Archive:
+    try:
+        return Archive(path, _LIMITS, nested=True)
+    except DataError as error:  # speaks of a zip, which the user has not named
+        text = error.message.replace("as a zip archive", "as an .npz file")
+        raise DataError(text, error.hint) from None
 
 
 def _read(path: Path, archive: Archive, member: Member) -> NDArray[Any]:

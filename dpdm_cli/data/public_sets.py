@@ -37,7 +37,7 @@ def default_data_dir() -> Path:
     stated = os.environ.get("DPDM_DATA_DIR")
     if stated:
         return Path(stated).expanduser()
-    return platformdirs.user_cache_path("dpdm-cli", appauthor=False) / "data"
+    return platformdirs.user_cache_path("dpdm", appauthor=False) / "data"
 
 
 def read_named(facts: NamedSet, split: Split, folder: Path, download: bool) -> Loaded:

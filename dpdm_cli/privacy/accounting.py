@@ -33,7 +33,7 @@ TIGHTNESS = 0.999
 """A calibrated plan claims at least this share of its target."""
 
 PLD_MISSING = "the PLD accountant needs dp-accounting, which is not installed"
-PLD_HINT = "pip install 'dpdm-cli[pld]', or choose another accountant"
+PLD_HINT = "pip install dp-accounting, or choose another accountant"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,19 @@ class Claim:
         """Epsilon for the screen, rounded up at two decimals, at four below 1."""
         digits = 2 if self.epsilon >= 1 else 4
         return f"{round_up(self.epsilon, digits):.{digits}f}"
+
+    @property
+    def sentence(self) -> str:
+        """The claim in words; its factor is that of the epsilon it shows, both rounded up."""
+        epsilon = round_up(self.epsilon, 4)
+        factor = ""
+        if epsilon < 13:
+            factor = f" = {round_up(math.exp(epsilon), 0 if epsilon > 3 else 2):,g}"
+        return (
+            f"({epsilon}, {self.delta:g})-differential privacy for one image. "
+            "Adding or removing any one image multiplies the probability of any outcome by at most "
+            f"e^{epsilon}{factor}, plus {self.delta:g}."
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The claim beside `PrivacyPlan.to_dict`, under names that do not clash with it."""

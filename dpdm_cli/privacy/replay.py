@@ -268,20 +268,19 @@ def check_sampler(plan: PrivacyPlan) -> list[Finding]:
     masks = np.zeros((steps, records), dtype=np.float32)
     for step in range(steps):
         masks[step, sampler.draw(records).numpy()] = 1.0
-    hits, variance = masks.sum(dtype=np.float64), q * (1 - q)
+    hits = int(masks.sum(dtype=np.float64))
     if q == 1:
-        missed = steps * records - int(hits)
+        missed = steps * records - hits
         return [Finding("sampler, rate", missed == 0, f"{missed} draws missed at rate 1")]
-    rate = (hits - steps * records * q) / math.sqrt(steps * records * variance)
-    sizes = _counts_z(masks.sum(1, dtype=np.float64), records, q)
-    counts = _counts_z(masks.sum(0, dtype=np.float64), steps, q)
+    rate = _binomial_z(hits, steps * records, q)
+    sizes = _spread_z(masks.sum(1, dtype=np.float64), records)
+    counts = _spread_z(masks.sum(0, dtype=np.float64), steps)
     lag = _overlap_z(masks[:-1], masks[1:], q)
     halves = _overlap_z(masks[:, : records // 2], masks[:, records // 2 :], q)
     few = max(1, round(0.7 / q))
     draws = 2000 if few <= _TRIALS // 2000 else max(1, _TRIALS // few)
     empty = sum(len(sampler.draw(few)) == 0 for _ in range(draws))
-    chance = (1 - q) ** few
-    empty_z = (empty - draws * chance) / math.sqrt(draws * chance * (1 - chance))
+    empty_z = _binomial_z(empty, draws, (1 - q) ** few)
     measured = {
         "rate": (rate, f"{hits / (steps * records):.6g} where q is {q:.6g}"),
         "sizes of batches": (sizes, "their variance"),
@@ -300,12 +299,31 @@ def check_sampler(plan: PrivacyPlan) -> list[Finding]:
     ]
 
 
-def _counts_z(counts: np.ndarray[tuple[int], np.dtype[np.float64]], trials: int, q: float) -> float:
-    """How far the spread of binomial counts is from what it should be, in standard deviations."""
+def _binomial_z(count: int, trials: int, chance: float) -> float:
+    """How rare so many or more, or so few or fewer, are: in standard deviations of a normal variable.
+
+    Exact, so that an event which is hardly ever expected is not blamed for happening once.
+    """
+    from scipy.stats import binom, norm
+
+    fewer = float(binom.cdf(count, trials, chance))
+    more = float(binom.sf(count - 1, trials, chance))
+    z = float(norm.isf(min(fewer, more, 0.5)))
+    return z if more < fewer else -z
+
+
+def _spread_z(counts: np.ndarray[tuple[int], np.dtype[np.float64]], trials: int) -> float:
+    """How far the spread of binomial counts is from what it should be, in standard deviations.
+
+    Given how many there are in all: that is judged by itself, and one or two would tell nothing of their spread.
+    """
+    q = float(counts.mean()) / trials
+    if q in (0.0, 1.0):
+        return 0.0
     variance = trials * q * (1 - q)
     statistic = float(((counts - trials * q) ** 2).sum()) / variance
-    # Of (X - np)^2 / (npq): mean 1, variance 2 + (1 - 6pq) / (npq).
-    return (statistic - len(counts)) / math.sqrt(
+    # Of (X - np)^2 / (npq): mean 1, variance 2 + (1 - 6pq) / (npq); one degree of freedom goes to the mean.
+    return (statistic - (len(counts) - 1)) / math.sqrt(
         len(counts) * (2 + max(0.0, 1 - 6 * q * (1 - q)) / variance)
     )
 

@@ -158,5 +158,5 @@ def _finite(epsilon: float) -> float:
 def _require() -> None:
     if not accountants.pld_installed():
         raise ResourceError(
-            "this needs dp-accounting, which is not installed", "pip install 'dpdm-cli[pld]'"
+            "this needs dp-accounting, which is not installed", "pip install dp-accounting"
         )

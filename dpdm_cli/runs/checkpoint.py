@@ -92,10 +92,15 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
 
     Raises:
         DataError: no such file, or one of another kind.
-        DamagedFileError: truncated, altered, not one of ours, or with values that aren't finite.
+        DamagedFileError: truncated, altered, of another format, or with values that aren't finite.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file", "give the path of a model.safetensors")
+    if not _may_be_safetensors(path):
+        raise DamagedFileError(
+            f"{path} is no {kind} file (safetensors)",
+            f"give the path of a {kind}.safetensors; if this should be one, copy it again",
+        )
     hint = "the file is not what was written: copy it again, or go back to an older one"
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -228,6 +233,15 @@ def _check_shapes(
             f"expected {_shape(expected.get(name))}, found {_shape(found.get(name))}",
             "the file was written for another network",
         )
+
+
+def _may_be_safetensors(path: Path) -> bool:
+    """Whether a JSON object begins where one must; what the system has against reading it is told later."""
+    try:
+        with path.open("rb") as file:
+            return file.read(9)[8:] == b"{"
+    except OSError:
+        return True
 
 
 def _shape(shape: torch.Size | None) -> str:

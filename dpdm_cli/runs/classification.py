@@ -78,8 +78,8 @@ def classify(
         seed: of initialisation, split, order and dropout; the privacy noise is never seeded.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         data_dir, download: for named sets.
-        limit: train on that many images, drawn at random; not for `dp-sgd`, whose claim is about
-            all of them.
+        limit: train on that many images, drawn at random; `dp-sgd` takes all of them, which its
+            claim is about.
         out: folder in which `confusion.png` is written; None writes nothing.
         reporter: gets remarks and progress.
 
@@ -274,6 +274,10 @@ def _check_options(
         raise UsageError(
             "epsilon and delta are given, but nothing is trained privately",
             "add --baseline dp-sgd, or leave them out",
+        )
+    if synth is None and baseline == "dp-sgd" and limit is not None:
+        raise UsageError(
+            "--limit is not for --baseline dp-sgd, whose claim is about all images", "leave it out"
         )
     unknown = [name for name in models if name not in CLASSIFIERS]
     if unknown or not models:

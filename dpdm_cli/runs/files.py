@@ -1,15 +1,19 @@
-"""Files that are whole or absent: written beside the target, synced, then moved over it."""
+"""Files that are whole or absent: written beside the target, synced, then moved over it. And files that are held."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
-from dpdm_cli.errors import ResourceError
+from dpdm_cli.errors import ResourceError, UsageError
+
+_TRIES = 10
 
 
 @contextmanager
@@ -61,6 +65,86 @@ def sha256_of(path: Path) -> str:
 def is_left_over(file: Path) -> bool:
     """Whether this is a file that a killed process was writing."""
     return file.name.startswith(".") and file.name.endswith(".part") and file.is_file()
+
+
+def open_locked(path: Path) -> BinaryIO | None:
+    """A file for reading and writing, made if need be, that no other process opens so until it is closed.
+
+    The kernel keeps the lock, so it ends with the process, however that ends, and counts on all machines that share the
+    folder. Where there are no such locks, on Windows and some network file systems, every process gets the file.
+
+    Returns:
+        None when another holds it.
+    """
+    for _ in range(_TRIES):
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "rb+")
+        if not _lock(file):
+            file.close()
+            return None
+        if _is_at(path, file):
+            return file
+        file.close()  # whoever held it has removed it since it was opened
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), str(path))
+
+
+@contextmanager
+def lock_file(path: Path, what: str) -> Iterator[None]:
+    """Hold a file that says by whom it is held; it is removed in the end.
+
+    Raises:
+        UsageError: another process holds it; `what` says what that one does.
+    """
+    file = open_locked(path)
+    if file is None:
+        raise UsageError(
+            f"{what} ({_holder(path)})",
+            f"wait for it, stop it, or choose another --out; if its machine is lost, delete {path}",
+        )
+    try:
+        with suppress(OSError):  # on a full disk it stays nameless
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
+        yield
+    finally:
+        is_ours = _is_at(path, file)
+        if os.name == "nt":  # where an open file can't be removed
+            file.close()
+        if is_ours:
+            with suppress(OSError):  # while it is held: afterwards it may be another's
+                path.unlink()
+        file.close()
+
+
+def _lock(file: BinaryIO) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # the latter on shares of Windows
+        return False
+    except OSError:
+        # There are no locks here. Better none than no run; and whether another run lives can't be told from what it
+        # has written.
+        pass
+    return True
+
+
+def _is_at(path: Path, file: BinaryIO) -> bool:
+    """Whether the file still has this name, or another has it now."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
+
+
+def _holder(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(200).decode(errors="replace") or "it has not said which"
+    except OSError as error:
+        return f"which can't be read: {error.strerror}"
 
 
 def sync_folder(folder: Path) -> None:

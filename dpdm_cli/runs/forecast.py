@@ -1,4 +1,4 @@
-"""What a training run would do: the merged settings with where each came from, the claim, the network, the time."""
+"""What a training run would do: the merged settings with where each came from, the claim, the network."""
 
 from __future__ import annotations
 
@@ -16,13 +16,22 @@ from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNet
+from dpdm_cli.errors import DpdmError
 from dpdm_cli.parallel import parallel_map, workers_on
-from dpdm_cli.privacy.accounting import claim
+from dpdm_cli.privacy.accounting import Claim, check_target, claim, round_up
+from dpdm_cli.privacy.plan import PrivacyPlan, load_plan
 from dpdm_cli.privacy.statement import NOT_PRIVATE
 from dpdm_cli.privacy.step import parameter_count
 from dpdm_cli.runs.device import placed, resolve_device
 from dpdm_cli.runs.network import blank_images, network_config
-from dpdm_cli.runs.planning import choose_settings, plan_run, public_size, step_count
+from dpdm_cli.runs.planning import (
+    check_batch_size,
+    choose_settings,
+    plan_run,
+    public_size,
+    step_count,
+)
+from dpdm_cli.runs.public_start import read_public
 from dpdm_cli.runs.settings import TrainSettings, default_preset, preset_settings
 
 
@@ -32,7 +41,7 @@ class Forecast:
 
     Attributes:
         settings: by name, the value and where it came from.
-        privacy: the plan and its claim.
+        privacy: the claim in words, the plan and the claim's figures.
         network: shape and number of parameters.
     """
 
@@ -52,6 +61,7 @@ def forecast(
     config: Path | None = None,
     plan: Path | None = None,
     private: bool = True,
+    init_from: Path | None = None,
     device: str = "auto",
     data_dir: Path | None = None,
     download: bool = True,
@@ -83,32 +93,75 @@ def forecast(
         )
         counted = len(images.images)
     network = network_config(images, settings)
+    if init_from is not None:
+        read_public(init_from, network)
     dataset_size, source = public_size(data, settings, counted)
+    values = asdict(settings)
     if private:
         the_plan = plan_run(dataset_size, settings, plan)
-        privacy = {**the_plan.to_dict(), **claim(the_plan).to_dict(), "dataset_size_source": source}
+        claimed = claim(the_plan)
+        if plan is not None:
+            planned = _planned(the_plan, claimed)
+            values |= planned
+            origins |= dict.fromkeys(planned, f"plan {plan}")
+        privacy = {
+            "claim": claimed.sentence,
+            **the_plan.to_dict(),
+            **claimed.to_dict(),
+            "dataset_size_source": source,
+        }
     else:
+        check_batch_size(dataset_size, settings)
         privacy = {"claim": NOT_PRIVATE, "steps": step_count(dataset_size, settings)}
     return Forecast(
-        settings={
-            name: {"value": value, "from": origins[name]}
-            for name, value in asdict(settings).items()
-        },
+        settings={name: {"value": value, "from": origins[name]} for name, value in values.items()},
         privacy=privacy,
         network={**asdict(network), "parameters": parameter_count(UNet(network))},
     )
 
 
-def preset_remark(data: str, device: str, flags: Mapping[str, Any]) -> str:
-    """Which preset is taken when none is named, and what the other would cost on this machine."""
-    torch_device = resolve_device(device)
-    chosen = default_preset(torch_device.type)
+def _planned(plan: PrivacyPlan, claimed: Claim) -> dict[str, Any]:
+    """What a plan file says in the place of settings; None where it holds the outcome instead."""
+    return {
+        "epsilon": round_up(claimed.epsilon, 4),
+        "delta": plan.delta,
+        "clip_norm": plan.clip_norm,
+        "noise_multiplicity": plan.noise_multiplicity,
+        "batch_size": plan.expected_batch_size,
+        "epochs": None,
+        "steps": plan.steps,
+        "accountant": plan.accountant,
+        "warm_start": plan.warm_start,
+        "warm_share": None,
+    }
+
+
+def preset_remark(
+    data: str,
+    device: str,
+    *,
+    config: Path | None,
+    plan: Path | None,
+    private: bool,
+    flags: Mapping[str, Any],
+) -> str:
+    """Which preset is taken when none is named, and what the other would cost on this machine.
+
+    Empty for settings that `train` refuses: it says why, in all its processes.
+    """
+    try:
+        torch_device = resolve_device(device)
+        chosen = default_preset(torch_device.type)
+        settings, _ = choose_settings(data, preset=chosen, config=config, plan=plan, flags=flags)
+        _check_cheaply(data, settings, plan, private)
+    except DpdmError:
+        return ""
     if chosen != "small":
         return f"preset {chosen}"
     remark = "preset small (this is a CPU); --preset paper takes the paper's network and schedule"
     if data not in NAMED:
         return remark
-    paper = preset_settings("paper", data, flags.get("epsilon") or TrainSettings.epsilon)
+    paper = preset_settings("paper", data, settings.epsilon)
     steps = step_count(NAMED[data].train_size, paper)
     seconds = (
         steps
@@ -116,7 +169,29 @@ def preset_remark(data: str, device: str, flags: Mapping[str, Any]) -> str:
         * paper.noise_multiplicity
         * _seconds_a_row(data, paper, torch_device)
     )
-    return f"{remark}, about {_duration(seconds)} here"
+    return f"{remark}, about {_roughly(seconds)} here"
+
+
+def _check_cheaply(data: str, settings: TrainSettings, plan: Path | None, private: bool) -> None:
+    """Raise what a run would before it computes or reads anything, but for what depends on images of one's own."""
+    if private and plan is not None:
+        load_plan(plan)
+        return
+    if private:
+        check_target(settings.epsilon)
+    if data in NAMED or settings.dataset_size is not None:
+        dataset_size, _ = public_size(data, settings, None)
+        check_batch_size(dataset_size, settings)
+        if private:
+            PrivacyPlan(
+                dataset_size=dataset_size,
+                expected_batch_size=settings.batch_size,
+                steps=step_count(dataset_size, settings),
+                sigma=1.0,
+                delta=settings.delta,
+                clip_norm=settings.clip_norm,
+                accountant=settings.accountant,
+            )
 
 
 def _seconds_a_row(
@@ -142,8 +217,9 @@ def _seconds_a_row(
     return min(times) / rows / workers
 
 
-def _duration(seconds: float) -> str:
-    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:,.0f} {unit}"
-    return f"{seconds:.0f} seconds"
+def _roughly(seconds: float) -> str:
+    """One significant digit: what was measured was short, on a machine that may do other things too."""
+    units = (("weeks", 604_800), ("days", 86_400), ("hours", 3_600), ("minutes", 60))
+    # From one and a half, which is rounded to two.
+    unit, length = next((u for u in units if seconds >= 1.5 * u[1]), ("seconds", 1))
+    return f"{float(f'{seconds / length:.0e}'):,.0f} {unit}"

@@ -38,17 +38,26 @@ def choose_settings(
     """The settings of a run and where each is from; see `merge`.
 
     Raises:
-        UsageError: flags given beside a plan that already holds them, or see `merge`.
-        DamagedFileError: see `merge`.
+        UsageError: flags or the file give, beside a plan, what that already holds; or see `merge`.
     """
-    chosen = merge(data, preset=preset, config=config, flags=flags)
-    both = [name for name in _IN_THE_PLAN if flags.get(name) is not None]
+    settings, origins = merge(data, preset=preset, config=config, flags=flags)
+    both = [name for name in asked_for(origins) if name in _IN_THE_PLAN]
     if plan is not None and both:
+        given = [name if origins[name] == "flag" else f"{name} ({origins[name]})" for name in both]
         raise UsageError(
-            f"{', '.join(both)} given beside --plan, which already says so",
+            f"{', '.join(given)} given beside --plan, which already says so",
             "leave them out, or calibrate another plan",
         )
-    return chosen
+    return settings, origins
+
+
+def asked_for(origins: Mapping[str, str]) -> list[str]:
+    """Names of the settings that are neither a default nor a preset's."""
+    return [
+        name
+        for name, origin in origins.items()
+        if origin != "default" and not origin.startswith("preset ")
+    ]
 
 
 def public_size(data: str, settings: TrainSettings, counted: int | None) -> tuple[int, str]:
@@ -75,6 +84,19 @@ def step_count(dataset_size: int, settings: TrainSettings) -> int:
     return steps_for_epochs(dataset_size, settings.batch_size, settings.epochs)
 
 
+def check_batch_size(dataset_size: int, settings: TrainSettings) -> None:
+    """With privacy or without: no image can be in a batch with a probability above 1.
+
+    Raises:
+        UsageError: the batch size is more than N.
+    """
+    if settings.batch_size > dataset_size:
+        raise UsageError(
+            f"batch size {settings.batch_size} is more than the {dataset_size} images",
+            f"choose --batch-size of at most {dataset_size}",
+        )
+
+
 def plan_run(dataset_size: int, settings: TrainSettings, file: Path | None = None) -> PrivacyPlan:
     """The plan in `file`; without one, the least noise that keeps the settings' target.
 
@@ -84,11 +106,7 @@ def plan_run(dataset_size: int, settings: TrainSettings, file: Path | None = Non
     """
     if file is not None:
         return read_plan(file, dataset_size)
-    if settings.batch_size > dataset_size:
-        raise UsageError(
-            f"batch size {settings.batch_size} is more than the {dataset_size} images",
-            f"choose --batch-size of at most {dataset_size}",
-        )
+    check_batch_size(dataset_size, settings)
     return calibrate(
         epsilon=settings.epsilon,
         delta=settings.delta,

@@ -169,9 +169,19 @@ class _Preparation:
             except DataError:
                 there.discard()  # other options are needed, or other files: nothing of this is
                 raise
-            if not (self._skip_bad and there.rows):
+            if not self._skip_bad:
+                kept = there.part.with_name(f"{there.part.stem}*.part")
                 self._findings.check_files(
-                    " Or leave them out with --skip-bad: what is decoded is kept for that."
+                    " Or leave them out with --skip-bad: what is decoded is kept for that, in the "
+                    f"hidden files {kept}"
+                )
+            if not there.rows:
+                there.discard()
+                files = "\n".join(f"  {line}" for line in self._findings.first_bad)
+                raise DataError(
+                    f"none of the {len(self._listing):,} files in {self._listing.where} can be used, "
+                    f"the first:\n{files}",
+                    "Give 8-bit grey or RGB images: PNG, JPEG, WEBP or BMP.",
                 )
             return self._finish()
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from dpdm_cli.errors import DamagedFileError, DataError, PrivacyError, UsageError
+from dpdm_cli.errors import DamagedFileError, DataError, PrivacyError, ResourceError, UsageError
 from dpdm_cli.runs.cards import data_card, model_card
 from dpdm_cli.runs.checkpoint import load_model, save_model
 from dpdm_cli.runs.files import replacing, sha256_of, write_bytes
@@ -89,8 +89,11 @@ def release(source: Path | str, out: Path | str, *, evaluation: str = "") -> Rel
             f"{path} lies under private/, which is not covered by the claim",
             "release the run folder itself: what may be published is copied from it",
         )
-    if target.exists() or target.is_symlink():
-        raise UsageError(f"{target} exists already", "choose another folder for the release")
+    with _disk_errors(target):
+        if target.exists() or target.is_symlink():
+            raise UsageError(f"{target} exists already", "choose another folder for the release")
+    if target.resolve().is_relative_to(path.resolve()):
+        raise UsageError(f"{target} lies in {path} itself", "choose a folder outside it")
     if len(evaluation) > _LONGEST_EVALUATION:
         raise UsageError("the evaluation is longer than a card should be", "shorten it")
     (artefact,) = verify([path]).artefacts
@@ -178,13 +181,27 @@ def _check_keys(values: dict[str, Any], allowed: frozenset[str], path: Path) -> 
 @contextmanager
 def _whole_folder(target: Path) -> Iterator[Path]:
     """Fill a folder beside the target and move it there when it is whole; leave nothing when it is not."""
-    if not target.parent.is_dir():
-        raise DataError(f"there is no folder {target.parent}", f"make it: mkdir -p {target.parent}")
     part = target.with_name(f".{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        part.mkdir()
-        yield part
-        part.rename(target)
-    finally:
+    with _disk_errors(target):
+        if not target.parent.is_dir():
+            raise DataError(
+                f"there is no folder {target.parent}", f"make it: mkdir -p {target.parent}"
+            )
         shutil.rmtree(part, ignore_errors=True)
+        try:
+            part.mkdir()
+            yield part
+            part.rename(target)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def _disk_errors(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ResourceError(
+            f"{target}: cannot write the release: {error}",  # whole: it may be the source that can't be read
+            "free space or choose another folder; nothing is left of this one",
+        ) from error

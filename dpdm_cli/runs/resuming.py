@@ -9,6 +9,7 @@ from typing import Any
 
 from dpdm_cli.data import ImageSet
 from dpdm_cli.errors import DamagedFileError, PrivacyError
+from dpdm_cli.runs.planning import asked_for
 from dpdm_cli.runs.settings import TrainSettings
 
 _FREE_TO_CHANGE = {"micro_batch", "precision"}
@@ -38,15 +39,13 @@ def resumed_settings(
     if saved.get("data") != data or saved.get("private") != private:
         was = f"{saved.get('data')}{'' if saved.get('private') else ' --non-private'}"
         raise PrivacyError(f"this run was started with {was}", "resume with the same data and mode")
-    for name, origin in origins.items():
-        if origin == "default" or origin.startswith("preset"):
-            continue
+    for name in asked_for(origins):
         old, new = getattr(before, name), getattr(wanted, name)
         if name in _FREE_TO_CHANGE:
             before = replace(before, **{name: new})
         elif old != new:
             raise PrivacyError(
-                f"{name} is {new} ({origin}), but the run was started with {old}",
+                f"{name} is {new} ({origins[name]}), but the run was started with {old}",
                 "resume with the run's own settings, or start a new run in another --out",
             )
     return before

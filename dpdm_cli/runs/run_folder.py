@@ -10,10 +10,8 @@ OUT/private/            what resuming needs; losses, when asked for. Not covered
 from __future__ import annotations
 
 import json
-import os
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from torch import Tensor
 
 from dpdm_cli.errors import DamagedFileError, DataError, ResourceError, UsageError
 from dpdm_cli.runs.checkpoint import read_tensors, write_tensors
-from dpdm_cli.runs.files import is_left_over, replacing, sha256_of, write_bytes
+from dpdm_cli.runs.files import is_left_over, lock_file, replacing, sha256_of, write_bytes
 
 MANIFEST = "manifest.json"
 
@@ -46,6 +44,8 @@ class RunFolder:
         self.samples = path / "samples.png"
         self.state = self.private / "state.safetensors"
         self.losses = self.private / "losses.jsonl"
+        self._notice = self.private / "README.txt"
+        self._lock = self.private / "lock"
 
     @contextmanager
     def open(self, *, resume: bool) -> Iterator[None]:
@@ -56,6 +56,24 @@ class RunFolder:
             DataError: `resume` is on and there is nothing to resume.
             ResourceError: the folder cannot be made.
         """
+        with ExitStack() as held:
+            try:
+                self._check(resume)
+                self.private.mkdir(parents=True, exist_ok=True, mode=0o700)
+                held.callback(self._remove_if_empty)
+                held.enter_context(
+                    lock_file(self._lock, f"{self.path}: another run holds this folder")
+                )
+                held.callback(self._forget_if_nothing_was_saved)
+                self._check(resume)  # once more: until now another run may have been at it
+                self._tidy(resume)
+            except OSError as error:
+                raise ResourceError(
+                    f"{self.path}: cannot write: {error.strerror or error}", "choose another --out"
+                ) from error
+            yield
+
+    def _check(self, resume: bool) -> None:
         if resume and not self.state.is_file():
             raise DataError(
                 f"{self.path}: no run to resume here", "leave --resume out to start one"
@@ -65,65 +83,38 @@ class RunFolder:
                 f"{self.path} is not empty",
                 "choose another --out, or add --resume to go on with the run that is there",
             )
-        try:
-            self.private.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with self._locked():
-                if not (self.private / "README.txt").exists():
-                    write_bytes(self.private / "README.txt", _NOTICE.encode(), private=True)
-                yield
-        except PermissionError as error:
-            raise ResourceError(
-                f"{self.path}: cannot write: {error.strerror}", "choose another --out"
-            ) from error
 
     def _holds_nothing(self) -> bool:
         """Whether nothing is lost by starting here: it is empty, or its run was killed before the first save."""
         if not self.path.is_dir() or any(entry != self.private for entry in self.path.iterdir()):
             return False
+        needless = (self._notice, self._lock, self.losses)
         return not self.private.exists() or all(
-            entry.name in ("README.txt", "lock") or is_left_over(entry)
-            for entry in self.private.iterdir()
+            entry in needless or is_left_over(entry) for entry in self.private.iterdir()
         )
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        lock = self.private / "lock"
-        owner = f"process {os.getpid()} on {socket.gethostname()}"
-        for _ in range(2):
-            try:
-                handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-                break
-            except FileExistsError:
-                holder = lock.read_text(encoding="utf-8") if lock.exists() else ""
-                if _is_running(holder):
-                    raise UsageError(
-                        f"{self.path}: another run holds this folder ({holder})",
-                        "wait for it, stop it, or choose another --out",
-                    ) from None
-                lock.unlink(missing_ok=True)  # its owner was killed on this machine
-        else:
-            raise UsageError(
-                f"{self.path}: another run has just taken this folder", "choose another --out"
-            )
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(owner)
-            for folder in (self.path, self.private):
-                for entry in folder.iterdir():
-                    if is_left_over(entry):
-                        entry.unlink(missing_ok=True)
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
-            if not self.state.exists():
-                self._remove_if_nothing_was_saved()
+    def _tidy(self, resume: bool) -> None:
+        """Remove what a killed run left that is of no use; say what lies here."""
+        for folder in (self.path, self.private):
+            for entry in folder.iterdir():
+                if is_left_over(entry):
+                    entry.unlink(missing_ok=True)
+        if not resume:
+            self.losses.unlink(missing_ok=True)
+        if not self._notice.exists():
+            write_bytes(self._notice, _NOTICE.encode(), private=True)
 
-    def _remove_if_nothing_was_saved(self) -> None:
+    def _forget_if_nothing_was_saved(self) -> None:
         """A run that failed before its first save leaves no folder that the next try would be refused for."""
-        (self.private / "README.txt").unlink(missing_ok=True)
-        for folder in (self.private, self.path):
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+        with suppress(OSError):
+            if not self.state.exists():
+                self._notice.unlink(missing_ok=True)
+                self.losses.unlink(missing_ok=True)
+
+    def _remove_if_empty(self) -> None:
+        with suppress(OSError):
+            self.private.rmdir()
+            self.path.rmdir()
 
     def save_state(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Replace the resume state; the old one stays whole until the new one is."""
@@ -168,19 +159,3 @@ class RunFolder:
                 raise DamagedFileError(f"{file} is missing", hint)
             if digests.get(name) != sha256_of(file):
                 raise DamagedFileError(f"{file}: its SHA-256 is not the manifest's", hint)
-
-
-def _is_running(holder: str) -> bool:
-    """Whether the lock's owner may still be alive; one on another host is taken to be."""
-    words = holder.split()
-    if len(words) != 4 or not words[1].isdigit():
-        return False
-    if words[3] != socket.gethostname():
-        return True
-    try:
-        os.kill(int(words[1]), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

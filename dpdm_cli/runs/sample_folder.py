@@ -6,6 +6,7 @@ OUT/metadata.json   the claim and how the images were drawn, the SHA-256 of the 
 OUT/.sampling.json  the same before a whole set is complete
 OUT/.sampling-3-of-16.json  the same before a shard is complete
 OUT/.shard-3-of-16.json     a copy of metadata.json in the folder of a complete shard
+OUT/.sampling.lock.part     held by the process that draws into the folder
 
 A shard is a part of a set, in a folder of its own. Its hidden files bear its number, so that all of them stay when
 shards are merged by copying: they alone say whose the images are that lie there then. metadata.json is that of one
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from dpdm_cli.errors import DamagedFileError, DpdmError, ResourceError, UsageError
-from dpdm_cli.runs.files import is_left_over, write_bytes
+from dpdm_cli.runs.files import is_left_over, lock_file, write_bytes
 from dpdm_cli.runs.shards import Shard
 
 KIND = "dpdm samples"
@@ -58,6 +59,11 @@ class SampleFolder:
         self.grid = path / "grid.png"
         self.metadata = path / "metadata.json"
         self._unfinished = path / _hidden("sampling")
+        self._lock = path / ".sampling.lock.part"
+        self._look()
+
+    def _look(self) -> None:
+        path = self.path
         self.recorded: dict[str, Any] | None = None
         self.is_complete = False
         if not path.is_dir():
@@ -78,8 +84,26 @@ class SampleFolder:
         """Whether what is recorded is a whole set; where shards were merged, whether it was taken over as one."""
         return self.recorded is not None and self.recorded.get("shard") is None
 
-    def begin(self, metadata: dict[str, Any]) -> None:
-        """Take the folder for a set or a shard, or go on with the same one. Merged shards are left to `take_over`.
+    @contextmanager
+    def begun(self, metadata: dict[str, Any]) -> Iterator[None]:
+        """Hold the folder for this process, and begin a set or a shard there or go on with the same one.
+
+        Merged shards are left to `take_over`.
+
+        Raises:
+            UsageError: another process draws into it.
+            UsageError, DamagedFileError: see `check`.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with lock_file(self._lock, f"{self.path}: another process draws into this folder"):
+            self._look()  # once more: until now another may have been at it
+            self.check(metadata)
+            if self.recorded is None:
+                write_bytes(self._begun_as(Shard.recorded(metadata)), _text(metadata))
+            yield
+
+    def check(self, metadata: dict[str, Any]) -> None:
+        """Whether a set or a shard can begin or be gone on with here; from then on `is_complete` speaks of that one.
 
         Raises:
             UsageError: the folder belongs, or one of the shards in it, to images drawn otherwise.
@@ -87,8 +111,6 @@ class SampleFolder:
         """
         wanted = metadata.get("shard")
         if self.recorded is None:
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_bytes(self._begun_as(Shard.recorded(metadata)), _text(metadata))
             return
         records = [self.recorded]
         if self._unfinished.is_file():

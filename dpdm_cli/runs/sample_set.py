@@ -6,6 +6,7 @@ Knows files; draws nothing. Of several processes the first alone uses it.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -46,12 +47,13 @@ class SampleSet:
     say: Reporter
     _opened: tuple[SampleFolder, ImageSink] | None = field(default=None, init=False)
     _digest: str | None = field(default=None, init=False)
+    _held: ExitStack = field(default_factory=ExitStack, init=False)
 
     def begin(self) -> list[int]:
-        """Take the folder, or go on in it. Gives the first index of each batch that isn't there whole.
+        """Take the folder until `close`, or go on in it. Gives the first index of each batch that isn't there whole.
 
         Raises:
-            UsageError: the folder belongs to images drawn otherwise.
+            UsageError: the folder belongs to images drawn otherwise, or another process draws into it.
             DataError: the classes can't be folders.
             DamagedFileError: the set is complete, or a shard of it, but its images were changed since; what a shard
                 says of itself can't be read.
@@ -60,8 +62,10 @@ class SampleSet:
             folder = SampleFolder(self.path)
             sink = open_sink(self.format, self.path, self.album)
             self._opened = folder, sink
+            folder.check(self.metadata)
+            if not folder.is_complete:
+                self._held.enter_context(folder.begun(self.metadata))
             is_new = folder.recorded is None
-            folder.begin(self.metadata)
             if folder.is_complete:
                 self._check_complete()
                 return []
@@ -94,14 +98,15 @@ class SampleSet:
                 self._digest = self._sink.finish(self.metadata)
                 self._write_grid()
                 self._folder.complete({**self.metadata, "images_sha256": self._digest})
-            self._folder.clean(self.shard)
             self._sink.discard()
+            self._folder.clean(self.shard)  # with what it was held by
             return self._digest
 
     def close(self) -> None:
         """Stop; what was taken and neither flushed nor sealed may be lost."""
         if self._opened is not None:
             self._sink.close()
+        self._held.close()
 
     @property
     def _folder(self) -> SampleFolder:

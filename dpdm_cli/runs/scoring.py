@@ -133,7 +133,7 @@ def fid(
         raise UsageError(f"unknown split {split!r}", "choose both, train or test")
     if batch_size < 1:
         raise UsageError(f"the batch size must be at least 1, found {batch_size}")
-    cache = cache_dir or platformdirs.user_cache_path("dpdm")
+    cache = cache_dir or platformdirs.user_cache_path("dpdm", appauthor=False)
     where = resolve_device(device)
     with joined(where) as processes:
         say = reporter if reporter and processes.is_first else SilentReporter()

@@ -17,7 +17,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from dpdm_cli.errors import DamagedFileError, UsageError
+from dpdm_cli.errors import UsageError
 from dpdm_cli.privacy.plan import WARM_SHARE, WARM_STARTS
 
 PRESETS = ("small", "paper")
@@ -131,6 +131,12 @@ class TrainSettings:
 
 FIELDS = {field.name: field for field in dataclasses.fields(TrainSettings)}
 _TYPES = typing.get_type_hints(TrainSettings)
+_IN_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a word",
+    tuple: "a list of whole numbers",
+}
 
 
 def merge(
@@ -145,8 +151,8 @@ def merge(
         flags: settings given explicitly; None values are ignored.
 
     Raises:
-        UsageError: an unknown preset or setting, or a value out of range.
-        DamagedFileError: the file is not TOML or a value has the wrong type.
+        UsageError: an unknown preset or setting, a value of another type or out of range, or a file that cannot be
+            read or is not TOML.
     """
     values: dict[str, Any] = {}
     origins = dict.fromkeys(FIELDS, "default")
@@ -213,7 +219,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"{path}: cannot read the configuration: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DamagedFileError(f"{path}: not a TOML file: {error}") from error
+        raise UsageError(f"{path}: not a TOML file: {error}") from error
 
 
 def _typed(name: str, value: Any, origin: str) -> Any:
@@ -236,4 +242,6 @@ def _typed(name: str, value: Any, origin: str) -> Any:
             return value
         elif option is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
-    raise UsageError(f"{name} is {value!r} ({origin}), expected {wanted}")
+    kind = next(option for option in options if option is not types.NoneType)
+    expected = _IN_WORDS[typing.get_origin(kind) or kind]
+    raise UsageError(f"{name} is {value!r} ({origin}), expected {expected}")

@@ -21,7 +21,13 @@ from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.processes import Processes
 from dpdm_cli.runs.network import network_config
-from dpdm_cli.runs.planning import plan_run, public_size, read_plan, step_count
+from dpdm_cli.runs.planning import (
+    check_batch_size,
+    plan_run,
+    public_size,
+    read_plan,
+    step_count,
+)
 from dpdm_cli.runs.public_start import PublicStart, read_public
 from dpdm_cli.runs.resuming import fingerprint, resumed_settings
 from dpdm_cli.runs.settings import TrainSettings
@@ -163,11 +169,12 @@ def _budget(
 
     Raises:
         PrivacyError: a resumed run was started under another plan.
-        UsageError, DamagedFileError: no plan can be made, or the one that is named is none.
+        UsageError, DamagedFileError: the batch is larger than N, no plan can be made, or what is named is none.
     """
     if saved is None:
         dataset_size, source = public_size(data, settings, len(images.images))
         if not private:
+            check_batch_size(dataset_size, settings)
             return dataset_size, source, None
         return dataset_size, source, Ledger(plan_run(dataset_size, settings, plan))
     dataset_size, source = saved["dataset_size"], saved["dataset_size_source"]

@@ -1,13 +1,18 @@
-"""SIGINT and SIGTERM as a request: finish what cannot be cut, save, stop. A second one stops at once."""
+"""SIGINT and SIGTERM as a request: finish what cannot be cut, save, stop. A second request stops at once."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+SECONDS_OF_ONE_REQUEST = 2.0
+"""Signals this close are one request: who stops a whole job signals its process group, and torchrun, which is in that
+group too, hands the signal on to its workers, so that each of them gets it twice within milliseconds."""
 
 
 class StopRequest:
@@ -24,15 +29,18 @@ class StopRequest:
 def stop_requests() -> Iterator[StopRequest]:
     """Catch SIGINT and SIGTERM for the duration. Does nothing outside the main thread."""
     request = StopRequest()
+    asked_at = 0.0
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if request:
+        nonlocal asked_at
+        if not request:
+            asked_at, request.signal_number = time.monotonic(), number
+        elif time.monotonic() - asked_at > SECONDS_OF_ONE_REQUEST:
             # Whoever asks twice does not want to wait; the last saved state is whole.
             os._exit(128 + number)
-        request.signal_number = number
 
     previous = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -32,6 +33,13 @@ from dpdm_cli.runs.training_loop import take_steps
 
 _LESS_MEMORY = (
     "choose a smaller --micro-batch (it changes nothing but speed) and go on with --resume"
+)
+_LESS_AT_FIRST = (
+    "choose a smaller --micro-batch (it changes nothing but speed) or a smaller network; "
+    "images that `dpdm prepare` has put in a file stay there"
+)
+_ELSEWHERE = (
+    "the trained weights are saved: go on with --resume, where more is free or with --device cpu"
 )
 
 
@@ -113,6 +121,12 @@ def train(
     with ExitStack() as held:
         processes = held.enter_context(joined(torch_device))
         say = reporter if reporter and processes.is_first else SilentReporter()
+        # They decide which calls follow: processes that differ would wait for each other in different ones.
+        processes.check_same(
+            json.dumps([data, private, resume, log_losses]),
+            "the data, --non-private, --resume or --log-losses",
+            "give every machine the same command",
+        )
         with processes.together():
             wanted, origins = choose_settings(
                 data,
@@ -137,26 +151,28 @@ def train(
             processes=processes,
         )
         _remark(say, setup, torch_device, processes, is_new=saved is None)
-        trainer = Trainer(
-            setup.network,
-            setup.settings,
-            setup.images,
-            steps=setup.steps,
-            sample_rate=setup.sample_rate,
-            ledger=setup.ledger,
-            device=torch_device,
-            processes=processes,
-        )
-        if trainer.tuning:
-            say.detail(str(trainer.tuning))
-        if saved is not None:
-            if setup.ledger is not None and saved["done"] != setup.ledger.steps:
-                raise DamagedFileError("the resume state and its ledger count different steps")
-            trainer.restore(tensors, saved["done"])
-        elif setup.public is not None:
-            trainer.start_from(setup.public.weights)
+        with memory_errors("while the network was set up", _LESS_AT_FIRST):
+            trainer = Trainer(
+                setup.network,
+                setup.settings,
+                setup.images,
+                steps=setup.steps,
+                sample_rate=setup.sample_rate,
+                ledger=setup.ledger,
+                device=torch_device,
+                processes=processes,
+            )
+            if trainer.tuning:
+                say.detail(str(trainer.tuning))
+            if saved is not None:
+                if setup.ledger is not None and saved["done"] != setup.ledger.steps:
+                    raise DamagedFileError("the resume state and its ledger count different steps")
+                trainer.restore(tensors, saved["done"])
+            elif setup.public is not None:
+                trainer.start_from(setup.public.weights)
         if trainer.done < trainer.steps:
-            trainer.check()
+            with memory_errors("while the training step was checked", _LESS_AT_FIRST):
+                trainer.check()
         started = time.monotonic()
         with stop_requests() as stop, memory_errors("during a training step", _LESS_MEMORY):
             trainer.warm_up()
@@ -229,8 +245,9 @@ def _publish(
             dataset=setup.data if setup.data in NAMED else "custom",
             statement=statement,
         )
-        save_model(folder.model, model)
-        folder.write_statement(statement)
-        draw_grid(model, folder.samples, device)
-        folder.write_manifest()
+        with memory_errors("while the model was written and drawn from", _ELSEWHERE):
+            save_model(folder.model, model)
+            folder.write_statement(statement)
+            draw_grid(model, folder.samples, device)
+            folder.write_manifest()
     return statement

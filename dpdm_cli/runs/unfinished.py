@@ -24,7 +24,7 @@ import numpy as np
 from dpdm_cli.data.decoding import Pixels
 from dpdm_cli.data.duplicates import Digests, digests_of
 from dpdm_cli.errors import UsageError
-from dpdm_cli.runs.files import sync_folder
+from dpdm_cli.runs.files import open_locked, sync_folder
 
 KIND = "dpdm unfinished images"
 FORMAT = 1
@@ -76,8 +76,13 @@ class Unfinished:
         Raises:
             UsageError: another process is at it, or another request left work that would be lost.
         """
-        with _private(self._journal) as self._lines:
-            _lock(self._lines, self._out)
+        lines = open_locked(self._journal)
+        if lines is None:
+            raise UsageError(
+                f"{self._out}: another process is preparing it",
+                "wait for it, or choose another OUT",
+            )
+        with lines as self._lines:
             self._check_request()
             with _private(self.part) as self._images:
                 self._replay()
@@ -250,19 +255,6 @@ def _private(path: Path) -> BinaryIO:
 def _sync(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _lock(file: BinaryIO, out: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UsageError(
-            f"{out}: another process is preparing it", "wait for it, or choose another OUT"
-        ) from None
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -209,7 +209,7 @@ class PngFolder:
 
     def discard(self) -> None:
         for name in self._album.folders() or {"."}:
-            for left_over in (self.path / name).glob(".[0-9]*.png.part"):
+            for left_over in (self.path / name).glob(".[0-9]*.png.*part"):
                 left_over.unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -228,7 +228,7 @@ class PngFolder:
         for index, content in enumerate(self._png.encode(images), start):
             file = str(self._file(index))
             folder, name = os.path.split(file)
-            part = f"{folder}/.{name}.part"
+            part = f"{folder}/.{name}.{os.getpid()}.part"
             # Not synced one by one: `has` looks at what is there, and `finish` syncs the whole.
             try:
                 with open(part, "wb", buffering=0) as stream:

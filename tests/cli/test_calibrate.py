@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from dpdm_cli.commands.calibrate import calibrate, paper_defaults
 from dpdm_cli.commands.console import reports_errors
 from dpdm_cli.errors import UsageError
 from dpdm_cli.privacy import accountants, accounting
-from dpdm_cli.privacy.accounting import check_plan_file, claim
+from dpdm_cli.privacy.accounting import Claim, check_plan_file, claim
 from dpdm_cli.privacy.plan import load_plan, steps_for_epochs
 
 NAMES = {
@@ -79,8 +80,21 @@ def test_people_see_the_plan_in_full_precision_and_the_claim_in_words() -> None:
     for text in ("17.12345678901234", "60,000", repr(4096 / 60_000), "4,394", "one image"):
         assert text in result.stdout
     assert "add or remove one" in result.stdout
-    shown = f"{accounting.round_up(values['epsilon'], 2):.2f}"
-    assert f"({shown}, 1e-05)-differential privacy" in " ".join(result.stdout.split())
+    shown = accounting.round_up(values["epsilon"], 4)
+    assert f"Claim: ({shown}, 1e-05)-differential privacy" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "epsilon", [9.99605827202435, 9.9999999, 10.0, 3.00001, 0.2, 1e-6, 12.9999]
+)
+def test_the_factor_in_the_claim_is_that_of_the_epsilon_beside_it(epsilon: float) -> None:
+    made = Claim(epsilon=epsilon, delta=1e-5, accountant="rdp", epsilon_by={"rdp": epsilon})
+    found = re.search(r"e\^([\d.]+) = ([\d.,]+), plus 1e-05\.$", made.sentence)
+    assert found, made.sentence
+    shown, factor = float(found[1]), float(found[2].replace(",", ""))
+    assert epsilon <= shown <= epsilon + 1e-4
+    assert math.exp(shown) <= factor <= math.exp(shown) + (1 if shown > 3 else 0.01)
+    assert made.sentence.startswith(f"({found[1]}, 1e-05)-")
 
 
 def test_sigma_and_epsilon_are_each_others_inverse() -> None:
@@ -218,8 +232,9 @@ def test_quiet_prints_nothing_but_still_writes(tmp_path: Path) -> None:
         (["--eps", "1", "--delta", "nan"], 2, "delta"),
         (["--eps", "1", "--delta", "1e-4"], 5, "1/N"),
         (["--eps", "1", "--delta", "1"], 5, "1/N"),
-        (["--eps", "1", "-n", "0"], 2, "batch-size"),
-        (["--eps", "1", *OWN, "-n", "0", "--steps", "5"], 2, "dataset_size"),
+        (["--eps", "1", "-n", "0"], 2, "N must be at least 1, found 0"),
+        (["--eps", "1", *OWN, "-n", "-3", "--steps", "5"], 2, "N must be at least 1, found -3"),
+        (["--eps", "1", "-n", "500"], 2, "batch-size"),
         (["--eps", "1", *OWN, "-n", "1.5", "--steps", "5"], 2, "--dataset-size"),
         (["--eps", "1", *OWN, "--batch-size", "5001", "--steps", "5"], 2, "5000"),
         (["--eps", "1", *OWN, "--batch-size", "nan", "--steps", "5"], 2, "batch_size"),
@@ -257,7 +272,7 @@ def test_pld_without_dp_accounting_names_the_command_that_installs_it(
     monkeypatch.setattr(accountants, "pld_installed", lambda: False)
     result = dpdm("--eps", "1", "--accountant", "pld")
     assert result.exit_code == 6
-    assert "pip install 'dpdm-cli[pld]'" in result.stderr
+    assert "pip install dp-accounting" in result.stderr
 
 
 def test_an_accountant_that_steps_back_is_a_warning() -> None:

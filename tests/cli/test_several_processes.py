@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from drawn import contents, draw, save
-from processes_launcher import launch
+from processes_launcher import Exited, launch
 from typer.testing import CliRunner
 
 from dpdm_cli.commands.app import app
+from dpdm_cli.evaluation.frechet import FeatureStatistics
+from dpdm_cli.evaluation.inception import PixelExtractor
 from dpdm_cli.launched import rank
-from dpdm_cli.runs import drawing
+from dpdm_cli.runs import drawing, scoring
 
 Said = tuple[int, str, str]
 
@@ -47,6 +53,62 @@ def interrupted(*arguments: object) -> Said:
 
     drawing.generate = stopped
     return run(*arguments)
+
+
+def faulty_fid(fault: str, at: int, folder: Path) -> Said:
+    """`dpdm fid` with something that happens to one process at its second batch."""
+    extract, begun = PixelExtractor.__call__, 0
+
+    def extracted(self: PixelExtractor, images: torch.Tensor) -> torch.Tensor:
+        nonlocal begun
+        begun += 1
+        if begun == 2 and rank() == at:
+            if fault == "memory":
+                raise torch.OutOfMemoryError("no more")
+            if fault == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(3600)
+        return extract(self, images)
+
+    PixelExtractor.__call__ = extracted  # type: ignore[method-assign]
+    words = ("fid", folder / "synth", "--against", "digits", "--split", "test", "--extractor")
+    words = (*words, "pixels", "--batch-size", 5, "--device", "cpu", "--cache-dir", folder)
+    return run(*words)
+
+
+class Layers(torch.nn.Module):
+    """Stands for Inception: [B, 3, 299, 299] to 2048 features."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pooled = torch.nn.functional.adaptive_avg_pool2d(x, [8, 8]).flatten(1)
+        return torch.nn.functional.pad(pooled, [0, 2048 - 192])
+
+
+class StandIn(torch.nn.Module):
+    """What the published file holds: clean-fid calls `layers` alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = Layers()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+def compared_by_inception(folder: Path, cache: Path) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    """What `dpdm fid` takes the distance of."""
+    compared = []
+
+    def taken(*both: FeatureStatistics) -> float:
+        compared.extend((s.count, s.mean.numpy(), s.scatter.numpy()) for s in both)
+        return 0.0
+
+    scoring.frechet_distance = taken
+    words = ("fid", folder / "synth", "--against", folder / "real", "--cache-dir", cache)
+    words = (*words, "--inception-weights", folder / "stand-in.pt", "--batch-size", 4)
+    code, _, err = run(*words, "--device", "cpu")
+    assert code == 0, err
+    return compared
 
 
 def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -109,6 +171,47 @@ def test_fid_of_images_that_can_not_be_read_fails_in_all(tmp_path: Path) -> None
     assert first[0] == second[0] == 3
     assert first[2].startswith("error: process 0: ")
     assert second[2] == first[2]
+
+
+@pytest.mark.parametrize(
+    ("fault", "at"), [("killed", 0), ("killed", 1), ("memory", 1), ("silent", 1)]
+)
+def test_fid_fails_in_all_when_one_does_and_keeps_nothing(
+    fault: str, at: int, checkpoint: Path, tmp_path: Path
+) -> None:
+    draw(checkpoint, tmp_path / "synth", n=13)
+    silence: dict[str, Any] = {"patience": 1.0, "environment": {"DPDM_TIMEOUT": "6"}}
+    options = silence if fault == "silent" else {}
+    found = launch(2, faulty_fid, fault, at, tmp_path, **options)
+    if fault == "killed":
+        assert isinstance(found[at], Exited)
+        assert found.pop(at).code == -signal.SIGKILL
+    if fault == "silent":
+        found = [said for said in found if not isinstance(said, TimeoutError)]
+    assert found
+    for code, out, _ in found:
+        assert code != 0
+        assert out == ""
+    if fault == "memory":
+        assert "process 1" in found[0][2]
+        assert "memory" in found[0][2].lower()
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
+def test_inception_features_of_two_processes_are_those_of_one(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    torch.jit.script(StandIn()).save(str(tmp_path / "stand-in.pt"))
+    draw(checkpoint, tmp_path / "synth", n=13)
+    draw(checkpoint, tmp_path / "real", n=18, seed=1)
+    (alone,) = launch(1, compared_by_inception, tmp_path, tmp_path / "one")
+    first, second = launch(2, compared_by_inception, tmp_path, tmp_path / "two")
+    assert second == []
+    assert [count for count, *_ in first] == [count for count, *_ in alone] == [13, 18]
+    for (_, mean, scatter), (_, other_mean, other_scatter) in zip(first, alone, strict=True):
+        np.testing.assert_allclose(mean, other_mean, rtol=1e-9)
+        np.testing.assert_allclose(scatter, other_scatter, rtol=1e-6, atol=1e-9 * scatter.max())
 
 
 @pytest.mark.parametrize(

@@ -20,17 +20,37 @@ from dpdm_cli.runs.checkpoint import read_tensors
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 WAIT = 120
 
+# `-m dpdm_cli`, with time enough between the first step and the last for a signal, on however busy a machine.
+SLOWLY = """
+import time
+from dpdm_cli.__main__ import main
+from dpdm_cli.runs.trainer import Trainer
+
+step = Trainer.step
+
+
+def step_slowly(self):
+    if self.done:
+        time.sleep(5)
+    step(self)
+
+
+Trainer.step = step_slowly
+main()
+"""
+
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Path:
     claimed = {**children.CLAIM.to_dict(), "target_epsilon": None, "slack": None}
     write_plan_file(tmp_path / "plan.json", children.PLAN, claimed)
+    (tmp_path / "slowly.py").write_text(SLOWLY)
     (tmp_path / "tiny.toml").write_text("width = 8\nembedding = 8\nmultipliers = [1]\n")
     return tmp_path / "plan.json"
 
 
-def started(plan: Path, *more: str) -> subprocess.Popen[str]:
-    command = ["-m", "dpdm_cli", "train", "digits", "--preset", "small", "--config", "tiny.toml"]
+def started(plan: Path, *program: str, more: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    command = [*program, "train", "digits", "--preset", "small", "--config", "tiny.toml"]
     command += ["--plan", "plan.json", "--micro-batch", "1", "--out", "run", "--log-losses", *more]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "DPDM_TIMEOUT": "60"}
     variables["PYTHONPATH"] = str(Path(__file__).parents[2])
@@ -60,7 +80,7 @@ def state(folder: Path) -> dict[str, Any]:
 def test_a_signal_saves_the_run_and_the_same_command_goes_on(
     number: signal.Signals, plan: Path
 ) -> None:
-    process = started(plan)
+    process = started(plan, "slowly.py")
     has_begun(plan.parent)
     process.send_signal(number)
     printed, said = process.communicate(timeout=WAIT)
@@ -69,7 +89,7 @@ def test_a_signal_saves_the_run_and_the_same_command_goes_on(
     assert said.count("the state is saved") >= 1
     done = state(plan.parent)["done"]
     assert 1 <= done < children.PLAN.steps
-    process = started(plan, "--resume", "--json")
+    process = started(plan, "-m", "dpdm_cli", more=("--resume", "--json"))
     printed, said = process.communicate(timeout=WAIT)
     assert process.returncode == 0, said
     assert printed.count('"private": true') == 1  # one process speaks for both
@@ -78,7 +98,7 @@ def test_a_signal_saves_the_run_and_the_same_command_goes_on(
 
 
 def test_a_process_that_is_killed_takes_the_run_down(plan: Path) -> None:
-    process = started(plan)
+    process = started(plan, "slowly.py")
     has_begun(plan.parent)
     tasks = Path(f"/proc/{process.pid}/task").glob("*/children")
     children_of = [child for task in tasks for child in task.read_text().split()]

@@ -89,6 +89,13 @@ def test_small_on_mnist_begins_with_moments_and_a_flag_changes_that() -> None:
     assert none["sigma"] < privacy["sigma"]
 
 
+def test_a_dry_run_without_privacy_refuses_a_batch_larger_than_the_data() -> None:
+    words = ["train", "digits", "--non-private", "-B", "2000", "--dry-run", "--device", "cpu"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert "more than the 1438 images" in result.stderr
+
+
 def test_from_real_digits_to_scores_through_the_commands_alone(
     tmp_path: Path, config: Path
 ) -> None:

@@ -293,7 +293,7 @@ def test_without_dp_accounting_prv_still_claims_and_pld_is_refused(
     assert "pld" not in made.epsilon_by
     with pytest.raises(ResourceError) as caught:
         claim(plan_with(sigma=17.0, accountant="pld"))
-    assert "pip install 'dpdm-cli[pld]'" in caught.value.hint
+    assert "pip install dp-accounting" in caught.value.hint
     with pytest.raises(ResourceError):
         calibrate(**MNIST, epsilon=1, accountant="pld")
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import fault_children
@@ -117,17 +121,67 @@ def test_signals_save_and_stop_and_twice_stop_at_once(
     goes_on(out, plan)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_two_signals_of_one_request_save_and_stop(number: int, plan: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert child(out, plan, False, "signals_together", number) == 128 + number
+    assert read_tensors(out / "private" / "state.safetensors", "state")[1]["done"] == 2
+    goes_on(out, plan)
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@contextmanager
+def halted(process: multiprocessing.process.BaseProcess) -> Iterator[None]:
+    assert process.pid
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+
+
 def test_two_runs_in_one_folder_do_not_meet(plan: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     first = start(out, plan, False, "none")
-    deadline = time.monotonic() + 60
-    while not (out / "private" / "lock").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    assert child(out, plan, False) == 2
+    wait_for(out / "private" / "README.txt")
+    with halted(first):
+        assert child(out, plan, False) == 2
+    wait_for(out / "private" / "state.safetensors")
+    with halted(first):
+        # As who looks between the making of the lock and the writing of it sees it.
+        (out / "private" / "lock").write_bytes(b"")
+        assert child(out, plan, True) == 2
     first.join(120)
     assert first.exitcode == 0
     verify([out])
+
+
+@pytest.mark.parametrize(
+    ("saved", "holder"),
+    [
+        (False, "process 1 on another-node"),
+        (True, "process 1 on another-node"),
+        (True, f"process {os.getpid()} on {socket.gethostname()}"),
+    ],
+    ids=["unsaved", "elsewhere", "same names"],
+)
+def test_a_killed_run_goes_on_wherever_it_ran(
+    saved: bool, holder: str, plan: Path, tmp_path: Path
+) -> None:
+    """Requeued to another machine; or begun again in a pod, whose processes have the names and numbers of before."""
+    out = tmp_path / "run"
+    process = start(out, plan, False, "none")
+    wait_for(out / "private" / ("state.safetensors" if saved else "README.txt"))
+    process.kill()
+    process.join(60)
+    (out / "private" / "lock").write_text(holder)
+    goes_on(out, plan)
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "foreign"])

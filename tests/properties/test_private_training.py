@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from processes_launcher import launch
 from torch import Tensor
 
 from dpdm_cli.data import ImageSet
@@ -16,6 +19,7 @@ from dpdm_cli.privacy import mechanism
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.mechanism import clipped_sum
 from dpdm_cli.privacy.per_example import PerExampleGradients
+from dpdm_cli.runs.checkpoint import read_tensors, write_tensors
 from dpdm_cli.runs.settings import TrainSettings
 from dpdm_cli.runs.trainer import Trainer
 
@@ -30,7 +34,7 @@ def trainer(
     precision: str = "float32",
     **plan: object,
 ) -> Trainer:
-    """A trainer on given records whose layers are all off zero."""
+    """A trainer on given records whose layers are all off zero, and whose diffusion noise is that of any other."""
     ledger = ledger or Ledger(tiny.plan(noise_multiplicity=COPIES, **plan))
     settings = TrainSettings(
         noise_multiplicity=COPIES,
@@ -194,6 +198,53 @@ def test_noise_differs_between_steps_runs_and_two_resumptions_of_one_state() -> 
     assert abs(correlations).max() < 5.5 / math.sqrt(size)
 
 
+def go_on_with(saved: Path) -> dict[str, np.ndarray]:
+    """Take a state up in a process of its own, and draw. Every generator that has a seed is set."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
+    tensors, facts = read_tensors(saved, "state")
+    images = tiny.images(64)
+    plan = tiny.plan(noise_multiplicity=COPIES)
+    settings = TrainSettings(noise_multiplicity=COPIES, micro_batch=64, precision="float32")
+    made = Trainer(
+        tiny.config(),
+        settings,
+        images,
+        steps=plan.steps,
+        sample_rate=plan.sample_rate,
+        ledger=Ledger.from_dict(plan, facts["ledger"]),
+        device=torch.device("cpu"),
+    )
+    made.restore(tensors, facts["done"])
+    assert made._private_step is not None
+    sampler = made._private_step._sampler
+    masks = np.zeros((20, 64))
+    for mask in masks:
+        mask[sampler.draw(64).numpy()] = 1
+    losses = made._losses(torch.arange(64)).detach().numpy()
+    sampler.draw = lambda records: torch.arange(0)  # type: ignore[method-assign]
+    return {"masks": masks, "losses": losses, "noise": released(made).numpy()}
+
+
+def test_two_processes_that_go_on_from_one_saved_state_draw_nothing_alike(tmp_path: Path) -> None:
+    first = trainer(tiny.images(64))
+    released(first)
+    assert first.ledger is not None
+    facts = {"done": 1, "ledger": first.ledger.to_dict()}
+    write_tensors(tmp_path / "state.safetensors", first.state(), "state", facts)
+    # One after the other, so that they have all in common: what they were told, and the memory they are forked from.
+    saved = tmp_path / "state.safetensors"
+    one, two = (launch(1, go_on_with, saved, timeout=300.0)[0] for _ in range(2))
+    assert isinstance(one, dict), one
+    assert isinstance(two, dict), two
+    for what, size in (("masks", 20 * 64), ("noise", len(gradient(first)))):
+        assert one[what].size == size
+        assert abs(np.corrcoef(one[what].ravel(), two[what].ravel())[0, 1]) < 5.5 / math.sqrt(size)
+    # The noise that images are diffused with is another too.
+    assert not np.isclose(one["losses"], two["losses"]).all()
+
+
 def test_the_seed_fixes_the_start_and_neither_masks_nor_noise() -> None:
     images = tiny.images(64)
 
@@ -240,6 +291,36 @@ def test_removing_the_only_image_of_a_class_changes_no_name_and_no_shape() -> No
     assert shapes[0] == shapes[1]
 
 
+def besides_parameters(made: Trainer) -> dict[str, Tensor]:
+    """All that the denoiser, its prior and its average hold, but for the weights that the released gradients move."""
+    found = {}
+    for owner, whole in (("trained", made._denoiser), ("average", made.averaged)):
+        for name, module in whole.named_modules():
+            held = dict(module.named_buffers(recurse=False))
+            held |= {key: value for key, value in vars(module).items() if torch.is_tensor(value)}
+            found |= {f"{owner}.{name}.{key}": value.clone() for key, value in held.items()}
+        frozen = (item for item in made._denoiser.named_parameters() if not item[1].requires_grad)
+        found |= {f"{owner}.{name}": parameter.detach().clone() for name, parameter in frozen}
+    return found
+
+
 def test_training_changes_nothing_but_parameters() -> None:
-    made = trainer(tiny.images(64))
-    assert not list(made._denoiser.network.buffers())
+    made = trainer(tiny.images(64), warm_start="moments", warm_sigma=0.1)
+    fresh, names = besides_parameters(made), made.state().keys()
+    weights = [p.detach().clone() for p in made._denoiser.network.parameters()]
+    made.warm_up()
+    warm = besides_parameters(made)
+    # What the warm start released: the prior, and it alone.
+    changed = {name for name, tensor in warm.items() if not torch.equal(tensor, fresh[name])}
+    of_prior = {"means", "directions", "variances", "elsewhere"}
+    assert changed == {
+        f"{owner}.prior.{key}" for owner in ("trained", "average") for key in of_prior
+    }
+    for _ in range(5):
+        made.step()
+    after = besides_parameters(made)
+    assert after.keys() == warm.keys() == fresh.keys()
+    assert not {name for name, tensor in after.items() if not torch.equal(tensor, warm[name])}
+    assert made.state().keys() == names
+    for parameter, before in zip(made._denoiser.network.parameters(), weights, strict=True):
+        assert not torch.equal(parameter, before)

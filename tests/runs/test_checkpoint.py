@@ -110,6 +110,21 @@ def test_damage_is_noticed_and_named(saved: Path, damage: str) -> None:
     assert caught.value.exit_code == 4
 
 
+def test_what_is_no_safetensors_file_is_called_so(saved: Path) -> None:
+    for name, content in (
+        ("statement.json", b'{"private": true}'),
+        ("grid.png", b"\x89PNG\r\n\x1a\n"),
+    ):
+        path = saved.with_name(name)
+        path.write_bytes(content)
+        with pytest.raises(DamagedFileError) as caught:
+            load_model(path)
+        assert caught.value.message == f"{path} is no model file (safetensors)"
+    os.truncate(saved, saved.stat().st_size // 2)
+    with pytest.raises(DamagedFileError, match="damaged"):
+        load_model(saved)
+
+
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     broken = model()

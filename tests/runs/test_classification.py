@@ -213,7 +213,7 @@ def test_the_private_baseline_spends_no_more_than_asked_and_learns(
     assert score.epoch is score.validation_accuracy is None
 
 
-def test_the_private_baseline_ignores_seed_limit_and_chooses_nothing(
+def test_the_private_baseline_takes_all_images_and_chooses_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refused(*args: object, **options: object) -> None:
@@ -226,8 +226,25 @@ def test_the_private_baseline_ignores_seed_limit_and_chooses_nothing(
 
     monkeypatch.setattr(classification, "fit", refused)
     monkeypatch.setattr(private_classifier, "train_privately", counting)
-    classify(None, test="digits", models=("logreg",), baseline="dp-sgd", epsilon=8.0, limit=100)
+    classify(None, test="digits", models=("logreg",), baseline="dp-sgd", epsilon=8.0, seed=3)
     assert seen == [1438]
+
+
+def test_a_limit_is_for_the_samples_and_refused_where_only_the_private_baseline_is_trained(
+    digits_as_samples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def counting(model: nn.Module, images: Tensor, *rest: object) -> None:
+        seen.append(len(images))
+
+    monkeypatch.setattr(private_classifier, "train_privately", counting)
+    options = {"test": "digits", "models": ("logreg",), "baseline": "dp-sgd", "epsilon": 8.0}
+    with pytest.raises(UsageError, match="--limit is not for --baseline dp-sgd"):
+        classify(None, limit=100, **options)  # type: ignore[arg-type]
+    assert seen == []
+    result = classify(digits_as_samples, limit=100, epochs=1, **options)  # type: ignore[arg-type]
+    assert (result.n, seen) == (100, [1438])
 
 
 def small_plan(**changes: float) -> PrivacyPlan:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from poisson_statistics import poisson_p_value
 from processes_launcher import Exited, launch
 
 from dpdm_cli import verify
-from dpdm_cli.errors import DpdmError, InterruptedRunError
+from dpdm_cli.errors import DataError, DpdmError, InterruptedRunError
 from dpdm_cli.runs.checkpoint import read_tensors
 
 
@@ -42,11 +41,19 @@ def test_the_same_draws_give_the_same_run(size: int, one: tuple[tuple[str, bool]
         assert entered == ledger
         for name, tensor in state.items():
             assert torch.equal(tensor, outcomes[0][0][name]), name
-            if name != "prior/directions":  # of eigenvectors the sign is arbitrary
-                # Without noise there are parameters whose gradient is rounding alone, which Adam makes as large as any.
-                assert relative(tensor, expected[name]) < (1e-5 if options[1] else 1e-4), name
-        if "prior/directions" in state:
-            assert relative(*map(covariances, (state, expected))) < 1e-5
+        # Without noise there are parameters whose gradient is rounding alone, which Adam makes as large as any.
+        assert_same_state(state, expected, 1e-5 if options[1] else 1e-4)
+
+
+def assert_same_state(
+    state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], most: float = 1e-5
+) -> None:
+    assert state.keys() == expected.keys()
+    for name, tensor in state.items():
+        if name != "prior/directions":  # of eigenvectors the sign is arbitrary
+            assert relative(tensor, expected[name]) < most, name
+    if "prior/directions" in state:
+        assert relative(*map(covariances, (state, expected))) < most
 
 
 def covariances(state: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -108,18 +115,65 @@ def test_a_run_of_two_is_a_run_of_one(tmp_path: Path) -> None:
     verify([tmp_path / "run"])
 
 
-def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    steps = {2: 2, 1: 3, 4: 4}
-    resume = False
-    for size, until in steps.items():
-        outcomes = launch(size, children.run_until, out, until, resume)
+def test_a_run_that_goes_on_with_other_numbers_of_processes_ends_as_one_never_stopped(
+    tmp_path: Path,
+) -> None:
+    """Of the same draws: the state in every tensor, and the ledger but for who made which releases."""
+    run, alone = tmp_path / "run", tmp_path / "alone"
+    for size, until in {2: 2, 1: 4}.items():
+        outcomes = launch(size, children.run_on_given_draws, run, until, until > 2)
         assert all(isinstance(o, InterruptedRunError) for o in outcomes), outcomes
-        assert read_tensors(out / "private" / "state.safetensors", "state")[1]["done"] == until
-        resume = True
-    done = launch(3, partial(children.run, resume=True), out)
+        assert saved(run)[1]["done"] == until
+    steps = children.WARM_PLAN.steps
+    assert launch(4, children.run_on_given_draws, run, steps, True) == [None] * 4
+    assert launch(1, children.run_on_given_draws, alone) == [None]
+    (tensors, facts), (expected, other) = saved(run), saved(alone)
+    assert facts["done"] == other["done"] == steps
+    ledger, whole = facts["ledger"], other["ledger"]
+    assert ledger["plan_digest"] == whole["plan_digest"]
+    assert ledger["releases"] == whole["releases"] == children.WARM_PLAN.releases
+    warm = children.WARM_PLAN.warm_releases
+    assert [releases for _, releases in ledger["segments"]] == [warm + 2, 2, steps - 4]
+    assert_same_state(tensors, expected)
+    verify([run])
+
+
+def saved(run: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    return read_tensors(run / "private" / "state.safetensors", "state")
+
+
+PUBLISHING = {
+    "the second is killed after the model": True,
+    "the first is killed after the pictures": False,
+    "the first is killed after the manifest": True,
+}
+
+
+@pytest.mark.parametrize("fault", PUBLISHING)
+def test_a_process_killed_while_the_first_publishes_is_a_failure_that_resuming_mends(
+    fault: str, tmp_path: Path
+) -> None:
+    """Nobody reports success, even if all files are there by then.
+
+    The first does not wait for others before it publishes: if it lives, it writes everything, then learns that the
+    other is gone. So `manifest.json` may stand after a failure, but never over less than a whole run, which `verify`
+    finds in order; without it `verify` says that the run is not finished. The same command with --resume ends well.
+    """
+    out, victim = tmp_path / "run", int(fault.startswith("the second"))
+    outcomes = launch(2, children.run, out, f"killed{fault.partition(' killed')[2]}", victim)
+    assert isinstance(outcomes[victim], Exited)
+    assert outcomes[victim].code == -signal.SIGKILL
+    assert isinstance(outcomes[1 - victim], DpdmError), outcomes
+    assert outcomes[1 - victim].exit_code != 0
+    assert (out / "manifest.json").exists() == PUBLISHING[fault]
+    if PUBLISHING[fault]:
+        verify([out])
+    else:
+        with pytest.raises(DataError, match="not finished"):
+            verify([out])
+    done = launch(2, partial(children.run, resume=True), out)
+    assert done[0] == done[1]
     assert done[0]["statement"]["steps_taken"] == children.PLAN.steps
-    assert done[0] == done[2]
     verify([out])
 
 
@@ -149,17 +203,9 @@ FAULTS: dict[str, tuple[int, type[BaseException] | int, str]] = {
 def test_a_fault_in_one_process_is_a_failure_of_all(fault: str, tmp_path: Path) -> None:
     rank, kind, words = FAULTS[fault]
     name = fault.removeprefix("the first ").replace("has no data", "no data")
-    limit = 15.0 if fault == "silent" else 30.0
-    began = time.monotonic()
-    outcomes = launch(
-        2,
-        children.run,
-        tmp_path / "run",
-        name,
-        rank,
-        timeout=50.0 if fault == "silent" else 60.0,
-        environment={"DPDM_TIMEOUT": str(limit)},
-    )
+    silence: dict[str, Any] = {"patience": 1.0, "environment": {"DPDM_TIMEOUT": "15"}}
+    options = silence if fault == "silent" else {}
+    outcomes = launch(2, children.run, tmp_path / "run", name, rank, **options)
     assert not any(isinstance(outcome, dict) for outcome in outcomes), outcomes
     if isinstance(kind, int):
         assert isinstance(outcomes[rank], Exited)
@@ -170,7 +216,6 @@ def test_a_fault_in_one_process_is_a_failure_of_all(fault: str, tmp_path: Path) 
     other = outcomes[1 - rank]
     assert isinstance(other, DpdmError), outcomes
     assert words in str(other)  # it says what the one that failed has said
-    assert time.monotonic() - began < 55
     assert not (tmp_path / "run" / "manifest.json").exists()
 
 

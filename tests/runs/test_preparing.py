@@ -375,7 +375,23 @@ def test_images_that_differ_are_refused_after_going_on_too(
 def test_a_set_without_one_usable_image_is_refused(tmp_path: Path, out: Path) -> None:
     source = fill(tmp_path / "bad", [b"<html>"] * 3)
     with pytest.raises(DataError, match="3 of 3 files"):
-        prepare(source, out, skip_bad=True)
+        prepare(source, out)
+    assert left_in(out.parent)
+    for _ in range(2):  # after a call that left something, and by itself
+        with pytest.raises(DataError, match=r"none of the 3 files in .* can be used") as caught:
+            prepare(source, out, skip_bad=True)
+        assert "000.png is no PNG" in caught.value.message
+        assert "--skip-bad" not in caught.value.hint
+        assert left_in(out.parent) == []
+
+
+def test_a_refusal_names_the_hidden_files_that_it_keeps(folder: Path, out: Path) -> None:
+    (folder / "c0" / "bad.png").write_bytes(b"<html>")
+    with pytest.raises(DataError) as caught:
+        prepare(folder, out)
+    named = Path(caught.value.hint.split()[-1])
+    assert sorted(file.name for file in named.parent.glob(named.name)) == left_in(out.parent)
+    assert len(left_in(out.parent)) == 2
 
 
 def test_duplicates_are_counted_named_and_kept(folder: Path, out: Path, small_steps: None) -> None:

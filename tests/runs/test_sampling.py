@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
+import shutil
 import signal
 import socket
 from collections import Counter
@@ -20,10 +22,12 @@ from dpdm_cli import errors
 from dpdm_cli.data import load_images
 from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.privacy.statement import non_private_statement
-from dpdm_cli.runs import drawing, sampling, writing
+from dpdm_cli.runs import drawing, files, sampling, writing
 from dpdm_cli.runs.files import sha256_of
 from dpdm_cli.runs.sampling import sample
 from dpdm_cli.runs.writing import FORMATS, Format
+
+LOCK = ".sampling.lock.part"
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +127,69 @@ def test_a_run_killed_before_its_last_word_ends_complete(checkpoint: Path, tmp_p
     again = draw(checkpoint, tmp_path / "out")
     assert (again.drawn, again.metadata) == (0, whole.metadata)
     assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_two_at_once_do_not_meet(
+    checkpoint: Path, tmp_path: Path, format: Format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(checkpoint, tmp_path / "whole", format=format)
+    generate, refused = drawing.generate, []
+
+    def generating(*args: Any, **named: Any) -> torch.Tensor:
+        with pytest.raises(errors.UsageError, match="another process draws into this") as caught:
+            draw(checkpoint, tmp_path / "out", format=format)
+        refused.append(caught.value)
+        return generate(*args, **named)
+
+    monkeypatch.setattr(drawing, "generate", generating)
+    draw(checkpoint, tmp_path / "out", format=format)
+    assert len(refused) == 4
+    assert f"process {os.getpid()} on" in refused[0].message
+    assert "wait for it" in refused[0].hint
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("state", ["new", "unfinished", "complete", "shards"])
+def test_the_lock_of_a_killed_process_stops_nobody_and_is_removed(
+    checkpoint: Path, tmp_path: Path, state: str
+) -> None:
+    draw(checkpoint, tmp_path / "whole")
+    out = tmp_path / "out"
+    if state == "unfinished":
+        interrupt(checkpoint, out)
+    elif state == "complete":
+        draw(checkpoint, out)
+    elif state == "shards":
+        for number in (1, 2):
+            draw(checkpoint, tmp_path / str(number), shard=(number, 2))
+            shutil.copytree(tmp_path / str(number), out, dirs_exist_ok=True)
+    out.mkdir(exist_ok=True)
+    (out / LOCK).write_text(f"process {os.getpid()} on {socket.gethostname()}")
+    draw(checkpoint, out)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_a_set_that_another_completes_meanwhile_is_checked_and_left_alone(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_locked = files.open_locked
+
+    def late(path: Path) -> Any:
+        monkeypatch.setattr(files, "open_locked", open_locked)
+        draw(checkpoint, tmp_path / "out")
+        return open_locked(path)
+
+    monkeypatch.setattr(files, "open_locked", late)
+    assert draw(checkpoint, tmp_path / "out").drawn == 0
+
+
+def test_many_may_check_a_complete_set_and_where_they_cannot_write(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(checkpoint, tmp_path / "out")
+    monkeypatch.setattr(files, "open_locked", None)
+    assert draw(checkpoint, tmp_path / "out").drawn == 0
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dpdm_cli.errors import DamagedFileError, UsageError
+from dpdm_cli.errors import UsageError
 from dpdm_cli.runs.settings import FIELDS, PRESETS, merge, preset_settings
 
 
@@ -105,8 +105,25 @@ def test_nonsense_in_a_file_is_refused_by_name(tmp_path: Path, text: str) -> Non
         merge("mnist", preset="small", config=toml(tmp_path, text))
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("steps = 'many'", "expected a whole number"),
+        ("seed = 1.5", "expected a whole number"),
+        ("ema = 'much'", "expected a number"),
+        ("denoiser = 3", "expected a word"),
+        ("multipliers = 2", "expected a list of whole numbers"),
+        ("attention = ['x']", "expected a list of whole numbers"),
+    ],
+)
+def test_what_is_expected_is_said_in_words(tmp_path: Path, text: str, expected: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        merge("mnist", preset="small", config=toml(tmp_path, text))
+    assert caught.value.message.endswith(expected)
+
+
 def test_what_is_no_toml_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DamagedFileError, match="not a TOML file"):
+    with pytest.raises(UsageError, match="not a TOML file"):
         merge("mnist", preset="small", config=toml(tmp_path, "ema == 1"))
     with pytest.raises(UsageError, match="cannot read"):
         merge("mnist", preset="small", config=tmp_path / "absent.toml")

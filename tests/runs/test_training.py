@@ -13,8 +13,10 @@ from PIL import Image
 
 from dpdm_cli.errors import DataError, InterruptedRunError, PrivacyError, ResourceError, UsageError
 from dpdm_cli.privacy.accounting import calibrate, claim
+from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.runs import training_loop
 from dpdm_cli.runs.checkpoint import load_model, read_tensors
+from dpdm_cli.runs.run_folder import RunFolder
 from dpdm_cli.runs.trainer import Trainer
 from dpdm_cli.runs.training import TrainResult, train
 
@@ -31,7 +33,7 @@ TINY: dict[str, Any] = {
 
 
 def run(out: Path, data: str = "digits", **changes: Any) -> TrainResult:
-    return train(data, out, preset="small", config=None, **{**TINY, **changes})
+    return train(data, out, preset="small", **{**TINY, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +143,16 @@ def test_another_plan_is_refused_on_resume(interrupted: Path, changes: dict[str,
     assert caught.value.exit_code == 5
 
 
+def test_another_plan_in_a_file_is_refused_on_resume(
+    interrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(interrupted.parent)
+    config = Path("presets.toml")
+    config.write_text("epsilon = 5\n")
+    with pytest.raises(PrivacyError, match=r"epsilon is 5.0 \(presets.toml\)"):
+        run(interrupted, resume=True, config=config)
+
+
 def test_speed_may_change_on_resume(interrupted: Path) -> None:
     assert run(interrupted, resume=True, micro_batch=5).statement["steps_taken"] == 6
 
@@ -190,8 +202,12 @@ def test_a_stated_size_is_the_plans_whatever_lies_in_the_folder(tmp_path: Path) 
     assert (result.statement["dataset_size"], result.statement["sample_rate"]) == (50, 8 / 50)
 
 
-def test_a_plan_from_calibration_is_run_unchanged(tmp_path: Path) -> None:
-    plan = calibrate(
+BESIDE_A_PLAN = {name: TINY[name] for name in ("width", "multipliers", "embedding", "device")}
+
+
+@pytest.fixture(scope="module")
+def plan() -> PrivacyPlan:
+    return calibrate(
         epsilon=7,
         delta=1e-4,
         dataset_size=1438,
@@ -200,15 +216,19 @@ def test_a_plan_from_calibration_is_run_unchanged(tmp_path: Path) -> None:
         clip_norm=0.1,
         noise_multiplicity=3,
     )
+
+
+def saved(plan: PrivacyPlan, path: Path, **changes: float) -> Path:
+    """The plan as `dpdm calibrate --out` writes it."""
     stated = {**claim(plan).to_dict(), "target_epsilon": 7, "slack": 0.0}
-    (tmp_path / "plan.json").write_text(json.dumps({**plan.to_dict(), **stated}))
-    free = {
-        key: value
-        for key, value in TINY.items()
-        if key in ("width", "multipliers", "embedding", "device")
-    }
+    path.write_text(json.dumps({**plan.to_dict(), **stated, **changes}))
+    return path
+
+
+def test_a_plan_from_calibration_is_run_unchanged(plan: PrivacyPlan, tmp_path: Path) -> None:
+    path = saved(plan, tmp_path / "plan.json")
     statement = train(
-        "digits", tmp_path / "run", preset="small", plan=tmp_path / "plan.json", **free
+        "digits", tmp_path / "run", preset="small", plan=path, **BESIDE_A_PLAN
     ).statement
     for key in (
         "sigma",
@@ -220,20 +240,38 @@ def test_a_plan_from_calibration_is_run_unchanged(tmp_path: Path) -> None:
         "sample_rate",
     ):
         assert statement[key] == plan.to_dict()[key], key
-    changed = {"dataset_size": 1500, "sample_rate": 20 / 1500}
-    (tmp_path / "other.json").write_text(json.dumps({**plan.to_dict(), **stated, **changed}))
+    other = saved(plan, tmp_path / "other.json", dataset_size=1500, sample_rate=20 / 1500)
     with pytest.raises(UsageError, match="epsilon, steps given beside --plan"):
         train(
             "digits",
             tmp_path / "run2",
-            plan=tmp_path / "plan.json",
+            plan=path,
             epsilon=3.0,
             steps=2,
             device="cpu",
         )
     with pytest.raises(PrivacyError, match="N = 1,500"):
-        train("digits", tmp_path / "run2", preset="small", plan=tmp_path / "other.json", **free)
+        train("digits", tmp_path / "run2", preset="small", plan=other, **BESIDE_A_PLAN)
     assert not (tmp_path / "run2" / "model.safetensors").exists()
+
+
+def test_what_a_plan_says_is_refused_in_a_file_too_and_the_same_command_goes_on(
+    plan: PrivacyPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "mine.toml"
+    beside = {"plan": saved(plan, tmp_path / "plan.json"), "config": config, **BESIDE_A_PLAN}
+    config.write_text("ema = 0.9\nbatch_size = 20\nnoise_multiplicity = 4\n")
+    words = r"batch_size \(.*mine.toml\), noise_multiplicity \(.*mine.toml\) given beside --plan"
+    for resume in (False, True):
+        with pytest.raises(UsageError, match=words):
+            train("digits", tmp_path / "run", preset="small", resume=resume, **beside)
+    config.write_text("ema = 0.9\n")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 1)
+        with pytest.raises(InterruptedRunError):
+            train("digits", tmp_path / "run", preset="small", **beside)
+    done = train("digits", tmp_path / "run", preset="small", resume=True, **beside)
+    assert done.statement["noise_multiplicity"] == 3
 
 
 def test_without_privacy_every_output_says_so(tmp_path: Path) -> None:
@@ -260,16 +298,17 @@ def test_a_folder_that_is_not_empty_is_refused_and_left_alone(tmp_path: Path) ->
         run(tmp_path / "run", resume=True)
 
 
-def test_a_folder_that_another_process_holds_is_refused(tmp_path: Path, interrupted: Path) -> None:
-    import os
-    import socket
-
-    lock = interrupted / "private" / "lock"
-    lock.write_text(f"process {os.getppid()} on {socket.gethostname()}")
-    with pytest.raises(UsageError, match="another run holds"):
+def test_a_folder_that_another_run_holds_is_refused(interrupted: Path) -> None:
+    with (
+        RunFolder(interrupted).open(resume=True),
+        pytest.raises(UsageError, match="another run holds"),
+    ):
         run(interrupted, resume=True)
-    lock.write_text(f"process 999999999 on {socket.gethostname()}")  # its owner was killed
     assert run(interrupted, resume=True).statement["steps_taken"] == 6
+
+
+def exhausted(*_: object, **__: object) -> None:
+    raise torch.OutOfMemoryError("out of memory")
 
 
 def test_out_of_memory_ends_the_run_and_keeps_the_saved_state(
@@ -277,15 +316,32 @@ def test_out_of_memory_ends_the_run_and_keeps_the_saved_state(
 ) -> None:
     before = (interrupted / "private" / "state.safetensors").read_bytes()
 
-    def exhausted(self: Trainer, piece: torch.Tensor) -> torch.Tensor:
-        raise torch.OutOfMemoryError("out of memory")
-
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_losses", exhausted)
         with pytest.raises(ResourceError, match="memory"):
             run(interrupted, resume=True)
     assert (interrupted / "private" / "state.safetensors").read_bytes() == before
     assert run(interrupted, resume=True).statement["steps_taken"] == 6
+
+
+@pytest.mark.parametrize(
+    ("what", "when"),
+    [
+        ("trainer.placed", "while the network was set up"),
+        ("trainer.Trainer.check", "while the training step was checked"),
+        ("training.draw_grid", "while the model was written and drawn from"),
+    ],
+)
+def test_out_of_memory_outside_the_steps_says_when_and_what_was_saved_goes_on(
+    what: str, when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(f"dpdm_cli.runs.{what}", exhausted)
+        with pytest.raises(ResourceError, match=f"out of memory {when}") as caught:
+            run(tmp_path / "run")
+    is_saved = (tmp_path / "run").exists()
+    assert is_saved == ("--resume" in caught.value.hint) == (what == "training.draw_grid")
+    assert run(tmp_path / "run", resume=is_saved).statement["steps_taken"] == 6
 
 
 def test_weights_that_blow_up_are_never_saved(
@@ -311,6 +367,7 @@ def test_weights_that_blow_up_are_never_saved(
     ("changes", "message"),
     [
         ({"batch_size": 2000}, "more than the 1438"),
+        ({"batch_size": 2000, "private": False}, "more than the 1438"),
         ({"delta": 0.5}, "delta"),
         ({"epsilon": float("nan")}, "epsilon"),
         ({"epsilon": -1.0}, "epsilon"),

@@ -168,13 +168,32 @@ def test_a_missing_file_is_damage_to_a_finished_set(tmp_path: Path, format: Form
 def test_a_finished_set_leaves_nothing_else_behind(tmp_path: Path, format: Format) -> None:
     what = album()
     (tmp_path / "cat").mkdir()
-    (tmp_path / "cat" / ".000000.png.part").write_bytes(b"left over")
+    left_over = ".000000.png.7.part"
+    (tmp_path / "cat" / left_over).write_bytes(b"left over")
     fill(format, tmp_path, what, pixels(what))
     files = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
     if format == "png":
         assert files == {what.member(i) for i in range(what.n)}
     else:
-        assert files == {f"samples.{format}", "cat/.000000.png.part"}
+        assert files == {f"samples.{format}", f"cat/{left_over}"}
+
+
+def test_two_that_write_one_image_do_not_write_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the file system has no locks, nothing else keeps half an image from being moved to its place."""
+    what, images, replace = album(n=3), pixels(album(n=3)), os.replace
+    seen = []
+
+    def watched(source: str, target: str) -> None:
+        seen.append(source)
+        replace(source, target)
+
+    monkeypatch.setattr(writing.os, "replace", watched)
+    for process in (7, 8):
+        monkeypatch.setattr(writing.os, "getpid", lambda process=process: process)
+        fill("png", tmp_path, what, images)
+    assert len(set(seen)) == 6
 
 
 def test_a_class_that_gets_no_image_gets_no_folder(tmp_path: Path) -> None:

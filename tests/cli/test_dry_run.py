@@ -1,0 +1,201 @@
+"""`dpdm train --dry-run`, and what is said of the presets before a run: true of the run, or not said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from dpdm_cli.commands.app import app
+from dpdm_cli.diffusion.denoiser import EDM, Denoiser
+from dpdm_cli.diffusion.unet import UNet
+from dpdm_cli.privacy.accounting import claim, round_up
+from dpdm_cli.privacy.plan import PrivacyPlan, write_plan_file
+from dpdm_cli.privacy.statement import non_private_statement
+from dpdm_cli.runs import forecast, planning
+from dpdm_cli.runs.checkpoint import Model, save_model
+from dpdm_cli.runs.network import blank_images, network_config
+from dpdm_cli.runs.settings import merge
+
+PLAN = PrivacyPlan(
+    dataset_size=1438,
+    expected_batch_size=77.0,
+    steps=7,
+    sigma=2.5,
+    delta=3e-5,
+    clip_norm=0.7,
+    noise_multiplicity=5,
+    accountant="rdp",
+)
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    path = tmp_path / "plan.json"
+    write_plan_file(path, PLAN, {**claim(PLAN).to_dict(), "target_epsilon": None, "slack": None})
+    return path
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text("width = 8\nmultipliers = [1]\nembedding = 16\nsteps = 3\n")
+    return path
+
+
+def run(*words: object) -> tuple[int, str, str]:
+    command = ["train", "digits", "--device", "cpu", *map(str, words)]
+    result = CliRunner().invoke(app, command, env={"COLUMNS": "300"})
+    return result.exit_code, result.stdout, result.stderr
+
+
+def rows_of(text: str) -> dict[str, str]:
+    """Name and value of each row of the tables."""
+    pairs = (line.strip().partition("  ") for line in text.splitlines())
+    return {name: value.strip() for name, _, value in pairs}
+
+
+def test_the_settings_of_a_plan_are_the_plans(plan: Path) -> None:
+    code, text, _ = run("--dry-run", "--plan", plan, "--json")
+    assert code == 0
+    shown = json.loads(text)
+    expected: dict[str, Any] = {
+        "epsilon": round_up(claim(PLAN).epsilon, 4),
+        "delta": 3e-5,
+        "clip_norm": 0.7,
+        "noise_multiplicity": 5,
+        "batch_size": 77,
+        "epochs": None,
+        "steps": 7,
+        "accountant": "rdp",
+        "warm_start": "none",
+        "warm_share": None,
+    }
+    assert expected.keys() == set(planning._IN_THE_PLAN)
+    found = {name: entry for name, entry in shown["settings"].items() if name in expected}
+    assert found == {n: {"value": v, "from": f"plan {plan}"} for n, v in expected.items()}
+    assert shown["settings"]["learning_rate"]["from"].startswith("preset small")
+    for name in ("delta", "clip_norm", "noise_multiplicity", "steps", "accountant", "warm_start"):
+        assert shown["privacy"][name] == expected[name]
+
+
+def test_people_read_the_claim_in_a_sentence_and_no_empty_row(plan: Path) -> None:
+    code, text, _ = run("--dry-run", "--plan", plan)
+    assert code == 0
+    rows = rows_of(text)
+    assert rows["clip_norm"] == "0.7"  # of the second table
+    assert f"clip_norm            0.7   (plan {plan})" in text
+    assert rows["claim"] == claim(PLAN).sentence
+    assert "-differential privacy for one image" in rows["claim"]
+    by = [f"{round_up(v, 4):.4f} by {name.upper()}" for name, v in claim(PLAN).epsilon_by.items()]
+    assert rows["epsilon_by"] == ", ".join(by)
+    assert "reason" not in rows
+    assert "warm_sigma" not in rows
+    assert "{" not in text
+
+
+def save(path: Path, config: Path, **statement: Any) -> Path:
+    """A model of the network that `config` asks for."""
+    settings, _ = merge("digits", preset="small", config=config)
+    images = blank_images("digits", settings)
+    shape = network_config(images, settings)
+    model = Model(
+        denoiser=Denoiser(UNet(shape), EDM()),
+        config=shape,
+        parameterisation="edm",
+        classes=images.classes,
+        dataset="digits",
+        statement=statement,
+    )
+    save_model(path, model)
+    return path
+
+
+def test_what_a_run_would_not_start_from_is_refused(tmp_path: Path, config: Path) -> None:
+    private = save(tmp_path / "private.safetensors", config, private=True, epsilon=1.0, delta=1e-5)
+    public = save(tmp_path / "public.safetensors", config, **non_private_statement(3))
+    dry = ("--dry-run", "--config", config, "--json", "--init-from")
+    code, _, said = run(*dry, private)
+    assert code == 5
+    assert "was trained on private images" in said
+    assert run(*dry, public)[0] == 0
+    assert run("--dry-run", "--json", "--init-from", public)[0] == 2  # another network
+    assert run(*dry, tmp_path / "absent.safetensors")[0] == 3
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was timed; the answer is of no machine."""
+    seen: list[str] = []
+
+    def seconds(data: str, *_: object) -> float:
+        seen.append(data)
+        return 1e-3
+
+    monkeypatch.setattr(forecast, "_seconds_a_row", seconds)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--eps", "-1"], 2),
+        (["--eps", "5000"], 5),
+        (["--delta", "0.5"], 5),
+        (["--delta", "nan"], 2),
+        (["--batch-size", "5000"], 2),
+        (["--accountant", "gdp"], 5),
+        (["--config", "absent.toml"], 2),
+        (["--config", "broken.toml"], 2),
+        (["--plan", "absent.json"], 3),
+        (["--non-private", "--batch-size", "5000"], 2),
+    ],
+    ids=str,
+)
+def test_nothing_is_estimated_for_settings_that_are_refused(
+    words: list[str],
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    measured: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("broken.toml").write_text("steps = \n")
+    found, _, said = run(*words, "--out", "run")
+    assert found == code
+    assert said.startswith("error:")
+    assert not measured
+
+
+def test_the_estimate_is_coarse_and_only_for_those_who_read_it(
+    config: Path, tmp_path: Path, measured: list[str]
+) -> None:
+    code, _, said = run("--config", config, "--out", tmp_path / "run")
+    assert code == 0
+    first = said.splitlines()[0]
+    assert "--preset paper takes the paper's network and schedule, about 4 hours here" in first
+    assert measured == ["digits"]
+    assert run("--config", config, "--out", tmp_path / "run", "--quiet")[0] == 2  # it is not empty
+    assert measured == ["digits"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (2.2, "2 seconds"),
+        (44, "40 seconds"),
+        (89, "90 seconds"),
+        (100, "2 minutes"),
+        (3_000, "50 minutes"),
+        (8 * 3600, "8 hours"),
+        (47 * 3600, "2 days"),
+        (10 * 86400, "10 days"),
+        (20 * 86400, "3 weeks"),
+        (700 * 86400, "100 weeks"),
+    ],
+)
+def test_durations_have_one_digit_and_a_unit(seconds: float, text: str) -> None:
+    assert forecast._roughly(seconds) == text

@@ -1,0 +1,253 @@
+"""Two data sets that differ in one record: all that is public of their runs is the same, the rest differs by C at most.
+
+Both runs draw alike for each record, and both are given the same numbers in the place of each noisy sum. So whatever
+differs after that was learnt past the mechanism.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from torch import Tensor
+
+from dpdm_cli.data import ImageSet
+from dpdm_cli.diffusion.ema import EMA
+from dpdm_cli.privacy import class_sums, mechanism
+from dpdm_cli.privacy.ledger import Ledger
+from dpdm_cli.privacy.per_example import PerExampleGradients
+from dpdm_cli.privacy.poisson import PoissonSampler
+from dpdm_cli.processes import ALONE, Processes
+from dpdm_cli.runs import planning
+from dpdm_cli.runs.planning import plan_run, public_size
+from dpdm_cli.runs.settings import TrainSettings
+from dpdm_cli.runs.setup import Setup, set_up
+from dpdm_cli.runs.trainer import Trainer
+
+HELD, STATED = 24, 30
+LAST = HELD - 1
+CLIP = 1e-2
+
+SETTINGS = TrainSettings(
+    epsilon=20.0,
+    delta=1e-3,
+    dataset_size=STATED,
+    batch_size=8,
+    steps=6,
+    clip_norm=CLIP,
+    noise_multiplicity=2,
+    accountant="rdp",
+    warm_start="moments",
+    width=8,
+    multipliers=(1,),
+    blocks=1,
+    embedding=16,
+    micro_batch=9,
+    precision="float32",
+)
+
+# Who is drawn: all, the last alone, nobody, some with the last and without it, all but the last.
+MASKS = [range(HELD), [LAST], [], range(1, HELD, 2), range(0, HELD, 2), range(LAST)]
+
+
+def neighbours(special: str) -> tuple[ImageSet, ImageSet]:
+    """Images, and the same without the last, which is special in some way."""
+    images = tiny.images(HELD)
+    images.labels[:] %= 2
+    if special == "black":
+        images.images[LAST] = 0
+    elif special == "a duplicate":
+        images.images[LAST], images.labels[LAST] = images.images[0], images.labels[0]
+    elif special == "the only one of its class":
+        images.labels[LAST] = 2
+    fewer = replace(images, images=images.images[:LAST], labels=images.labels[:LAST])
+    return images, fewer
+
+
+calibrate_once = cache(planning.calibrate)  # for the same figures
+
+
+@dataclass
+class Run:
+    """What is seen of a run: its setup and trainer, its public calls, and each sum before the noise with its scale."""
+
+    setup: Setup
+    trainer: Trainer
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+    sums: list[tuple[Tensor, float]] = field(default_factory=list)
+
+
+def public(value: object) -> object:
+    """What a call shows of an argument: numbers and words, kinds and shapes."""
+    if isinstance(value, Tensor):
+        return value.dtype, tuple(value.shape)
+    if isinstance(value, bool | int | float | str | None):
+        return value
+    if isinstance(value, tuple | list):
+        return tuple(map(public, value))
+    return type(value).__name__
+
+
+def traced(images: ImageSet, patch: pytest.MonkeyPatch) -> Run:
+    """A whole training, as a command makes it, with its calls of everything that acts on what is public."""
+    patch.setattr(planning, "calibrate", calibrate_once)
+    setup = set_up(
+        "somebody",
+        SETTINGS,
+        {},
+        lambda **_: images,
+        private=True,
+        plan=None,
+        init_from=None,
+        saved=None,
+        device=torch.device("cpu"),
+        processes=ALONE,
+    )
+    calls: list[tuple[Any, ...]] = []
+    sums: list[tuple[Tensor, float]] = []
+
+    def watch(owner: Any, name: str) -> Callable[..., Any]:
+        ordinary = getattr(owner, name)
+
+        def watched(*args: Any, **named: Any) -> Any:
+            calls.append(
+                (name, *map(public, args), *sorted((k, public(v)) for k, v in named.items()))
+            )
+            return ordinary(*args, **named)
+
+        patch.setattr(owner, name, watched)
+        return watched
+
+    for owner, names in {
+        Ledger: ("require_budget", "record"),
+        Processes: (
+            "share",
+            "part_of_sum",
+            "whole",
+            "stacked",
+            "check_same",
+            "from_first",
+            "largest",
+        ),
+        PerExampleGradients: ("assign",),
+        EMA: ("update",),
+        torch.optim.Adam: ("step",),
+        mechanism: ("standard_normal",),
+    }.items():
+        for name in names:
+            watch(owner, name)
+    with_noise = watch(mechanism, "with_noise")
+
+    def given(total: Tensor, scale: float, *args: Any, **named: Any) -> Tensor:
+        noisy = with_noise(total, scale, *args, **named)
+        sums.append((total.clone(), scale))
+        numbers = np.random.default_rng(len(sums)).standard_normal(len(noisy))
+        return torch.from_numpy(scale * numbers)
+
+    patch.setattr(mechanism, "with_noise", given)
+    patch.setattr(class_sums, "with_noise", given)
+    masks = iter(MASKS)
+    patch.setattr(
+        PoissonSampler,
+        "draw",
+        lambda self, records: torch.tensor([i for i in next(masks) if i < records]).long(),
+    )
+    trainer = Trainer(
+        setup.network,
+        setup.settings,
+        setup.images,
+        steps=setup.steps,
+        sample_rate=setup.sample_rate,
+        ledger=setup.ledger,
+        device=torch.device("cpu"),
+    )
+    trainer._noise_key = 0
+    trainer.warm_up()
+    while trainer.done < trainer.steps:
+        trainer.step()
+    return Run(setup, trainer, calls, sums)
+
+
+@pytest.mark.parametrize(
+    "special", ["ordinary", "black", "a duplicate", "the only one of its class"]
+)
+def test_a_record_shows_in_the_sums_by_at_most_the_clip_norm_and_nowhere_else(special: str) -> None:
+    runs = []
+    for images in neighbours(special):
+        with pytest.MonkeyPatch.context() as patch:
+            runs.append(traced(images, patch))
+    one, other = runs
+    assert one.setup.plan == other.setup.plan
+    assert one.setup.plan is not None
+    assert one.setup.plan.divisor == other.setup.plan.divisor == 8
+    for name in (
+        "steps",
+        "sample_rate",
+        "network",
+        "settings",
+        "dataset_size",
+        "dataset_size_source",
+    ):
+        assert getattr(one.setup, name) == getattr(other.setup, name), name
+    private = {"salt", "fingerprint"}
+    told = [{k: v for k, v in run.setup.facts().items() if k not in private} for run in runs]
+    assert told[0] == told[1]
+
+    assert one.calls == other.calls
+    names = [call[0] for call in one.calls]
+    assert names.count("record") == names.count("with_noise") == 2 + len(MASKS)
+    assert names.count("assign") == names.count("step") == names.count("update") == len(MASKS)
+
+    drawn = [True, True, *(LAST in mask for mask in MASKS)]
+    limits = [1.0, 1.0, *[CLIP] * len(MASKS)]
+    for limit, is_in, (whole, scale), (without, _) in zip(
+        limits, drawn, one.sums, other.sums, strict=True
+    ):
+        distance = float((whole - without).norm())
+        if is_in:
+            assert distance <= limit * (1 + 1e-4)
+            assert distance > (0.99 * CLIP if limit == CLIP else 1e-3)  # the bound is met
+        else:
+            # The same records; only their micro-batches, and so the rounding, may be others.
+            assert distance <= 1e-4 * limit
+        assert scale > 0.1 * limit
+
+    # From the released numbers on everything is the same to the bit.
+    states = one.trainer.state(), other.trainer.state()
+    assert states[0].keys() == states[1].keys()
+    assert not {name for name in states[0] if not torch.equal(states[0][name], states[1][name])}
+    assert one.trainer.digest() == other.trainer.digest()
+    ledgers = one.trainer.ledger, other.trainer.ledger
+    assert [ledger.releases for ledger in ledgers if ledger] == [2 + len(MASKS)] * 2
+
+
+# A size that the batch divides, where 1 / ceil(N / B) would jump from 1/15 to 1/16 with one record more.
+DIVIDED, BATCH = 61_440, 4096
+
+
+@pytest.mark.parametrize("held", [DIVIDED - 1, DIVIDED, DIVIDED + 1])
+@pytest.mark.parametrize("stated", [DIVIDED, DIVIDED + 1])
+def test_the_plan_is_made_of_the_stated_size_whatever_is_held(stated: int, held: int) -> None:
+    settings = TrainSettings(batch_size=BATCH, epochs=300, accountant="rdp", dataset_size=stated)
+    size, source = public_size("a folder", settings, held)
+    assert (size, source) == (stated, "stated")
+    plan = plan_run(size, settings)
+    assert plan.sample_rate == BATCH / stated
+    assert plan.divisor == BATCH
+    assert plan.steps == 4500
+
+
+def test_one_image_more_than_the_batch_divides_changes_the_plan_by_one_part_in_so_many() -> None:
+    settings = TrainSettings(batch_size=BATCH, epochs=300, accountant="rdp")
+    one, more = (plan_run(size, settings) for size in (DIVIDED, DIVIDED + 1))
+    assert one.sample_rate == 1 / 15
+    assert more.sample_rate == pytest.approx(one.sample_rate, rel=2 / DIVIDED)
+    assert more.sample_rate < one.sample_rate
+    assert (more.steps, more.divisor, more.clip_norm) == (one.steps, one.divisor, one.clip_norm)
+    assert more.sigma == pytest.approx(one.sigma, rel=1e-4)
