@@ -52,8 +52,9 @@ def private_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def user() -> Iterator[None]:
+def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Somebody whose name could be recognised."""
+    tmp_path_factory.getbasetemp()  # pytest calls it by the user's name; no folder of somebody's is left behind
     with pytest.MonkeyPatch.context() as patch:
         for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
             patch.setenv(variable, USER)
