@@ -28,7 +28,7 @@ def one_run(taken: Scores, left_out: Scores, delta: float, risk: float) -> float
     """
     scores = np.concatenate([taken, left_out])
     is_in = np.concatenate([np.ones(len(taken), bool), np.zeros(len(left_out), bool)])
-    order = np.argsort(-scores, kind="stable")
+    order = np.lexsort((is_in, -scores))  # of equal scores those come first whose guess is wrong
     shares = [share for share in (0.02, 0.05, 0.1, 0.25, 0.5) if len(scores) * share >= 1]
     best = 0.0
     for share in shares:

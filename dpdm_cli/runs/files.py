@@ -132,7 +132,7 @@ def _lock(file: BinaryIO) -> bool:
 
 
 def _is_at(path: Path, file: BinaryIO) -> bool:
-    """Whether the file still has this name, or another has it now."""
+    """Whether the name is still that of this file; it may be of none by now, or of another."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except OSError:

@@ -150,6 +150,14 @@ def test_two_at_once_do_not_meet(
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+def test_a_run_that_fails_lets_go_of_its_folder(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(errors.InterruptedRunError) as caught:
+        draw(checkpoint, tmp_path / "out", reporter=Listener(stop_after=1))
+    assert not (tmp_path / "out" / LOCK).exists()
+    assert draw(checkpoint, tmp_path / "out").drawn == 22
+    assert caught.tb  # what failed is still there, with all that it held
+
+
 @pytest.mark.parametrize("state", ["new", "unfinished", "complete", "shards"])
 def test_the_lock_of_a_killed_process_stops_nobody_and_is_removed(
     checkpoint: Path, tmp_path: Path, state: str
