@@ -18,7 +18,7 @@ from dpdm_cli.privacy.plan import write_plan_file
 from dpdm_cli.runs.checkpoint import read_tensors
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-WAIT = 120
+WAIT = 300  # seconds; more than a busy machine needs
 
 # `-m dpdm_cli`, with time enough between the first step and the last for a signal, on however busy a machine.
 SLOWLY = """

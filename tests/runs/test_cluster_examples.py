@@ -110,20 +110,20 @@ def test_the_slurm_job_saves_at_its_signal_goes_back_into_the_queue_and_ends_on_
     script = ["bash", str(EXAMPLES / "slurm.sh"), "digits", "run", *TINY, "--log-losses"]
     command = tmp_path / "bin" / "waiting"
     job = subprocess.Popen(script, cwd=tmp_path, env={**machine, "PYTHON_EXEC": str(command)})
-    until = time.monotonic() + 180
+    until = time.monotonic() + 300
     while len(list(tmp_path.glob("waits-*"))) < 2:
         assert job.poll() is None
         assert time.monotonic() < until, "no two steps were taken"
         time.sleep(0.05)
     for task in (tmp_path / "tasks").read_text().split():  # whom Slurm sends it to, not the script
         os.kill(int(task), signal.SIGTERM)
-    assert job.wait(180) != 0
+    assert job.wait(300) != 0
     assert (tmp_path / "requeued").read_text() == "requeue 17\n"
     assert done(tmp_path) == 2
     assert not (tmp_path / "run" / "manifest.json").exists()
 
     # The queue starts the same command again.
-    subprocess.run(script, cwd=tmp_path, env=machine, check=True, timeout=180)
+    subprocess.run(script, cwd=tmp_path, env=machine, check=True, timeout=300)
     assert (tmp_path / "requeued").read_text() == "requeue 17\n"
     assert done(tmp_path) == 4
     losses = (tmp_path / "run" / "private" / "losses.jsonl").read_text().splitlines()
@@ -132,7 +132,7 @@ def test_the_slurm_job_saves_at_its_signal_goes_back_into_the_queue_and_ends_on_
 
     # One that would fail again does not go back into the queue.
     (tmp_path / "run" / "manifest.json").unlink()
-    failed = subprocess.run([*script, "--clip-norm", "3"], cwd=tmp_path, env=machine, timeout=180)
+    failed = subprocess.run([*script, "--clip-norm", "3"], cwd=tmp_path, env=machine, timeout=300)
     assert failed.returncode != 0
     assert (tmp_path / "requeued").read_text() == "requeue 17\n"
 
@@ -160,10 +160,10 @@ def test_the_job_array_draws_what_its_comment_merges_to_the_set_of_one_process(
                 ["bash", str(script), *arguments, *few], cwd=tmp_path, env={**machine, **array}
             )
         )
-    assert [task.wait(120) for task in tasks] == [0, 0]
+    assert [task.wait(300) for task in tasks] == [0, 0]
     merging = ["bash", "-c", " ".join([merged, *few, "--json"])]
     sealed = subprocess.run(
-        merging, cwd=tmp_path, env=machine, check=True, timeout=120, stdout=subprocess.PIPE
+        merging, cwd=tmp_path, env=machine, check=True, timeout=300, stdout=subprocess.PIPE
     )
     said = json.loads(sealed.stdout)
     assert (said["n"], said["drawn_now"], said["out"]) == (1200, 0, arguments[2])
@@ -191,5 +191,5 @@ def test_the_kubernetes_job_trains_on_two_nodes(machine: dict[str, str], tmp_pat
                 [str(tmp_path / "bin" / command[0]), *command[1:]], cwd=tmp_path, env=machine
             )
         )
-    assert [node.wait(180) for node in nodes] == [0, 0]
+    assert [node.wait(300) for node in nodes] == [0, 0]
     verify([tmp_path / "run"])
