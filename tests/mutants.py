@@ -18,7 +18,8 @@ from torch import Tensor
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNet
-from dpdm_cli.privacy import canaries, class_sums, mechanism
+from dpdm_cli.privacy import class_sums, mechanism
+from dpdm_cli.privacy.audit import canaries
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.poisson import PoissonSampler

@@ -19,12 +19,14 @@ import torch
 
 from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.errors import DataError, ResourceError
-from dpdm_cli.privacy import mechanism, replay
+from dpdm_cli.privacy import mechanism
 from dpdm_cli.privacy.accounting import claim
+from dpdm_cli.privacy.audit import checks
+from dpdm_cli.privacy.audit.checks import check_all
+from dpdm_cli.privacy.audit.findings import Finding
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan, write_plan_file
 from dpdm_cli.privacy.poisson import PoissonSampler
-from dpdm_cli.privacy.replay import Finding, check_all
 from dpdm_cli.privacy.step import PrivateStep
 from dpdm_cli.processes import Processes, joined
 from dpdm_cli.runs import grids, training
@@ -402,7 +404,7 @@ _FAULTS: dict[str, Callable[[bool, dict[str, Any]], None]] = {
     "other settings": _other_settings,
     "other weights": _at(lambda: _before_step(3, _other_weights)),
     "fails its checks": _at(
-        _patched(replay, "check_precision", lambda *_: [Finding("precision", False, "is gone")])
+        _patched(checks, "check_precision", lambda *_: [Finding("precision", False, "is gone")])
     ),
     "disk full at a save": _at(lambda: _full_disk("save_state")),
     "disk full at the end": _at(lambda: _full_disk("write_statement")),

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dpdm_cli.privacy.canaries import CanaryAudit
-from dpdm_cli.privacy.lower_bounds import Scores
+from dpdm_cli.privacy.audit.canaries import CanaryAudit
+from dpdm_cli.privacy.audit.lower_bounds import Scores
 from dpdm_cli.runs.files import replacing
 
 _WIDTH, _HEIGHT, _MARGIN = 900, 560, 40

@@ -16,9 +16,10 @@ from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.errors import PrivacyError, UsageError
 from dpdm_cli.parallel import workers_on
 from dpdm_cli.privacy.accounting import calibrate, check_plan_file
-from dpdm_cli.privacy.canaries import Canaries, CanaryAudit, play
+from dpdm_cli.privacy.audit.canaries import Canaries, CanaryAudit, play
+from dpdm_cli.privacy.audit.checks import check_all
+from dpdm_cli.privacy.audit.findings import Finding
 from dpdm_cli.privacy.plan import PrivacyPlan, refuse_existing
-from dpdm_cli.privacy.replay import Finding, check_all
 from dpdm_cli.runs.audit_picture import write_picture
 from dpdm_cli.runs.checkpoint import load_model
 from dpdm_cli.runs.device import placed, resolve_device

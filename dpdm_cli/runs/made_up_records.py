@@ -12,8 +12,9 @@ from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNetConfig
 from dpdm_cli.errors import PrivacyError
+from dpdm_cli.privacy.audit.checks import check_all
+from dpdm_cli.privacy.audit.findings import NOT_FINITE
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.privacy.replay import NOT_FINITE, check_all
 from dpdm_cli.processes import ALONE, Processes
 
 _BRIEF_RECORDS = 8

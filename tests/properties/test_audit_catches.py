@@ -10,8 +10,9 @@ import torch
 from mutants import COPIES, MUTANTS
 
 from dpdm_cli.privacy.accounting import calibrate
-from dpdm_cli.privacy.canaries import Canaries, CanaryAudit, play
-from dpdm_cli.privacy.replay import Finding, check_all
+from dpdm_cli.privacy.audit.canaries import Canaries, CanaryAudit, play
+from dpdm_cli.privacy.audit.checks import check_all
+from dpdm_cli.privacy.audit.findings import Finding
 from dpdm_cli.runs.made_up_records import MadeUpRecords
 
 PLAN = tiny.plan(

@@ -27,8 +27,10 @@ PUBLIC = {"dataset_size", "expected_batch_size", "micro_batch", "classes"}
 """Names that contain such a word and hold what the plan, the settings or the user say."""
 
 OTHERS = {
-    "privacy/canaries.py": "records that the audit makes up",
-    "privacy/replay.py": "records that the audit makes up",
+    **{
+        path.relative_to(PACKAGE).as_posix(): "records that the audit makes up"
+        for path in (PACKAGE / "privacy" / "audit").glob("*.py")
+    },
     "privacy/tuning.py": "grey images, which the tuning makes up",
     "runs/made_up_records.py": "records that the audit makes up",
     "runs/grids.py": "drawn images, in a picture",
@@ -72,7 +74,7 @@ def imported(tree: ast.Module) -> Iterator[str]:
 
 def after_the_plan() -> dict[str, ast.Module]:
     """The whole privacy room, and all of `runs` that a training run or the private classifier is made of."""
-    waiting = [*(PACKAGE / "privacy").glob("*.py")]
+    waiting = [*(PACKAGE / "privacy").rglob("*.py")]
     waiting += [PACKAGE / "runs" / name for name in ("training.py", "private_classifier.py")]
     found: dict[str, ast.Module] = {}
     while waiting:

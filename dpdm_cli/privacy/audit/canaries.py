@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dpdm_cli.privacy import lower_bounds
 from dpdm_cli.privacy.accounting import claim
+from dpdm_cli.privacy.audit import lower_bounds
+from dpdm_cli.privacy.audit.lower_bounds import Scores
 from dpdm_cli.privacy.entropy import bernoulli
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.lower_bounds import Scores
 from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.step import PrivateStep

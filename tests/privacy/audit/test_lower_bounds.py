@@ -10,7 +10,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from dpdm_cli.privacy.lower_bounds import (
+from dpdm_cli.privacy.audit.lower_bounds import (
     _guessing,
     clopper_pearson,
     gaussian_epsilon,

@@ -6,8 +6,8 @@ import pytest
 import tiny
 import torch
 
+from dpdm_cli.privacy.audit.sampler_checks import check_sampler
 from dpdm_cli.privacy.poisson import PoissonSampler
-from dpdm_cli.privacy.replay import check_sampler
 
 
 def blamed(monkeypatch: pytest.MonkeyPatch, rate: float, missed: int, empty: int) -> set[str]:

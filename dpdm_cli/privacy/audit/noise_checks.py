@@ -1,0 +1,96 @@
+"""What a step adds to the sum is the noise of the plan, fresh each time."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+from torch import Tensor
+
+from dpdm_cli.errors import PrivacyError
+from dpdm_cli.privacy.audit.deviations import chi_square_z
+from dpdm_cli.privacy.audit.findings import ALMOST_NO_NOISE, Z_LIMIT, Finding
+from dpdm_cli.privacy.audit.replay import Maker, release_of
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.privacy.step import Losses
+from dpdm_cli.processes import ALONE, Processes
+
+_NOISY_STEPS = 4  # on a batch, and as many on the empty batch
+
+
+def check_noise(
+    make: Maker,
+    losses: Losses,
+    everyone: Tensor,
+    plan: PrivacyPlan,
+    processes: Processes = ALONE,
+) -> list[Finding]:
+    """What a release adds to the sum is N(0, (sigma C)^2), in every tensor, fresh each time, entered in the ledger."""
+    total = release_of(make(ALMOST_NO_NOISE, 1), losses, everyone)
+    steps = 2 * _NOISY_STEPS
+    step = make(plan.sigma, steps)
+    scale = plan.sigma * plan.clip_norm
+    nobody = everyone[:0]
+    residuals = [
+        (release_of(step, losses, batch) - known) / scale
+        for _ in range(_NOISY_STEPS)
+        for batch, known in ((everyone, total), (nobody, torch.zeros_like(total)))
+    ]
+    noise = torch.stack(residuals)  # [T, P]
+    names = step.per_example.names
+    sizes = [p.numel() for p in step.per_example.parameters]
+    worst = max(
+        (abs(chi_square_z(part)), name)
+        for part, name in zip(torch.split(noise, sizes, 1), names, strict=True)
+    )
+    pooled = chi_square_z(noise)
+    spread = float(noise.square().mean().sqrt())
+    mean = float(noise.mean()) * math.sqrt(noise.numel())
+    pairs = [
+        *itertools.combinations(residuals, 2),
+        *itertools.combinations(_parts(residuals[0], processes), 2),
+    ]
+    repeats = max(abs(float((a * b).sum())) / math.sqrt(a.numel() or 1) for a, b in pairs)
+    other = (release_of(make(plan.sigma, 1), losses, nobody)) / scale
+    twice = abs(float((other * residuals[1]).sum())) / math.sqrt(other.numel())
+    ledger = step._mechanism._ledger
+    refused = False
+    try:
+        step(losses)
+    except PrivacyError:
+        refused = True
+    return [
+        Finding(
+            "noise, all tensors",
+            abs(pooled) <= Z_LIMIT,
+            f"{spread:.5f} sigma C, {pooled:+.1f} standard deviations from 1 (limit {Z_LIMIT})",
+        ),
+        Finding(
+            "noise, each tensor",
+            worst[0] <= Z_LIMIT,
+            f"at most {worst[0]:.1f} standard deviations off, in {worst[1]} (limit {Z_LIMIT})",
+        ),
+        Finding(
+            "noise, mean",
+            abs(mean) <= Z_LIMIT,
+            f"{mean:+.1f} standard deviations from 0 (limit {Z_LIMIT})",
+        ),
+        Finding(
+            "noise, never twice",
+            max(repeats, twice) <= Z_LIMIT,
+            f"correlations of at most {max(repeats, twice):.1f} standard deviations between any two releases, or the "
+            f"parts of one that two processes made (limit {Z_LIMIT})",
+        ),
+        Finding(
+            "ledger",
+            ledger.steps == steps and refused,
+            f"{ledger.steps} lines for {steps} releases; one more was {'' if refused else 'not '}refused",
+        ),
+    ]
+
+
+def _parts(noise: Tensor, processes: Processes) -> list[Tensor]:
+    """The noise [P] of one release, by the process that added it, cut to one length."""
+    parts = torch.split(noise, math.ceil(len(noise) / processes.size))
+    return [part[: len(parts[-1])] for part in parts]

@@ -1,0 +1,37 @@
+"""The real step on a batch that is given: what it releases, as a sum."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.privacy.step import Losses, PrivateStep
+
+Maker = Callable[[float, int], PrivateStep]
+"""(sigma, steps): a step of the run at another noise, with a ledger for so many releases."""
+
+
+def steps_alone(plan: PrivacyPlan, sigma: float, steps: int) -> PrivacyPlan:
+    return dataclasses.replace(plan, sigma=sigma, steps=steps, warm_start="none", warm_sigma=None)
+
+
+class _Fixed:
+    """A sampler whose next batch is given."""
+
+    def __init__(self, batch: Tensor) -> None:
+        self.batch = batch
+
+    def draw(self, records: int) -> Tensor:
+        return self.batch
+
+
+def release_of(step: PrivateStep, losses: Losses, batch: Tensor) -> Tensor:
+    """What one step on a given batch releases, as a sum: [P] float64, in the order of the parameters."""
+    step._sampler = _Fixed(batch)  # type: ignore[assignment]
+    step(losses)
+    parts = [p.grad.flatten() for p in step.per_example.parameters if p.grad is not None]
+    return torch.cat(parts).double().cpu() * step._mechanism.plan.divisor

@@ -1,0 +1,73 @@
+"""The sum of a step moves by at most C with a record, and rounding adds nothing to that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from dpdm_cli.privacy.audit.findings import (
+    ALMOST_NO_NOISE,
+    NOT_FINITE,
+    SENSITIVITY_SLACK,
+    Finding,
+)
+from dpdm_cli.privacy.audit.replay import Maker, release_of, steps_alone
+from dpdm_cli.privacy.ledger import Ledger
+from dpdm_cli.privacy.mechanism import GaussianMechanism
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.privacy.step import Losses
+from dpdm_cli.processes import ALONE, Processes
+
+
+def check_sensitivity(
+    make: Maker, losses: Losses, everyone: Tensor, suspects: Mapping[str, int], plan: PrivacyPlan
+) -> list[Finding]:
+    """The sum with and without each suspect differs by at most C, all else equal.
+
+    One whose gradient is not finite counts as zero, so that without it nothing at all may change: that is where
+    records which influence each other's gradients show.
+    """
+    step = make(ALMOST_NO_NOISE, 1 + len(suspects))
+    whole = release_of(step, losses, everyone)
+    findings = []
+    for what, record in suspects.items():
+        limit = SENSITIVITY_SLACK + (0.0 if what in NOT_FINITE else 1.0)
+        rest = release_of(step, losses, everyone[everyone != record])
+        distance = float((whole - rest).norm()) / plan.clip_norm
+        findings.append(
+            Finding(
+                f"sensitivity, {what} record",
+                distance <= limit,  # False for NaN
+                f"{distance:.6f} C between neighbours, at most {limit:g} C allowed",
+            )
+        )
+    return findings
+
+
+def check_precision(
+    plan: PrivacyPlan, device: torch.device, processes: Processes = ALONE
+) -> list[Finding]:
+    """Equal gradients of norm C, which round alike, still add up to within the sensitivity."""
+    count, size = 512, 10_000
+    quiet = steps_alone(plan, ALMOST_NO_NOISE, 2)
+    mechanism = GaussianMechanism(Ledger(quiet), size, device, processes=processes)
+    rows = torch.full((count, size), plan.clip_norm / math.sqrt(size), device=device)
+
+    def released(some: Tensor) -> Tensor:
+        span = processes.span(len(some))
+        share = some[span.start : span.stop].clone()
+        return mechanism.privatize([share]).double() * plan.divisor
+
+    whole, rest = released(rows), released(rows[1:])
+    distance = float((whole - rest).norm()) / plan.clip_norm
+    return [
+        Finding(
+            "precision of the sum",
+            abs(distance - 1.0) <= SENSITIVITY_SLACK,
+            f"{distance:.6f} C between sums of {count} and {count - 1} equal gradients, 1 +- "
+            f"{SENSITIVITY_SLACK:g} allowed",
+        )
+    ]
