@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from dpdm_cli.data.named import NAMED
 from dpdm_cli.diffusion.unet import UNetConfig
 from dpdm_cli.errors import PrivacyError, UsageError
 from dpdm_cli.runs.checkpoint import load_model
@@ -51,7 +52,8 @@ def read_public(path: Path, shape: UNetConfig, private_set: str | None) -> Publi
             "start from a model of public images, trained with --non-private",
         )
     before = model.statement.get("trained_on")
-    trained_on = {model.dataset, *map(str, before if isinstance(before, list) else [])}
+    sets = [model.dataset, *(before if isinstance(before, list) else [])]
+    trained_on = {name if name in tuple(NAMED) else "custom" for name in sets}
     if private_set in trained_on:
         raise PrivacyError(
             f"{path} was trained without privacy on {private_set}, whose images this run is to protect",
