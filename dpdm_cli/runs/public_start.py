@@ -53,7 +53,7 @@ def read_public(path: Path, shape: UNetConfig, private_set: str | None) -> Publi
         )
     before = model.statement.get("trained_on")
     sets = [model.dataset, *(before if isinstance(before, list) else [])]
-    trained_on = {name if name in tuple(NAMED) else "custom" for name in sets}
+    trained_on = {name if str(name) in NAMED else "custom" for name in sets}
     if private_set in trained_on:
         raise PrivacyError(
             f"{path} was trained without privacy on {private_set}, whose images this run is to protect",
