@@ -1,8 +1,11 @@
-"""How this process was started, by the variables that torchrun sets. Imports no torch."""
+"""How this process was started: its command, and the variables that torchrun sets. Imports no torch."""
 
 from __future__ import annotations
 
 import os
+import shlex
+import sys
+from pathlib import Path
 
 from dpdm_cli.errors import UsageError
 
@@ -26,3 +29,15 @@ def require_one_process(command: str) -> None:
     """Raise `UsageError` when this process was started as one of several."""
     if are_several():
         raise UsageError(f"{command} works in one process", "start it without torchrun")
+
+
+def command_line() -> str | None:
+    """The `dpdm` command of this process, to be pasted into a shell; None when another program called the library."""
+    program = Path(sys.argv[0])
+    if program.parts[-2:] == ("dpdm_cli", "__main__.py"):
+        start = "torchrun ... -m dpdm_cli" if are_several() else "python -m dpdm_cli"
+    elif program.stem == "dpdm":
+        start = "dpdm"
+    else:
+        return None
+    return f"{start} {shlex.join(sys.argv[1:])}"

@@ -22,6 +22,8 @@ def main(out: Path, steps: int, images: int) -> None:
         f"sigma {plan.sigma} keeps {plan.steps} steps at rate {plan.sample_rate:.4f} within epsilon 10"
     )
 
+    # Of images of your own also say what is public: dataset_size=, classes=, image_size= and channels=, or
+    # public_metadata=True for what is read off them.
     run = train("digits", out / "run", epsilon=10, batch_size=128, steps=steps)
     print(run.statement["text"])
 

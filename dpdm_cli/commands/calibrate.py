@@ -12,7 +12,16 @@ import typer
 from rich.markup import escape
 
 from dpdm_cli.commands.console import Console, pairs_table
-from dpdm_cli.commands.options import DATA, OUTPUT, PRIVACY, TRAINING, Json, Quiet, WarmStart
+from dpdm_cli.commands.options import (
+    DATA,
+    OUTPUT,
+    PRIVACY,
+    TRAINING,
+    Json,
+    PublicMetadata,
+    Quiet,
+    WarmStart,
+)
 from dpdm_cli.errors import UsageError
 from dpdm_cli.launched import require_one_process
 
@@ -56,6 +65,13 @@ def paper_defaults(dataset: str) -> dict[str, Any]:
 
 
 def calibrate(
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            help="A named set; or a folder, zip, npz or prepared file, whose images are counted if N is not stated.",
+            show_default=False,
+        ),
+    ] = None,
     epsilon: Annotated[
         float | None,
         typer.Option(
@@ -146,6 +162,7 @@ def calibrate(
             rich_help_panel=DATA,
         ),
     ] = None,
+    public_metadata: PublicMetadata = False,
     batch_size: Annotated[
         float | None,
         typer.Option(
@@ -173,6 +190,9 @@ def calibrate(
 ) -> None:
     """Find the noise that keeps training within a privacy budget, and what it claims.
 
+    No image is looked at. Of your own images the plan needs N alone: state it by -n, or have them counted and declare
+    the count public by --public-metadata.
+
     Without further options the plan is MNIST's: dpdm calibrate --eps 10 --delta 1e-5
     """
     require_one_process("dpdm calibrate")
@@ -187,8 +207,11 @@ def calibrate(
 
     if out is not None:
         refuse_existing(out)
+    dataset, own = _named(data, dataset)
     facts = _facts(
         dataset,
+        own,
+        public_metadata,
         dataset_size=dataset_size,
         batch_size=batch_size,
         epochs=epochs,
@@ -219,14 +242,27 @@ def calibrate(
     console.result({**plan.to_dict(), **claimed}, lambda: _human(plan, result, epsilon))
 
 
-def _facts(dataset: str | None, **given: Any) -> dict[str, Any]:
-    """The plan's public figures: what was given, else the data set's."""
+def _named(data: str | None, dataset: str | None) -> tuple[str | None, str | None]:
+    """The known data set whose plan is taken, and the path of images of the user's own."""
+    from dpdm_cli.runs.settings import sets_in
+
+    if data not in sets_in("paper"):
+        return dataset, data
+    if dataset is not None:
+        raise UsageError(f"{data} and --dataset {dataset} are two data sets", "name one of them")
+    return data, None
+
+
+def _facts(
+    dataset: str | None, path: str | None, public_metadata: bool, **given: Any
+) -> dict[str, Any]:
+    """The plan's public figures: what was given, else the data set's; N of the images at `path` if it is declared."""
     size = given["dataset_size"]
     if size is not None and size < 1:
         raise UsageError(
             f"N must be at least 1, found {size}", "give the public number of images with -n"
         )
-    own = dataset is None and size is not None
+    own = dataset is None and (size is not None or path is not None)
     facts: dict[str, Any] = (
         {"clip_norm": 1.0, "noise_multiplicity": DEFAULT_MULTIPLICITY}
         if own
@@ -243,10 +279,14 @@ def _facts(dataset: str | None, **given: Any) -> dict[str, Any]:
     if lacking:
         names = ", ".join("--" + name.replace("_", "-") for name in lacking)
         raise UsageError(
-            f"a plan for {facts['dataset_size']} images of your own also needs {names}",
+            f"a plan for images of your own also needs {names}",
             "for example: dpdm calibrate --eps 10 -n 50000 --batch-size 1000 --epochs 100 "
             "--delta 1e-6",
         )
+    if path is not None and size is None:
+        from dpdm_cli.runs.public_facts import public_count
+
+        facts["dataset_size"] = public_count(path, public_metadata)
     return facts
 
 

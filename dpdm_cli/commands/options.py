@@ -65,8 +65,17 @@ Channels = Annotated[
 Classes = Annotated[
     str | None,
     typer.Option(
-        help="Class names in label order, with commas. (default: the subfolders)",
+        help="Class names in label order, with commas; they may have no image. (default: the subfolders)",
         rich_help_panel=DATA,
+    ),
+]
+PublicMetadata = Annotated[
+    bool,
+    typer.Option(
+        "--public-metadata",
+        help="Number of images, class names, image size and colours are public knowledge: read off your images "
+        "and published where they are not stated.",
+        rich_help_panel=PRIVACY,
     ),
 ]
 Device = Annotated[

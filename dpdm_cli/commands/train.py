@@ -22,6 +22,7 @@ from dpdm_cli.commands.options import (
     ImageSize,
     Json,
     Preset,
+    PublicMetadata,
     Quiet,
     Verbose,
     WarmStart,
@@ -96,10 +97,11 @@ def train(
         typer.Option(
             "--dataset-size",
             "-n",
-            help="N as the public may know it. (default: published, or counted)",
+            help="N as the public may know it. (default: the named set's)",
             rich_help_panel=PRIVACY,
         ),
     ] = None,
+    public_metadata: PublicMetadata = False,
     accountant: Annotated[
         str | None, typer.Option(help="prv, rdp or pld. (default: prv)", rich_help_panel=PRIVACY)
     ] = None,
@@ -216,6 +218,9 @@ def train(
 ) -> None:
     """Train a diffusion model on private images, under (epsilon, delta)-differential privacy.
 
+    For images of your own, what the claim takes as public is stated by --dataset-size, --classes, --image-size and
+    --channels, or declared by --public-metadata.
+
     Example: dpdm train mnist --eps 10 --out runs/mnist
     """
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
@@ -245,6 +250,7 @@ def train(
         "download": download,
         "channels": channels,
         "classes": classes.split(",") if classes else None,
+        "public_metadata": public_metadata,
     }
     from dpdm_cli.runs import forecast as forecasting
     from dpdm_cli.runs.training import train as run
@@ -309,8 +315,11 @@ def _forecast_table(forecast: dict[str, Any]) -> Any:
 def _privacy_rows(privacy: dict[str, Any]) -> dict[str, Any]:
     """For people: nothing that says nothing, and figures of the claim rounded up."""
     from dpdm_cli.privacy.accounting import round_up
+    from dpdm_cli.privacy.public_inputs import PublicInputs
 
     rows = {name: value for name, value in privacy.items() if value not in (None, "")}
+    if "public_inputs" in rows:
+        rows["public_inputs"] = PublicInputs.from_dict(rows["public_inputs"]).words
     if "epsilon_by" in rows:
         rows["epsilon"] = f"{round_up(rows['epsilon'], 4):.4f}"
         rows["epsilon_by"] = ", ".join(

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from dpdm_cli.data.archives import Archive, Limits
 from dpdm_cli.data.collecting import check_memory
 from dpdm_cli.data.decoding import Pixels
-from dpdm_cli.data.images import check_labels
+from dpdm_cli.data.images import check_labels, renamed
 from dpdm_cli.data.zip_directory import Member
 from dpdm_cli.errors import DataError
 
@@ -86,7 +86,7 @@ def read_arrays(path: Path, classes: Sequence[str] | None) -> Arrays:
         order = _numbered(path, labels)
     check_labels(str(path), labels, len(pixels), len(known or order))
     if known and known != order:
-        labels = _renamed(path, labels, known, order)
+        labels = renamed(str(path), labels, known, order)
     return Arrays(pixels, labels, order)
 
 
@@ -155,17 +155,3 @@ def _numbered(path: Path, labels: NDArray[np.int64]) -> tuple[str, ...]:
             "Declare the classes (--classes) to keep a class that has none.",
         )
     return tuple(str(label) for label in range(count))
-
-
-def _renamed(
-    path: Path, labels: NDArray[np.int64], known: tuple[str, ...], order: tuple[str, ...]
-) -> NDArray[np.int64]:
-    used = [known[label] for label in np.unique(labels)]
-    unknown = [name for name in used if name not in order]
-    if unknown:
-        raise DataError(
-            f"{path} has images of classes that are not declared: {', '.join(unknown[:10])}",
-            "Declare them too, or leave out the classes to take the file's own.",
-        )
-    index = np.array([order.index(name) if name in order else -1 for name in known], np.int64)
-    return index[labels]

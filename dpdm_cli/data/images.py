@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -135,6 +136,31 @@ def check_labels(name: str, labels: NDArray[np.integer], images: int, classes: i
             f"the first is {int(labels[first])} at image {first}",
             f"{classes} classes are declared: declare more, or mend the labels.",
         )
+
+
+def renamed(
+    name: str, labels: NDArray[np.int64], known: Sequence[str], order: Sequence[str]
+) -> NDArray[np.int64]:
+    """Labels for classes in another order, some of which may have no image.
+
+    Args:
+        name: what the labels are from, for messages.
+        labels: int64 [N], with values in [0, len(known)).
+        known: class names of these labels.
+        order: the names that are declared.
+
+    Raises:
+        DataError: an image is of a class that is not among them.
+    """
+    used = [known[label] for label in np.unique(labels)]
+    unknown = [found for found in used if found not in order]
+    if unknown:
+        raise DataError(
+            f"{name} has images of classes that are not declared: {', '.join(unknown[:10])}",
+            "Declare them too, or leave out the classes to take the file's own.",
+        )
+    places = {found: place for place, found in enumerate(order)}
+    return np.array([places.get(found, -1) for found in known], np.int64)[labels]
 
 
 def duplicate_count(images: ImageSet) -> int:

@@ -92,7 +92,7 @@ def list_images(
     """
     if split not in ("train", "test"):
         raise UsageError(f"split must be train or test, found {split!r}")
-    declared = _checked_classes(classes)
+    declared = checked_classes(classes)
     name = str(source)
     if name in NAMED:
         facts = NAMED[name]
@@ -143,7 +143,12 @@ def _from_arrays(path: Path, split: Split, classes: tuple[str, ...] | None, fit:
     )
 
 
-def _checked_classes(classes: Sequence[str] | None) -> tuple[str, ...] | None:
+def checked_classes(classes: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Declared class names, as a tuple.
+
+    Raises:
+        UsageError: none, the same twice, or one that cannot be the name of a folder.
+    """
     if classes is None:
         return None
     names = tuple(classes)

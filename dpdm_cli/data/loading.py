@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dpdm_cli.data.collecting import collect
 from dpdm_cli.data.decoding import Fit, Pixels, planes, refit
 from dpdm_cli.data.images import ImageSet
-from dpdm_cli.data.listing import list_images
+from dpdm_cli.data.listing import checked_classes, list_images
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.data.prepared import SUFFIX, load_prepared
 
@@ -47,7 +47,7 @@ def load_images(
         channels: 1 or 3; by default as the images are, which must be all grey or all colour.
         classes: names in label order. Declared, they may have no image and keep the classes from
             being a fact of the data; by default the sorted names of the folders, each with an
-            image.
+            image. An image of a class that is not declared is refused.
 
     Returns:
         The images in the published order (named sets) or sorted by path (others).
@@ -62,7 +62,7 @@ def load_images(
     fit = Fit(image_size=image_size, channels=channels)
     path = Path(os.path.expanduser(str(source)))
     if str(source) not in NAMED and path.suffix.lower() == SUFFIX and os.path.isfile(path):
-        return load_prepared(path, split=split, fit=fit, classes=classes)
+        return load_prepared(path, split=split, fit=fit, classes=checked_classes(classes))
     listing = list_images(
         source, split=split, data_dir=data_dir, download=download, fit=fit, classes=classes
     )

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from dpdm_cli.data.decoding import Fit
-from dpdm_cli.data.images import ImageSet
+from dpdm_cli.data.images import ImageSet, renamed
 from dpdm_cli.data.layout import is_class_name
 from dpdm_cli.data.named import Split
 from dpdm_cli.errors import DamagedFileError, DataError, UsageError
@@ -118,11 +118,12 @@ def load_prepared(
     Args:
         path: the file.
         split: a file holds the one split that it was prepared from, and has no other.
-        fit, classes: what is wanted; what the file was not prepared with is refused.
+        fit: what is wanted; what the file was not prepared with is refused.
+        classes: the declared names in label order; labels are carried over to them by name.
 
     Raises:
-        UsageError: another size, number of channels or order of classes is asked for.
-        DataError: a safetensors file of something else; the test split.
+        UsageError: another size or number of channels is asked for, or classes of a file without labels.
+        DataError: a safetensors file of something else; the test split; an image of a class that is not declared.
         DamagedFileError: truncated, or not what was written.
     """
     file = PreparedFile(path)
@@ -135,14 +136,17 @@ def load_prepared(
         raise _not_prepared(path, f"images of {height}x{width} pixels", f"{side}x{side}")
     if wanted.channels not in (None, channels):
         raise _not_prepared(path, f"images of {channels} channels", str(wanted.channels))
-    if classes is not None and tuple(classes) != file.facts.classes:
-        own = ", ".join(file.facts.classes) or "no classes"
-        raise _not_prepared(path, own, ", ".join(classes))
+    own, labels = file.facts.classes, file.labels
+    order = own if classes is None else tuple(classes)
+    if order != own:
+        if labels is None:
+            raise _not_prepared(path, "no classes", ", ".join(order))
+        labels = torch.from_numpy(renamed(str(path), labels.numpy(), own, order))
     return ImageSet(
         name=path.resolve().stem,
         images=file.images,
-        labels=file.labels,
-        classes=file.facts.classes,
+        labels=labels,
+        classes=order,
         content=file.facts.content,
         duplicates=file.facts.duplicates,
         storage=file,

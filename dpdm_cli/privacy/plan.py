@@ -49,7 +49,7 @@ class PrivacyPlan:
     of norm at most 1, released with N(0, warm_sigma^2) on every coordinate.
 
     Attributes:
-        dataset_size: N, the public number of images; never read off the private data.
+        dataset_size: N, the public number of images; read off the private data only where that is declared public.
         expected_batch_size: B, the expected number of images in a step; at most N.
         steps: number of noisy steps, at least 1.
         sigma: standard deviation of the noise in units of `clip_norm`.

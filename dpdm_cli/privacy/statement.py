@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from dpdm_cli.errors import DamagedFileError, PrivacyError
 from dpdm_cli.privacy.accounting import claim, round_up
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.privacy.public_inputs import PublicInputs
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -20,14 +22,18 @@ NOT_COVERED = (
     "people with several images, or images that show several people: the unit is one image",
     "timing, memory use and other side channels of the machine that trained",
     "floating-point attacks beyond rounding the release to a public grid",
+    "what is taken as known to everybody: the number of images, class names, image size and colours",
 )
 
 
-def private_statement(ledger: Ledger, init_from: str | None = None) -> dict[str, Any]:
+def private_statement(
+    ledger: Ledger, public: PublicInputs, init_from: str | None = None
+) -> dict[str, Any]:
     """The claim for what the ledger holds.
 
     Args:
         ledger: the releases made.
+        public: who says that N, class names, image size and colours are public.
         init_from: SHA-256 of the model the weights started from, declared public.
 
     Returns:
@@ -53,6 +59,7 @@ def private_statement(ledger: Ledger, init_from: str | None = None) -> dict[str,
         "unit": plan.unit,
         "sampling": "Poisson",
         "dataset_size": plan.dataset_size,
+        "public_inputs": public.to_dict(),
         "sample_rate": plan.sample_rate,
         "expected_batch_size": plan.expected_batch_size,
         "steps": plan.steps,
@@ -67,7 +74,7 @@ def private_statement(ledger: Ledger, init_from: str | None = None) -> dict[str,
         "plan": plan.to_dict(),
         "ledger": ledger.to_dict(),
         "not_covered": list(NOT_COVERED),
-        "text": _text(plan, epsilon, result.accountant, init_from),
+        "text": _text(plan, epsilon, result.accountant, public, init_from),
     }
 
 
@@ -77,7 +84,7 @@ def check_statement(statement: dict[str, Any]) -> Ledger:
     Raises:
         PrivacyError: it claims nothing, claims less epsilon than its plan costs, or says something else than its plan
             and ledger do.
-        DamagedFileError: its plan or ledger is not what was written.
+        DamagedFileError: its plan, ledger or public inputs are not what was written.
     """
     if not statement.get("private"):
         raise PrivacyError(
@@ -91,7 +98,8 @@ def check_statement(statement: dict[str, Any]) -> Ledger:
     source = statement.get("init_from")
     if source is not None and (not isinstance(source, str) or not _SHA256.fullmatch(source)):
         raise DamagedFileError(f"the statement's init_from is {_short(source)}, no SHA-256")
-    true = private_statement(ledger, source)
+    public = PublicInputs.from_dict(statement.get("public_inputs"))
+    true = private_statement(ledger, public, source)
     epsilon = statement.get("epsilon")
     if isinstance(epsilon, bool) or not isinstance(epsilon, int | float):
         raise DamagedFileError(f"the statement's epsilon is {epsilon!r}, not a number")
@@ -101,7 +109,7 @@ def check_statement(statement: dict[str, Any]) -> Ledger:
             f"the statement claims epsilon = {epsilon}, but its plan costs {true['epsilon']}",
             "do not rely on it",
         )
-    says = _text(ledger.plan, float(epsilon), str(statement.get("accountant")), source)
+    says = _text(ledger.plan, float(epsilon), str(statement.get("accountant")), public, source)
     expected = {**true, "epsilon": epsilon, "text": says}
     if missing := sorted(expected.keys() - statement.keys()):
         raise DamagedFileError(f"the statement lacks {', '.join(missing)}")
@@ -115,7 +123,13 @@ def check_statement(statement: dict[str, Any]) -> Ledger:
     return ledger
 
 
-def _text(plan: PrivacyPlan, epsilon: float, accountant: str, init_from: str | None) -> str:
+def _text(
+    plan: PrivacyPlan,
+    epsilon: float,
+    accountant: str,
+    public: PublicInputs,
+    init_from: str | None,
+) -> str:
     source = ""
     if init_from is not None:
         source = (
@@ -124,7 +138,7 @@ def _text(plan: PrivacyPlan, epsilon: float, accountant: str, init_from: str | N
         )
     return (
         f"({epsilon}, {plan.delta})-differentially private with respect to adding or removing one image "
-        f"among {plan.dataset_size:,} (a public number). {_warm_text(plan)}"
+        f"among {plan.dataset_size:,} (a public number). {public.text} {_warm_text(plan)}"
         f"One run of DP-SGD: {plan.steps:,} steps, Poisson "
         f"sampling at rate {plan.sample_rate!r}, one gradient an image (mean over {plan.noise_multiplicity} noisy "
         f"copies) clipped to norm {plan.clip_norm:g}, Gaussian noise of {plan.sigma!r} times that norm; "
@@ -147,12 +161,19 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else text[:79] + "…"
 
 
-def non_private_statement(steps: int) -> dict[str, Any]:
-    """The statement of a run without privacy: it claims nothing and says so first."""
+def non_private_statement(steps: int, trained_on: Iterable[str] = ()) -> dict[str, Any]:
+    """The statement of a run without privacy: it claims nothing and says so first.
+
+    Args:
+        steps: taken.
+        trained_on: the named sets behind the weights, those of the model they started from included; "custom" for
+            images of the user's own. No private run on one of these sets may start from them.
+    """
     return {
         "private": False,
         "text": NOT_PRIVATE,
         "steps_taken": steps,
+        "trained_on": sorted(set(trained_on)),
         "epsilon": None,
         "delta": None,
     }

@@ -25,7 +25,7 @@ from dpdm_cli.runs.checkpoint import load_model
 from dpdm_cli.runs.device import placed, resolve_device
 from dpdm_cli.runs.made_up_records import MadeUpRecords
 from dpdm_cli.runs.network import blank_images, network_config
-from dpdm_cli.runs.planning import plan_run, public_size
+from dpdm_cli.runs.planning import plan_run
 from dpdm_cli.runs.reporter import Reporter, SilentReporter
 from dpdm_cli.runs.settings import preset_settings
 from dpdm_cli.runs.warm_start import new_prior
@@ -184,7 +184,7 @@ def _subject(
         whose = f"the {preset} network for {dataset}"
         the_plan = None
         if with_plan and plan is None:
-            the_plan = plan_run(public_size(dataset, settings, None)[0], settings)
+            the_plan = plan_run(NAMED[dataset].train_size, settings)
     if plan is not None:
         the_plan = check_plan_file(plan)[0]
     if the_plan is not None and the_plan.warm_releases:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dpdm_cli.privacy.public_inputs import PublicInputs
 from dpdm_cli.privacy.statement import headline
 
 _NO_EVALUATION = "None is stated."
@@ -99,7 +100,7 @@ def _plan(statement: Mapping[str, Any]) -> list[str]:
         "delta": "delta",
         "adjacency": "neighbouring data sets",
         "unit": "what is protected",
-        "dataset_size": "N, declared public",
+        "dataset_size": "N, public",
         "sampling": "sampling",
         "sample_rate": "q, sampling rate",
         "steps": "steps planned",
@@ -119,6 +120,7 @@ def _plan(statement: Mapping[str, Any]) -> list[str]:
         "| | |",
         "|---|---|",
         *(f"| {words} | {statement[name]} |" for name, words in names.items()),
+        f"| taken as known to everybody | {PublicInputs.from_dict(statement['public_inputs']).words} |",
         f"| epsilon by accountant | {by} |",
         f"| head of the ledger | `{statement['ledger']['head']}` |",
         "",

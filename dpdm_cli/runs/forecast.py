@@ -28,9 +28,9 @@ from dpdm_cli.runs.planning import (
     check_batch_size,
     choose_settings,
     plan_run,
-    public_size,
     step_count,
 )
+from dpdm_cli.runs.public_facts import Stated, known_size, public_facts
 from dpdm_cli.runs.public_start import read_public
 from dpdm_cli.runs.settings import TrainSettings, default_preset, preset_settings
 
@@ -67,6 +67,7 @@ def forecast(
     download: bool = True,
     classes: Sequence[str] | None = None,
     channels: int | None = None,
+    public_metadata: bool = False,
     **flags: Any,
 ) -> Forecast:
     """What `train` with the same arguments would do; takes no step and writes nothing.
@@ -81,7 +82,7 @@ def forecast(
         flags=flags,
     )
     if data in NAMED:
-        images, counted = blank_images(data, settings), None
+        images = blank_images(data, settings)
     else:
         images = load_images(
             data,
@@ -91,13 +92,18 @@ def forecast(
             channels=channels,
             classes=classes,
         )
-        counted = len(images.images)
     network = network_config(images, settings)
     if init_from is not None:
-        read_public(init_from, network)
-    dataset_size, source = public_size(data, settings, counted)
+        read_public(init_from, network, data if private else None)
     values = asdict(settings)
     if private:
+        stated = Stated(
+            classes=None if classes is None else tuple(classes),
+            channels=channels,
+            public_metadata=public_metadata,
+        )
+        size = None if plan is None else load_plan(plan).dataset_size
+        dataset_size, public = public_facts(data, images, settings, stated, size)
         the_plan = plan_run(dataset_size, settings, plan)
         claimed = claim(the_plan)
         if plan is not None:
@@ -108,9 +114,11 @@ def forecast(
             "claim": claimed.sentence,
             **the_plan.to_dict(),
             **claimed.to_dict(),
-            "dataset_size_source": source,
+            "public_inputs": public.to_dict(),
         }
     else:
+        known = known_size(data, settings)
+        dataset_size = len(images.images) if known is None else known
         check_batch_size(dataset_size, settings)
         privacy = {"claim": NOT_PRIVATE, "steps": step_count(dataset_size, settings)}
     return Forecast(
@@ -179,8 +187,8 @@ def _check_cheaply(data: str, settings: TrainSettings, plan: Path | None, privat
         return
     if private:
         check_target(settings.epsilon)
-    if data in NAMED or settings.dataset_size is not None:
-        dataset_size, _ = public_size(data, settings, None)
+    dataset_size = known_size(data, settings)
+    if dataset_size is not None:
         check_batch_size(dataset_size, settings)
         if private:
             PrivacyPlan(

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dpdm_cli.data.named import NAMED
 from dpdm_cli.errors import PrivacyError, UsageError
 from dpdm_cli.privacy.accounting import calibrate, check_plan_file
 from dpdm_cli.privacy.plan import PrivacyPlan, steps_for_epochs
@@ -58,21 +57,6 @@ def asked_for(origins: Mapping[str, str]) -> list[str]:
         for name, origin in origins.items()
         if origin != "default" and not origin.startswith("preset ")
     ]
-
-
-def public_size(data: str, settings: TrainSettings, counted: int | None) -> tuple[int, str]:
-    """N and where it comes from: stated by the user, published with a named set, or counted.
-
-    A counted N is declared public by whoever runs the tool; the claim's neighbouring data sets then differ in one
-    image's content, not in N.
-    """
-    if settings.dataset_size is not None:
-        return settings.dataset_size, "stated"
-    if data in NAMED:
-        return NAMED[data].train_size, "published"
-    if counted is None:
-        raise UsageError(f"the size of {data} is not known", "state it with --dataset-size")
-    return counted, "counted, and so declared public"
 
 
 def step_count(dataset_size: int, settings: TrainSettings) -> int:

@@ -35,7 +35,7 @@ STATEMENT_KEYS = frozenset(
             "warm_sigma",
         ),
         *("init_from", "plan", "ledger"),
-        *("not_covered", "text", "dataset_size_source"),
+        *("not_covered", "text", "public_inputs"),
     }
 )
 """What a published statement may say."""

@@ -10,6 +10,7 @@ from typing import Any
 from dpdm_cli.data import ImageSet
 from dpdm_cli.errors import DamagedFileError, PrivacyError
 from dpdm_cli.runs.planning import asked_for
+from dpdm_cli.runs.public_facts import Stated
 from dpdm_cli.runs.settings import TrainSettings
 
 _FREE_TO_CHANGE = {"micro_batch", "precision"}
@@ -47,6 +48,29 @@ def resumed_settings(
             raise PrivacyError(
                 f"{name} is {new} ({origins[name]}), but the run was started with {old}",
                 "resume with the run's own settings, or start a new run in another --out",
+            )
+    return before
+
+
+def resumed_stated(saved: dict[str, Any], wanted: Stated) -> Stated:
+    """What was said of the images when the run was started.
+
+    Raises:
+        PrivacyError: classes or channels are given that differ.
+        DamagedFileError: what was saved makes no sense.
+    """
+    try:
+        classes = saved["stated"]["classes"]
+        said = {**saved["stated"], "classes": None if classes is None else tuple(classes)}
+        before = Stated(**said)
+    except (KeyError, TypeError) as error:
+        raise DamagedFileError(f"the resume state's classes are damaged: {error}") from error
+    for name in ("classes", "channels"):
+        old, new = getattr(before, name), getattr(wanted, name)
+        if new not in (None, old):
+            raise PrivacyError(
+                f"{name} is {new}, but the run was started with {old}",
+                "resume with what was stated then, or start a new run in another --out",
             )
     return before
 

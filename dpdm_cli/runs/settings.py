@@ -32,8 +32,8 @@ class TrainSettings:
 
     Attributes:
         epsilon, delta: the target of the claim.
-        dataset_size: N, public; None takes a named set's published size, else counts the images and declares the
-            count public.
+        dataset_size: N, public; None takes a named set's published size, else that of a plan file, else counts the
+            images if the count is declared to be public.
         batch_size: B, expected images a step.
         epochs, steps: how long; exactly one is used, steps when both are given.
         clip_norm: C.

@@ -18,18 +18,14 @@ from dpdm_cli.diffusion.unet import UNetConfig
 from dpdm_cli.errors import PrivacyError
 from dpdm_cli.launched import local_rank
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.privacy.plan import PrivacyPlan, load_plan
+from dpdm_cli.privacy.public_inputs import PublicInputs
 from dpdm_cli.processes import Processes
 from dpdm_cli.runs.network import network_config
-from dpdm_cli.runs.planning import (
-    check_batch_size,
-    plan_run,
-    public_size,
-    read_plan,
-    step_count,
-)
+from dpdm_cli.runs.planning import check_batch_size, plan_run, read_plan, step_count
+from dpdm_cli.runs.public_facts import Stated, known_size, public_facts
 from dpdm_cli.runs.public_start import PublicStart, read_public
-from dpdm_cli.runs.resuming import fingerprint, resumed_settings
+from dpdm_cli.runs.resuming import fingerprint, resumed_settings, resumed_stated
 from dpdm_cli.runs.settings import TrainSettings
 
 
@@ -40,7 +36,9 @@ class Setup:
     Attributes:
         data: what the user named.
         images: the private images.
-        dataset_size, dataset_size_source: N, public, and where it is from.
+        dataset_size: N.
+        public_inputs: who says that N and the images' shape and classes are public; None for a run that is not private.
+        stated: what was said of the images, beside the settings.
         settings: those of the run; K is the plan's.
         network: its shape.
         public: the model it starts from, if any.
@@ -51,7 +49,8 @@ class Setup:
     data: str
     images: ImageSet
     dataset_size: int
-    dataset_size_source: str
+    public_inputs: PublicInputs | None
+    stated: Stated
     settings: TrainSettings
     network: UNetConfig
     public: PublicStart | None
@@ -81,9 +80,10 @@ class Setup:
             "private": self.ledger is not None,
             "settings": asdict(self.settings),
             "dataset_size": self.dataset_size,
-            "dataset_size_source": self.dataset_size_source,
+            "public_inputs": self.public_inputs.to_dict() if self.public_inputs else None,
+            "stated": asdict(self.stated),
             "plan": self.plan.to_dict() if self.plan else None,
-            "init_from": self.public.sha256 if self.public else None,
+            "init_from": asdict(replace(self.public, weights={})) if self.public else None,
             "salt": self.salt,
             "fingerprint": self.fingerprint,
         }
@@ -95,6 +95,7 @@ def set_up(
     origins: dict[str, str],
     load: Callable[..., ImageSet],
     *,
+    stated: Stated,
     private: bool,
     plan: Path | None,
     init_from: Path | None,
@@ -106,7 +107,8 @@ def set_up(
 
     Args:
         data, wanted, origins: the images' name, the settings asked for and where each is from.
-        load: gives the images, of `image_size` when it is passed.
+        load: gives the images, of `image_size`, `channels` and `classes` when they are passed.
+        stated: what is said of the images, beside the settings.
         private, plan, init_from: as for `train`.
         saved: what the resume state says, to go on with that run.
         device: where it is to run.
@@ -114,7 +116,7 @@ def set_up(
 
     Raises:
         UsageError, DataError: no images, network or plan can be had from this.
-        PrivacyError: the saved run was another one.
+        PrivacyError: the saved run was another one, or what is to be public is neither stated nor declared.
         DamagedFileError: the saved run, the plan or the public model is damaged.
         ResourceError: the processes are not told the same.
     """
@@ -122,15 +124,19 @@ def set_up(
         settings = wanted
         if saved is not None:
             settings = resumed_settings(saved, wanted, origins, data, private)
+            stated = resumed_stated(saved, stated)
         if data in NAMED and processes.size > 1 and local_rank() == 0:
             load()  # downloads, before the others of this machine look
     with processes.together():
-        images = load(image_size=settings.image_size)
+        images = load(
+            image_size=settings.image_size, channels=stated.channels, classes=stated.classes
+        )
         if local_rank() == 0:
             images.verify()
         network = network_config(images, settings)
-        public = _public_start(init_from, network, saved)
-        dataset_size, source, ledger = _budget(data, settings, images, plan, private, saved)
+        public = _public_start(init_from, network, data if private else None, saved)
+        dataset_size, inputs = _public_inputs(data, settings, images, stated, plan, private, saved)
+        ledger = _budget(dataset_size, settings, plan, private, saved)
     if ledger is not None:
         settings = replace(settings, noise_multiplicity=ledger.plan.noise_multiplicity)
     salt = saved["salt"] if saved else processes.from_first(lambda: secrets.token_hex(16))
@@ -140,7 +146,8 @@ def set_up(
         data=data,
         images=images,
         dataset_size=dataset_size,
-        dataset_size_source=source,
+        public_inputs=inputs,
+        stated=stated,
         settings=settings,
         network=network,
         public=public,
@@ -157,51 +164,66 @@ def set_up(
     return setup
 
 
-def _budget(
+def _public_inputs(
     data: str,
     settings: TrainSettings,
     images: ImageSet,
+    stated: Stated,
     plan: Path | None,
     private: bool,
     saved: dict[str, Any] | None,
-) -> tuple[int, str, Ledger | None]:
-    """N, where it is from, and unless the run is not private its ledger: that of a resumed run, or a new one.
+) -> tuple[int, PublicInputs | None]:
+    """N and, unless the run is not private, who says what is public: when it was started, see `public_facts`."""
+    if not private:
+        size = known_size(data, settings)
+        return len(images.images) if size is None else size, None
+    if saved is not None:
+        return saved["dataset_size"], PublicInputs.from_dict(saved.get("public_inputs"))
+    planned = None if plan is None else load_plan(plan).dataset_size
+    return public_facts(data, images, settings, stated, planned)
+
+
+def _budget(
+    dataset_size: int,
+    settings: TrainSettings,
+    plan: Path | None,
+    private: bool,
+    saved: dict[str, Any] | None,
+) -> Ledger | None:
+    """The ledger, unless the run is not private: that of a resumed run, or a new one.
 
     Raises:
         PrivacyError: a resumed run was started under another plan.
         UsageError, DamagedFileError: the batch is larger than N, no plan can be made, or what is named is none.
     """
+    if not private:
+        check_batch_size(dataset_size, settings)
+        return None
     if saved is None:
-        dataset_size, source = public_size(data, settings, len(images.images))
-        if not private:
-            check_batch_size(dataset_size, settings)
-            return dataset_size, source, None
-        return dataset_size, source, Ledger(plan_run(dataset_size, settings, plan))
-    dataset_size, source = saved["dataset_size"], saved["dataset_size_source"]
-    before = PrivacyPlan.from_dict(saved["plan"]) if private else None
+        return Ledger(plan_run(dataset_size, settings, plan))
+    before = PrivacyPlan.from_dict(saved["plan"])
     if plan is not None and read_plan(plan, dataset_size) != before:
         raise PrivacyError(
             f"{plan} is not the plan this run was started under", "resume without --plan"
         )
-    ledger = Ledger.from_dict(before, saved["ledger"]) if before else None
-    return dataset_size, source, ledger
+    return Ledger.from_dict(before, saved["ledger"])
 
 
 def _public_start(
-    path: Path | None, network: UNetConfig, saved: dict[str, Any] | None
+    path: Path | None, network: UNetConfig, private_set: str | None, saved: dict[str, Any] | None
 ) -> PublicStart | None:
     """The public model to start from; for a resumed run, that it was started from, without its weights.
 
     Raises:
-        PrivacyError: a resumed run was started from another one.
+        PrivacyError: a resumed run was started from another one; or see `read_public`.
         DataError, DamagedFileError, UsageError: see `read_public`.
     """
-    found = None if path is None else read_public(path, network)
+    found = None if path is None else read_public(path, network, private_set)
     if saved is None:
         return found
-    digest = saved.get("init_from")
-    if found is not None and found.sha256 != digest:
+    before = saved.get("init_from")
+    if found is not None and (before is None or found.sha256 != before["sha256"]):
         raise PrivacyError(
             f"{path} is not what this run was started from", "resume without --init-from"
         )
-    return None if digest is None else PublicStart(sha256=digest, weights={})
+    return None if before is None else PublicStart(**before)

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from dpdm_cli.data.archives import read_archive
+from dpdm_cli.data.decoding import Fit
 from dpdm_cli.data.folders import read_folder
 from dpdm_cli.data.layout import Tree, arrange
+from dpdm_cli.data.listing import list_images
 from dpdm_cli.data.loading import load_images
 from dpdm_cli.data.named import NAMED, Split
+from dpdm_cli.data.prepared import SUFFIX, PreparedFile
 from dpdm_cli.errors import DamagedFileError
 
 _SPLITS = frozenset({"train", "test", "val", "valid", "validation"})
@@ -55,6 +58,18 @@ def classes_of(source: str | Path, split: Split) -> tuple[str, ...]:
     if tree is None:
         return load_images(source, split=split).classes
     return arrange(tree, split, None).classes
+
+
+def size_of(source: str | Path) -> int:
+    """How many images a source's `train` split holds; decodes none of them.
+
+    Raises:
+        UsageError, DataError, DamagedFileError, ResourceError: as `load_images`.
+    """
+    path = Path(source).expanduser()
+    if str(source) not in NAMED and path.suffix.lower() == SUFFIX and path.is_file():
+        return PreparedFile(path).facts.shape[0]
+    return len(list_images(source, fit=Fit()))
 
 
 def samples_in(source: str | Path) -> str | Path:

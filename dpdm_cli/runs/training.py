@@ -23,6 +23,7 @@ from dpdm_cli.runs.checkpoint import Model, save_model
 from dpdm_cli.runs.device import memory_errors, resolve_device, set_precision
 from dpdm_cli.runs.grids import draw_grid
 from dpdm_cli.runs.planning import choose_settings
+from dpdm_cli.runs.public_facts import Stated
 from dpdm_cli.runs.reporter import Reporter, SilentReporter
 from dpdm_cli.runs.run_folder import RunFolder
 from dpdm_cli.runs.settings import default_preset
@@ -76,6 +77,7 @@ def train(
     download: bool = True,
     classes: Sequence[str] | None = None,
     channels: int | None = None,
+    public_metadata: bool = False,
     log_losses: bool = False,
     reporter: Reporter | None = None,
     **settings: Any,
@@ -98,6 +100,9 @@ def train(
             one starts.
         device: auto, cpu, cuda or mps.
         data_dir, download, classes, channels: see `load_images`.
+        public_metadata: N, class names, image size and colours are public knowledge: they may be read off images of
+            your own, and published, where you don't state them by `dataset_size`, `classes`, `image_size` and
+            `channels`. A private run needs the one or the other; a named set's are published.
         log_losses: write the private training loss to `private/losses.jsonl`.
         reporter: gets remarks and progress.
 
@@ -105,18 +110,18 @@ def train(
         Where the model lies and what may be claimed for it.
 
     Raises:
-        UsageError, DataError, DamagedFileError, PrivacyError, ResourceError: with what to do about it.
+        PrivacyError: a figure that the claim takes as public is neither stated nor declared; or what would make the
+            claim false.
+        UsageError, DataError, DamagedFileError, ResourceError: with what to do about it.
         InterruptedRunError: on SIGINT or SIGTERM, after the state was saved.
     """
     torch_device = resolve_device(device)
     folder = RunFolder(Path(out))
-    load = partial(
-        load_images,
-        data,
-        data_dir=data_dir,
-        download=download,
+    load = partial(load_images, data, data_dir=data_dir, download=download)
+    stated = Stated(
+        classes=None if classes is None else tuple(classes),
         channels=channels,
-        classes=classes,
+        public_metadata=public_metadata,
     )
     with ExitStack() as held:
         processes = held.enter_context(joined(torch_device))
@@ -143,6 +148,7 @@ def train(
             wanted,
             origins,
             load,
+            stated=stated,
             private=private,
             plan=plan,
             init_from=init_from,
@@ -212,14 +218,12 @@ def _remark(
             warm = f"warm start by {plan.warm_start} at sigma {plan.warm_sigma:.6g}, "
         say.note(
             f"plan: epsilon {result.epsilon_text} at delta {plan.delta:g} ({result.accountant}), "
-            f"N = {setup.dataset_size:,} ({setup.dataset_size_source}), {warm}"
+            f"N = {setup.dataset_size:,}, {warm}"
             f"expected batch {plan.expected_batch_size:g}, {plan.steps:,} steps, "
             f"sigma {plan.sigma:.6g}, C = {plan.clip_norm:g}, K = {plan.noise_multiplicity}, on {where}"
         )
-        if setup.dataset_size_source.startswith("counted"):
-            say.note(
-                "the number of images is taken to be public; state another with --dataset-size"
-            )
+        if setup.public_inputs and setup.data not in NAMED:
+            say.note(f"taken as known to everybody, and published: {setup.public_inputs.words}")
     if is_new and (copies := duplicate_count(setup.images)):
         say.warn(
             f"{copies} images are exact copies of others: the claim protects one file, not one picture"
@@ -230,19 +234,23 @@ def _publish(
     folder: RunFolder, setup: Setup, trainer: Trainer, device: torch.device
 ) -> dict[str, Any]:
     """Write model, statement and samples, unless they are there; the statement."""
-    if setup.ledger is None:
-        statement = non_private_statement(trainer.done)
+    dataset = setup.data if setup.data in NAMED else "custom"
+    start = setup.public
+    if setup.ledger is None or setup.public_inputs is None:
+        statement = non_private_statement(
+            trainer.done, [dataset, *(start.trained_on if start else [])]
+        )
     else:
-        public = setup.public.sha256 if setup.public else None
-        statement = private_statement(setup.ledger, public)
-        statement["dataset_size_source"] = setup.dataset_size_source
+        statement = private_statement(
+            setup.ledger, setup.public_inputs, start.sha256 if start else None
+        )
     if not folder.is_complete:
         model = Model(
             denoiser=trainer.averaged,
             config=setup.network,
             parameterisation=setup.settings.denoiser,
             classes=setup.images.classes,
-            dataset=setup.data if setup.data in NAMED else "custom",
+            dataset=dataset,
             statement=statement,
         )
         with memory_errors("while the model was written and drawn from", _ELSEWHERE):

@@ -12,9 +12,11 @@ from dpdm_cli.errors import DamagedFileError, DataError, DpdmError, UsageError
 from dpdm_cli.privacy.accountants import Part
 from dpdm_cli.privacy.accounting import Claim, claim, compose
 from dpdm_cli.privacy.ledger import Ledger, shared_releases
+from dpdm_cli.privacy.public_inputs import PublicInputs
 from dpdm_cli.privacy.restating import person_epsilon, replace_one_epsilon, selection_epsilon
 from dpdm_cli.privacy.statement import check_statement
-from dpdm_cli.runs.checkpoint import load_model
+from dpdm_cli.runs.checkpoint import Model, load_model
+from dpdm_cli.runs.public_facts import check_sources
 from dpdm_cli.runs.run_folder import MANIFEST, RunFolder
 from dpdm_cli.runs.sample_folder import SampleFolder
 from dpdm_cli.runs.shards import Shard
@@ -179,7 +181,7 @@ def _inspect(path: Path) -> Artefact:
     if path.suffix in (".npz", ".zip") and path.is_file():
         return _samples(path, path.parent)
     model = load_model(path)
-    return _artefact(path, "model", model.statement, ["the weights and their description"])
+    return _of_model(path, "model", model, ["the weights and their description"])
 
 
 def _run(path: Path) -> Artefact:
@@ -209,7 +211,13 @@ def _run(path: Path) -> Artefact:
                 "the folder holds parts of two runs: publish neither",
             )
         checked.append("the run's own ledger equals the published one")
-    return _artefact(path, "run", model.statement, checked)
+    return _of_model(path, "run", model, checked)
+
+
+def _of_model(path: Path, kind: str, model: Model, checked: Sequence[str]) -> Artefact:
+    return _artefact(
+        path, kind, model.statement, checked, (model.dataset, model.classes, model.image_shape)
+    )
 
 
 def _samples(path: Path, home: Path) -> Artefact:
@@ -268,11 +276,27 @@ def _samples(path: Path, home: Path) -> Artefact:
     which = "" if shard is None else f" for shard {shard} of {n:,}"
     count = len(album.indices)
     checked = [f"{count:,} images are those that were drawn{which}, and no others lie beside them"]
-    return _artefact(path, "samples", statement, checked)
+    about = str(facts.get("dataset")), classes, album.shape
+    return _artefact(path, "samples", statement, checked, about)
 
 
-def _artefact(path: Path, kind: str, statement: dict[str, Any], checked: Sequence[str]) -> Artefact:
+def _artefact(
+    path: Path,
+    kind: str,
+    statement: dict[str, Any],
+    checked: Sequence[str],
+    about: tuple[str, tuple[str, ...], tuple[int, int, int]],
+) -> Artefact:
+    """What is known of an artefact whose claim holds; `about` is its data set, classes and (C, H, W)."""
     ledger = check_statement(statement)
+    dataset, classes, shape = about
+    check_sources(
+        PublicInputs.from_dict(statement["public_inputs"]),
+        dataset=dataset,
+        dataset_size=ledger.plan.dataset_size,
+        classes=classes,
+        shape=shape,
+    )
     return Artefact(
         path=path,
         kind=kind,

@@ -97,7 +97,7 @@ def test_people_read_the_claim_in_a_sentence_and_no_empty_row(plan: Path) -> Non
     assert "{" not in text
 
 
-def save(path: Path, config: Path, **statement: Any) -> Path:
+def save(path: Path, config: Path, dataset: str = "custom", **statement: Any) -> Path:
     """A model of the network that `config` asks for."""
     settings, _ = merge("digits", preset="small", config=config)
     images = blank_images("digits", settings)
@@ -107,7 +107,7 @@ def save(path: Path, config: Path, **statement: Any) -> Path:
         config=shape,
         parameterisation="edm",
         classes=images.classes,
-        dataset="digits",
+        dataset=dataset,
         statement=statement,
     )
     save_model(path, model)
@@ -121,6 +121,10 @@ def test_what_a_run_would_not_start_from_is_refused(tmp_path: Path, config: Path
     code, _, said = run(*dry, private)
     assert code == 5
     assert "was trained on private images" in said
+    itself = save(tmp_path / "itself.safetensors", config, "digits", **non_private_statement(3))
+    code, _, said = run(*dry, itself)
+    assert code == 5
+    assert "without privacy on digits" in said
     assert run(*dry, public)[0] == 0
     assert run("--dry-run", "--json", "--init-from", public)[0] == 2  # another network
     assert run(*dry, tmp_path / "absent.safetensors")[0] == 3

@@ -47,7 +47,7 @@ def test_from_private_images_to_a_score(tmp_path: Path) -> None:
     trained = dpdm(
         *("train", ready, "--preset", "small", "--config", config, "--eps", 5, "--delta", 1e-3),
         *("--steps", steps, "--batch-size", batch, "--accountant", "rdp", "--micro-batch", 16),
-        *("--out", run),
+        *("--out", run, "--public-metadata"),
     )
     dpdm("release", run, public)
     statement = json.loads((public / "statement.json").read_text())

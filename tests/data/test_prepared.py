@@ -115,13 +115,23 @@ def test_no_file_and_the_test_split_are_data_errors(path: Path) -> None:
         load_images(path, split="test")
 
 
-@pytest.mark.parametrize(
-    "options", [{"image_size": 4}, {"channels": 1}, {"classes": ["b", "a"]}, {"classes": ["a"]}]
-)
+@pytest.mark.parametrize("options", [{"image_size": 4}, {"channels": 1}])
 def test_what_it_was_not_prepared_with_is_refused(path: Path, options) -> None:
     with pytest.raises(UsageError) as caught:
         load_images(path, **options)
     assert "prepare the images again" in caught.value.hint
+
+
+def test_stated_classes_take_the_labels_by_name_and_may_have_no_image(path: Path) -> None:
+    known, found = load_images(path), load_images(path, classes=["c", "b", "a"])
+    assert found.classes == ("c", "b", "a")
+    assert known.labels is not None
+    assert found.labels is not None
+    assert [found.classes[i] for i in found.labels] == [known.classes[i] for i in known.labels]
+    with pytest.raises(DataError, match="classes that are not declared: b"):
+        load_images(path, classes=["a"])
+    with pytest.raises(UsageError, match="different names"):
+        load_images(path, classes=["a", "a"])
 
 
 def test_what_it_was_prepared_with_may_be_said_again(path: Path) -> None:

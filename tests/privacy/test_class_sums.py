@@ -24,6 +24,7 @@ from dpdm_cli.privacy.accounting import calibrate, claim
 from dpdm_cli.privacy.class_sums import noisy_class_squares, noisy_class_sums
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.privacy.public_inputs import PUBLISHED
 from dpdm_cli.privacy.restating import person_epsilon, replace_one_epsilon, selection_epsilon
 from dpdm_cli.privacy.statement import check_statement, private_statement
 
@@ -219,7 +220,7 @@ def test_the_statement_says_what_the_warm_start_was_and_cannot_leave_it_out() ->
     for _ in range(2):
         ledger.record(warm=True)
     ledger.record()
-    statement = private_statement(ledger)
+    statement = private_statement(ledger, PUBLISHED)
     assert "warm start by moments: 2 sums" in statement["text"]
     assert statement["epsilon"] >= claim(ledger.plan).epsilon
     assert check_statement(statement).releases == 3

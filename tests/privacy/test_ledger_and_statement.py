@@ -11,6 +11,7 @@ import tiny
 from dpdm_cli.errors import DamagedFileError, PrivacyError
 from dpdm_cli.privacy.accounting import claim
 from dpdm_cli.privacy.ledger import Ledger, shared_releases
+from dpdm_cli.privacy.public_inputs import PUBLISHED
 from dpdm_cli.privacy.statement import (
     NOT_PRIVATE,
     check_statement,
@@ -59,14 +60,14 @@ def test_an_altered_ledger_is_refused(damage: dict[str, object]) -> None:
 
 def test_the_statement_never_claims_less_than_the_plan_costs() -> None:
     ledger = spent(30)
-    statement = private_statement(ledger)
+    statement = private_statement(ledger, PUBLISHED)
     exact = claim(ledger.plan).epsilon
     assert exact <= statement["epsilon"] <= exact + 1e-4
     assert float(headline(statement).split()[1].rstrip(",")) >= exact
 
 
 def test_the_statement_names_everything_a_reader_needs() -> None:
-    statement = private_statement(spent(30))
+    statement = private_statement(spent(30), PUBLISHED)
     json.dumps(statement, allow_nan=False)
     for key in [
         "sigma",
@@ -105,7 +106,7 @@ def test_the_headline_rounds_up(epsilon: float, shown: str) -> None:
 
 def test_a_run_of_no_steps_claims_nothing() -> None:
     with pytest.raises(PrivacyError, match="nothing to claim"):
-        private_statement(spent(0))
+        private_statement(spent(0), PUBLISHED)
 
 
 def test_without_privacy_nothing_is_claimed() -> None:
@@ -117,10 +118,11 @@ def test_without_privacy_nothing_is_claimed() -> None:
 
 def test_the_statement_word_by_word() -> None:
     plan = tiny.plan(dataset_size=60_000, expected_batch_size=600, steps=30, sigma=1.5, delta=1e-6)
-    statement = private_statement(tiny.ledger(plan, 30))
+    statement = private_statement(tiny.ledger(plan, 30), PUBLISHED)
     assert statement["text"] == (
         f"({statement['epsilon']}, 1e-06)-differentially private with respect to adding or removing one image among "
-        "60,000 (a public number). One run of DP-SGD: 30 steps, Poisson sampling at rate 0.01, one gradient an image "
+        "60,000 (a public number). Taken as known to everybody: number of images, class names, image size, colours "
+        "(published with the set). One run of DP-SGD: 30 steps, Poisson sampling at rate 0.01, one gradient an image "
         "(mean over 2 noisy copies) clipped to norm 1, Gaussian noise of 1.5 times that norm; epsilon by PRV, an upper "
         "bound."
     )
@@ -130,7 +132,7 @@ def test_the_statement_word_by_word() -> None:
 
 def test_a_statement_that_follows_from_its_plan_gives_its_ledger_back() -> None:
     ledger = spent(30)
-    statement = json.loads(json.dumps(private_statement(ledger)))
+    statement = json.loads(json.dumps(private_statement(ledger, PUBLISHED)))
     assert check_statement(statement).head == ledger.head
     assert check_statement(
         {
@@ -161,7 +163,7 @@ def test_ledgers_share_what_was_done_before_a_fork() -> None:
 
 
 def test_a_statement_that_lacks_a_word_is_damaged() -> None:
-    statement = private_statement(spent(30))
+    statement = private_statement(spent(30), PUBLISHED)
     check_statement(statement)
     for name in statement.keys() - {"private", "plan", "ledger"}:
         with pytest.raises(DamagedFileError):

@@ -25,7 +25,8 @@ from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.poisson import PoissonSampler
 from dpdm_cli.processes import ALONE, Processes
 from dpdm_cli.runs import planning
-from dpdm_cli.runs.planning import plan_run, public_size
+from dpdm_cli.runs.planning import plan_run
+from dpdm_cli.runs.public_facts import Stated, public_facts
 from dpdm_cli.runs.settings import TrainSettings
 from dpdm_cli.runs.setup import Setup, set_up
 from dpdm_cli.runs.trainer import Trainer
@@ -38,6 +39,7 @@ SETTINGS = TrainSettings(
     epsilon=20.0,
     delta=1e-3,
     dataset_size=STATED,
+    image_size=8,
     batch_size=8,
     steps=6,
     clip_norm=CLIP,
@@ -102,6 +104,7 @@ def traced(images: ImageSet, patch: pytest.MonkeyPatch) -> Run:
         SETTINGS,
         {},
         lambda **_: images,
+        stated=Stated(classes=images.classes, channels=1),
         private=True,
         plan=None,
         init_from=None,
@@ -192,7 +195,7 @@ def test_a_record_shows_in_the_sums_by_at_most_the_clip_norm_and_nowhere_else(sp
         "network",
         "settings",
         "dataset_size",
-        "dataset_size_source",
+        "public_inputs",
     ):
         assert getattr(one.setup, name) == getattr(other.setup, name), name
     private = {"salt", "fingerprint"}
@@ -235,8 +238,10 @@ DIVIDED, BATCH = 61_440, 4096
 @pytest.mark.parametrize("stated", [DIVIDED, DIVIDED + 1])
 def test_the_plan_is_made_of_the_stated_size_whatever_is_held(stated: int, held: int) -> None:
     settings = TrainSettings(batch_size=BATCH, epochs=300, accountant="rdp", dataset_size=stated)
-    size, source = public_size("a folder", settings, held)
-    assert (size, source) == (stated, "stated")
+    pixels = torch.zeros(held, 1, 1, 1, dtype=torch.uint8)
+    images = ImageSet(name="a folder", images=pixels, labels=None, classes=())
+    size, public = public_facts("a folder", images, settings, Stated(public_metadata=True))
+    assert (size, public.dataset_size) == (stated, "stated")
     plan = plan_run(size, settings)
     assert plan.sample_rate == BATCH / stated
     assert plan.divisor == BATCH

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import TINY, run
+from test_training import TINY, digits_folder, run
 
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.errors import DamagedFileError, PrivacyError, UsageError
@@ -20,8 +20,14 @@ from dpdm_cli.runs.verifying import verify
 
 
 @pytest.fixture(scope="module")
-def public(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run(tmp_path_factory.mktemp("public") / "run", private=False).model
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Public images: not the named set itself, which is the private one here."""
+    return str(digits_folder(tmp_path_factory.mktemp("pictures") / "public"))
+
+
+@pytest.fixture(scope="module")
+def public(pictures: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(tmp_path_factory.mktemp("public") / "run", pictures, private=False, patch=1).model
 
 
 def test_training_starts_at_the_public_weights(
@@ -59,6 +65,28 @@ def test_a_model_of_private_images_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_model_of_the_private_set_itself_is_refused_also_behind_another(
+    pictures: str, tmp_path: Path
+) -> None:
+    itself = run(tmp_path / "itself", private=False)
+    assert itself.statement["trained_on"] == ["digits"]
+    behind = run(tmp_path / "behind", pictures, private=False, patch=1, init_from=itself.model)
+    (tmp_path / "behind" / "manifest.json").unlink()
+    behind = run(tmp_path / "behind", pictures, private=False, resume=True, patch=1)
+    assert behind.statement["trained_on"] == ["custom", "digits"]
+    for start in (itself.model, behind.model):
+        with pytest.raises(PrivacyError, match="without privacy on digits") as caught:
+            run(tmp_path / "run", init_from=start)
+        assert caught.value.exit_code == 5
+        assert not (tmp_path / "run").exists()
+        # Without privacy there is nothing to protect, and other images may start from it.
+        shape = load_model(start).config
+        assert (
+            read_public(start, shape, None).trained_on
+            == read_public(start, shape, "mnist").trained_on
+        )
+
+
 def test_another_network_is_refused(public: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="channels = 8"):
         run(tmp_path / "run", init_from=public, width=16)
@@ -67,19 +95,19 @@ def test_another_network_is_refused(public: Path, tmp_path: Path) -> None:
 def test_embeddings_of_other_classes_stay_behind(public: Path) -> None:
     model = load_model(public)
     assert model.config.classes == len(NAMED["digits"].classes)
-    same = read_public(public, model.config)
+    same = read_public(public, model.config, "digits")
     assert "classes.weight" in same.weights
-    other = read_public(public, dataclasses.replace(model.config, classes=3))
+    other = read_public(public, dataclasses.replace(model.config, classes=3), "digits")
     assert set(same.weights) - set(other.weights) == {"classes.weight"}
 
 
 def test_resuming_keeps_the_source_and_refuses_another(
-    public: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    public: Path, pictures: str, tmp_path: Path
 ) -> None:
     run(tmp_path / "run", init_from=public)
     (tmp_path / "run" / "manifest.json").unlink()
     again = run(tmp_path / "run", resume=True)
     assert again.statement["init_from"] == sha256_of(public)
-    other = run(tmp_path / "other", private=False, **{**TINY, "seed": 5}).model
+    other = run(tmp_path / "other", pictures, private=False, patch=1, **{**TINY, "seed": 5}).model
     with pytest.raises(PrivacyError, match="not what this run was started from"):
         run(tmp_path / "run", resume=True, init_from=other)

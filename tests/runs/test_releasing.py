@@ -35,6 +35,12 @@ from dpdm_cli.runs import grids
 MARKED = "zaphod-the-marked"
 USER = "trillian-the-user"
 STATED_SIZE = 1777
+STATED: dict[str, Any] = {
+    "dataset_size": STATED_SIZE,
+    "classes": ("left", "right"),
+    "image_size": 8,
+    "channels": 1,
+}
 TINY = {"width": 8, "embedding": 8, "batch_size": 32, "steps": 3, "log_losses": True}
 
 
@@ -65,7 +71,7 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def run(private_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("release") / "run"
-    train(str(private_images), folder, dataset_size=STATED_SIZE, delta=1e-4, epsilon=8.0, **TINY)
+    train(str(private_images), folder, **STATED, delta=1e-4, epsilon=8.0, **TINY)
     sample(folder, n=24, sampler=SamplerSettings(steps=2))
     return folder
 
@@ -412,7 +418,7 @@ def test_removing_the_only_image_of_a_class_changes_weights_and_pixels_alone(
     write_plan_file(tmp_path / "plan.json", plan, claimed)
     options = {
         "plan": tmp_path / "plan.json",
-        "dataset_size": STATED_SIZE,
+        **STATED,
         "classes": ("left", "middle", "right"),
         "multipliers": (1,),
         "micro_batch": 16,

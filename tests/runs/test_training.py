@@ -174,7 +174,13 @@ def digits_folder(path: Path, count: int = 40) -> Path:
     return path
 
 
-FOLDER: dict[str, Any] = {"batch_size": 8, "steps": 3, "epsilon": 50.0, "delta": 1e-3}
+FOLDER: dict[str, Any] = {
+    "batch_size": 8,
+    "steps": 3,
+    "epsilon": 50.0,
+    "delta": 1e-3,
+    "public_metadata": True,
+}
 
 
 def test_a_folder_of_images_is_trained_on_and_its_change_noticed(
@@ -192,7 +198,7 @@ def test_a_folder_of_images_is_trained_on_and_its_change_noticed(
         run(tmp_path / "run", str(folder), resume=True, **FOLDER)
     shutil.copy(tmp_path / "kept.png", first)
     result = run(tmp_path / "run", str(folder), resume=True, **FOLDER)
-    assert result.statement["dataset_size_source"].startswith("counted")
+    assert set(result.statement["public_inputs"].values()) == {"declared"}
     assert load_model(result.model).classes == tuple("0123456789")
 
 
@@ -200,6 +206,7 @@ def test_a_stated_size_is_the_plans_whatever_lies_in_the_folder(tmp_path: Path) 
     folder = digits_folder(tmp_path / "images", 40)
     result = run(tmp_path / "run", str(folder), dataset_size=50, **FOLDER)
     assert (result.statement["dataset_size"], result.statement["sample_rate"]) == (50, 8 / 50)
+    assert result.statement["public_inputs"]["dataset_size"] == "stated"
 
 
 BESIDE_A_PLAN = {name: TINY[name] for name in ("width", "multipliers", "embedding", "device")}

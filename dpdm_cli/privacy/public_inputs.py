@@ -1,0 +1,101 @@
+"""What a claim takes as known to everybody, and who says that it is.
+
+The mechanism is built from these figures and its outcome shows them, so the claim is about everything else: for each
+value of them, data sets that differ by one image are told apart by e^epsilon and delta at most.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from dpdm_cli.errors import DamagedFileError
+
+SOURCES = {
+    "published": "published with the set",
+    "stated": "stated by whoever ran this, whatever the images are",
+    "declared": "read off the images, which whoever ran this declares to be public knowledge",
+}
+"""Where a figure may be from, in words."""
+
+UNLABELLED = "none"
+"""The source of class names where there are none."""
+
+NAMES = {
+    "dataset_size": "number of images",
+    "classes": "class names",
+    "image_size": "image size",
+    "channels": "colours",
+}
+"""The figures in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublicInputs:
+    """The source of each public figure, one of `SOURCES`.
+
+    Attributes:
+        dataset_size: of N.
+        classes: of the class names; `UNLABELLED` for images without labels.
+        image_size, channels: of the side in pixels, and of whether images are grey or colour.
+
+    Raises:
+        ValueError: a source that is none.
+    """
+
+    dataset_size: str
+    classes: str
+    image_size: str
+    channels: str
+
+    def __post_init__(self) -> None:
+        for name, source in asdict(self).items():
+            if source not in SOURCES and (name, source) != ("classes", UNLABELLED):
+                raise ValueError(f"{name} cannot be {str(source)[:80]!r}")
+
+    def to_dict(self) -> dict[str, str]:
+        """A JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Any) -> PublicInputs:
+        """The inverse of `to_dict`.
+
+        Raises:
+            DamagedFileError: other names, or a source that is none.
+        """
+        try:
+            if values.keys() != {field.name for field in fields(cls)}:
+                raise ValueError(f"expected {', '.join(NAMES)}")
+            return cls(**values)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise DamagedFileError(
+                f"public_inputs is not what was written: {error}", "copy the file again"
+            ) from error
+
+    @property
+    def words(self) -> str:
+        """The figures by their sources: `number of images (stated ...); image size, colours (declared ...)`."""
+        groups = []
+        for source, meaning in SOURCES.items():
+            names = [NAMES[name] for name, found in asdict(self).items() if found == source]
+            if names:
+                groups.append(f"{', '.join(names)} ({meaning})")
+        return "; ".join(groups)
+
+    @property
+    def text(self) -> str:
+        """Sentences for the statement."""
+        said = f"Taken as known to everybody: {self.words}."
+        if "declared" in asdict(self).values():
+            said += (
+                " Nothing is claimed about what the declared figures tell: whoever can count all other images "
+                "knows from them whether one more is there."
+            )
+        return said
+
+
+PUBLISHED = PublicInputs(
+    dataset_size="published", classes="published", image_size="published", channels="published"
+)
+"""Of a named set, taken as it is."""
