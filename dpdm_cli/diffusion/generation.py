@@ -5,7 +5,9 @@ Tensors in, uint8 tensors out. Knows no file and no data set.
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,6 +89,22 @@ class SamplerSettings:
                 "scale": self.churn.scale,
             }
         return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SamplerSettings:
+        """The settings that `to_dict` described.
+
+        Raises:
+            AttributeError, TypeError, ValueError, UsageError: it described no settings.
+        """
+        settings = dict(values)
+        if (churn := settings.pop("churn", None)) is not None:
+            highest = math.inf if churn["highest"] is None else churn["highest"]
+            settings["churn"] = Churn(**{**churn, "highest": highest})
+        found = cls(**settings)
+        if json.dumps(found.to_dict()) != json.dumps(dict(values)):
+            raise ValueError(f"expected what describes {found}")
+        return found
 
     def __str__(self) -> str:
         parts = [self.sampler, f"{self.steps} steps"]

@@ -43,6 +43,16 @@ FIXED = (
 _ANOTHER = "choose another --out, or empty this one"
 
 
+def is_sample_folder(path: Path) -> bool:
+    """Whether a set of ours lies or begins here; links to folders are none."""
+    if path.is_symlink() or not path.is_dir():
+        return False
+    try:
+        return SampleFolder(path).recorded is not None
+    except DpdmError:
+        return False
+
+
 class SampleFolder:
     """Paths and state of one set.
 

@@ -15,11 +15,12 @@ import torch
 from dpdm_cli.data import ImageSet
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.diffusion.unet import UNetConfig
-from dpdm_cli.errors import PrivacyError
+from dpdm_cli.errors import DataError, PrivacyError
 from dpdm_cli.launched import local_rank
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.processes import Processes
+from dpdm_cli.runs.checkpoint import CUSTOM, check_named
 from dpdm_cli.runs.network import network_config
 from dpdm_cli.runs.planning import (
     check_batch_size,
@@ -126,6 +127,7 @@ def set_up(
             load()  # downloads, before the others of this machine look
     with processes.together():
         images = load(image_size=settings.image_size)
+        _check_classes(images)
         if local_rank() == 0:
             images.verify()
         network = network_config(images, settings)
@@ -155,6 +157,14 @@ def set_up(
         "give every machine the same files and the same command",
     )
     return setup
+
+
+def _check_classes(images: ImageSet) -> None:
+    """Refuse names, before the first step, under which no model is ever published."""
+    try:
+        check_named(CUSTOM, images.classes)
+    except ValueError as error:
+        raise DataError(f"the {error}", "rename the classes") from None
 
 
 def _budget(
