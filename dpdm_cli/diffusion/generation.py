@@ -22,6 +22,9 @@ from dpdm_cli.errors import DpdmError, UsageError
 CHURNING = ("euler", "heun")
 """The samplers that can add noise back."""
 
+MOST_STEPS = 1_000_000
+"""More are taken for damage where settings are read from a file."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerSettings:
@@ -95,15 +98,18 @@ class SamplerSettings:
         """The settings that `to_dict` described.
 
         Raises:
-            AttributeError, TypeError, ValueError, UsageError: it described no settings.
+            KeyError, AttributeError, TypeError, ValueError, UsageError: it described no settings.
         """
         settings = dict(values)
         if (churn := settings.pop("churn", None)) is not None:
             highest = math.inf if churn["highest"] is None else churn["highest"]
             settings["churn"] = Churn(**{**churn, "highest": highest})
+        numbers = [*settings.values(), *(churn or {}).values()]
+        if any(isinstance(number, bool) for number in numbers) or settings["steps"] > MOST_STEPS:
+            raise ValueError(f"a flag in the place of a number, or more than {MOST_STEPS} steps")
         found = cls(**settings)
-        if json.dumps(found.to_dict()) != json.dumps(dict(values)):
-            raise ValueError(f"expected what describes {found}")
+        if json.dumps(found.to_dict(), sort_keys=True) != json.dumps(values, sort_keys=True):
+            raise ValueError("a setting that says nothing")
         return found
 
     def __str__(self) -> str:

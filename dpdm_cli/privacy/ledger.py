@@ -79,7 +79,9 @@ class PublishedLedger:
             raise DamagedFileError("the ledger's processes are damaged")
         # Each has made one release at least.
         if len(set(names)) != len(names) or not min(1, releases) <= len(names) <= releases:
-            raise DamagedFileError(f"the ledger names {len(names)} processes of {releases} releases")
+            raise DamagedFileError(
+                f"the ledger names {len(names)} processes of {releases} releases"
+            )
         check_keys(stored, {"plan_digest", "releases", "processes", "head"}, "the ledger")
         ledger = cls(plan, releases, tuple(names))
         if stored["head"] != ledger.head:
@@ -200,7 +202,9 @@ def _releases_of(plan: PrivacyPlan, stored: dict[str, Any]) -> int:
         )
     releases = stored.get("releases")
     if type(releases) is not int or not 0 <= releases <= plan.releases:
-        raise DamagedFileError(f"the ledger counts {str(releases)[:40]} releases of {plan.releases}")
+        raise DamagedFileError(
+            f"the ledger counts {str(releases)[:40]} releases of {plan.releases}"
+        )
     return releases
 
 

@@ -43,7 +43,9 @@ NOT_COVERED = (
 )
 
 
-def private_statement(ledger: Ledger | PublishedLedger, init_from: str | None = None) -> dict[str, Any]:
+def private_statement(
+    ledger: Ledger | PublishedLedger, init_from: str | None = None
+) -> dict[str, Any]:
     """The claim for what the ledger holds.
 
     Args:
@@ -110,7 +112,7 @@ def check_statement(statement: dict[str, Any]) -> PublishedLedger:
     )
     for name, value in sorted(expected.items()):
         found = statement[name]
-        if not _is_same(found, value):
+        if not same_json(found, value):
             error = PrivacyError if type(found) is type(value) else DamagedFileError
             raise error(
                 f"the statement's {name} is {_short(found)}, but its plan and ledger say {_short(value)}",
@@ -215,7 +217,7 @@ def _check_among(name: str, value: object, known: Iterable[str]) -> None:
         )
 
 
-def _is_same(found: object, expected: object) -> bool:
+def same_json(found: object, expected: object) -> bool:
     """Whether both are the same JSON: true is not 1, and 1 is not 1.0."""
     return json.dumps(found, sort_keys=True) == json.dumps(expected, sort_keys=True)
 

@@ -7,6 +7,9 @@ from typing import Any
 
 from dpdm_cli.privacy.statement import headline
 
+CARD = "README.md"
+"""What a card is called, so that people and hosts find it."""
+
 _NO_EVALUATION = "None is stated."
 
 

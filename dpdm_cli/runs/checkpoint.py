@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -177,13 +178,12 @@ def load_model(path: Path) -> Model:
         }
         config = UNetConfig(**shape)
         parameterisation, statement = header["parameterisation"], header["statement"]
-        classes, dataset = tuple(header["classes"]), header["dataset"]
+        classes, dataset = check_classes(header["classes"]), check_dataset(header["dataset"])
         of_prior = header["prior"]
         _check_shapes(path, config, of_prior, tensors)
         denoiser = Denoiser(
             UNet(config), PARAMETERISATIONS[parameterisation], _prior(config, of_prior)
         )
-        check_named(dataset, classes)
         if len(classes) != config.classes or not isinstance(statement, dict):
             raise ValueError("classes or statement do not fit the network")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -208,22 +208,25 @@ def load_model(path: Path) -> Model:
     return model
 
 
-def check_named(dataset: object, classes: tuple[object, ...]) -> None:
-    """Whether a set and its classes are called as such things are.
+def check_dataset(name: object) -> str:
+    """What a set is called. Raises ValueError: it is none of `NAMED`, nor `CUSTOM`."""
+    if not isinstance(name, str) or name not in (*NAMED, CUSTOM):
+        raise ValueError(f"dataset is {str(name)[:80]!a}, no set that is known by name")
+    return name
 
-    Raises:
-        ValueError: the set is none that is known by name, nor "custom"; a class has no name, or one that is no line of
-            text or longer than any; two have the same.
-    """
-    if not isinstance(dataset, str) or dataset not in (*NAMED, CUSTOM):
-        raise ValueError(f"dataset is {str(dataset)[:80]!a}, no set that is known by name")
-    for name in classes:
+
+def check_classes(names: Sequence[object]) -> tuple[str, ...]:
+    """What classes are called. Raises ValueError: one has no name of one short line, or that of another."""
+    found = []
+    for name in names:
         if not isinstance(name, str) or not name or not name.isprintable():
             raise ValueError(f"classes hold {str(name)[:80]!a}, no name")
         if len(name.encode()) > LONGEST_CLASS_NAME:
             raise ValueError(f"classes hold a name of more than {LONGEST_CLASS_NAME} bytes")
-    if len(set(classes)) < len(classes):
+        found.append(name)
+    if len(set(found)) < len(found):
         raise ValueError("classes hold a name twice")
+    return tuple(found)
 
 
 def _prior(config: UNetConfig, described: dict[str, int] | None) -> GaussianPrior | None:

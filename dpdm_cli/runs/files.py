@@ -72,22 +72,30 @@ def json_text(values: Mapping[str, Any]) -> bytes:
     return (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()
 
 
+def parse_json(content: bytes) -> dict[str, Any]:
+    """The JSON object that `json_text` wrote, in any order and with no more blanks.
+
+    Raises:
+        ValueError, RecursionError: it is none, names a key twice, or something stands beside it.
+    """
+    values = json.loads(content, object_pairs_hook=_without_repeats)
+    if not isinstance(values, dict):
+        raise ValueError("no JSON object")
+    if len(content) > len(json_text(values)):
+        raise ValueError("more than the JSON object in it")
+    return values
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file that holds nothing beside it.
 
     Raises:
-        DamagedFileError: no such file, no such object, one that names a key twice, or more blanks than `json_text` sets.
+        DamagedFileError: there is no such file or no such object, see `parse_json`.
     """
     try:
-        content = path.read_bytes()
-        values = json.loads(content, object_pairs_hook=_without_repeats)
-        if not isinstance(values, dict):
-            raise ValueError("no JSON object")
-        if len(content) > len(json_text(values)):
-            raise ValueError("more than the JSON object in it")
+        return parse_json(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedFileError(f"{path}: damaged: {error}", _COPY_AGAIN) from error
-    return values
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

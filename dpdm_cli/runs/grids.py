@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -17,6 +18,8 @@ from dpdm_cli.privacy.statement import headline
 from dpdm_cli.runs.checkpoint import Model
 from dpdm_cli.runs.device import placed
 from dpdm_cli.runs.files import write_bytes
+from dpdm_cli.runs.png import Pixels
+from dpdm_cli.runs.writing import Album
 
 ROWS, COLUMNS = 10, 10
 
@@ -52,13 +55,33 @@ def draw_grid(model: Model, path: Path, device: torch.device, *, seed: int = 0) 
     )
     parts = torch.split(images.cpu(), columns)
     names = classes or ("",) * rows
-    write_grid(path, list(zip(names, parts, strict=True)), caption(model, settings, seed))
+    write_grid(
+        path,
+        list(zip(names, parts, strict=True)),
+        caption(model.statement, model.dataset, settings, seed),
+    )
 
 
-def caption(model: Model, settings: SamplerSettings, seed: int) -> str:
+def caption(statement: dict[str, Any], dataset: str, settings: SamplerSettings, seed: int) -> str:
     """What a picture of synthetic images must say about itself; first of all when nothing is claimed."""
-    claim = headline(model.statement)
-    return f"{claim}. Synthetic images, model trained on {model.dataset}; {settings}; seed {seed}."
+    claim = headline(statement)
+    return f"{claim}. Synthetic images, model trained on {dataset}; {settings}; seed {seed}."
+
+
+def set_rows(album: Album, read: Callable[[int], Pixels]) -> list[tuple[str, Tensor]]:
+    """The rows of the picture of a set: name and images of each; none where there is no image.
+
+    Args:
+        read: gives the image of an index, uint8 [C, H, W].
+    """
+    labels = [album.label(i) if album.cycle else None for i in album.indices]
+    return [
+        (
+            "" if label is None else album.classes[label],
+            torch.stack([torch.tensor(read(album.indices[at])) for at in row]),
+        )
+        for label, row in first_rows(labels)
+    ]
 
 
 def first_rows(labels: Iterable[int | None]) -> list[tuple[int | None, list[int]]]:
@@ -78,15 +101,18 @@ def first_rows(labels: Iterable[int | None]) -> list[tuple[int | None, list[int]
     return [(named[key], row) for key, row in rows.items()]
 
 
-def write_grid(path: Path, rows: Sequence[tuple[str, Tensor]], text: str = "") -> None:
-    """Write `grid_picture` as PNG, the caption also as its description; whole or not at all.
+def write_grid(
+    path: Path, rows: Sequence[tuple[str, Tensor]], text: str = "", *, described: bool = True
+) -> None:
+    """Write `grid_picture` as PNG, the caption also as its description unless told otherwise; whole or not at all.
 
     Raises:
         ResourceError: the disk is full or not writable; an older picture stays as it was.
     """
     content = io.BytesIO()
     info = PngInfo()
-    info.add_itxt("Description", text)
+    if described:
+        info.add_itxt("Description", text)
     grid_picture(rows, text).save(content, "PNG", pnginfo=info)
     write_bytes(path, content.getvalue())
 

@@ -21,6 +21,7 @@ from typing import Any
 from torch import Tensor
 
 from dpdm_cli.errors import DamagedFileError, DataError, ResourceError, UsageError
+from dpdm_cli.runs.cards import CARD
 from dpdm_cli.runs.checkpoint import read_tensors, write_tensors
 from dpdm_cli.runs.files import (
     check_digests,
@@ -34,7 +35,6 @@ from dpdm_cli.runs.files import (
 from dpdm_cli.runs.sample_folder import is_sample_folder
 
 MANIFEST = "manifest.json"
-CARD = "README.md"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

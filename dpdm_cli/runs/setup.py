@@ -20,7 +20,7 @@ from dpdm_cli.launched import local_rank
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.processes import Processes
-from dpdm_cli.runs.checkpoint import CUSTOM, check_named
+from dpdm_cli.runs.checkpoint import check_classes
 from dpdm_cli.runs.network import network_config
 from dpdm_cli.runs.planning import (
     check_batch_size,
@@ -162,7 +162,7 @@ def set_up(
 def _check_classes(images: ImageSet) -> None:
     """Refuse names, before the first step, under which no model is ever published."""
     try:
-        check_named(CUSTOM, images.classes)
+        check_classes(images.classes)
     except ValueError as error:
         raise DataError(f"the {error}", "rename the classes") from None
 

@@ -267,7 +267,9 @@ def test_what_is_published_of_a_ledger_is_the_same_whenever_it_was_saved(
     shown = []
     for first in (3, 17):
         names = iter((b"\1" * 16, b"\2" * 16))
-        monkeypatch.setattr("dpdm_cli.privacy.ledger.os.urandom", lambda _, names=names: next(names))
+        monkeypatch.setattr(
+            "dpdm_cli.privacy.ledger.os.urandom", lambda _, names=names: next(names)
+        )
         begun = spent(first)
         ledger = Ledger.from_dict(begun.plan, begun.to_dict())
         for _ in range(30 - first):
