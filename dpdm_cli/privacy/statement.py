@@ -147,7 +147,8 @@ def rebuilt_statement(statement: dict[str, Any]) -> dict[str, Any]:
         size_source = statement["dataset_size_source"]
         _check_among("dataset_size_source", size_source, SIZE_SOURCES)
         true["dataset_size_source"] = size_source
-    return true
+    # In the order in which a model's file holds it.
+    return dict(json.loads(json.dumps(true, sort_keys=True)))
 
 
 def _claimed(statement: dict[str, Any], true: dict[str, Any]) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def _plan(statement: Mapping[str, Any]) -> list[str]:
         "warm_sigma": "noise on each sum of the warm start",
         "init_from": "SHA-256 of the public model it started from",
     }
-    by = ", ".join(f"{k.upper()} {v:.6g}" for k, v in statement["epsilon_by"].items())
+    by = ", ".join(f"{k.upper()} {v}" for k, v in statement["epsilon_by"].items())
     return [
         "## Privacy",
         "",

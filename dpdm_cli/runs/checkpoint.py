@@ -187,7 +187,7 @@ def load_model(path: Path) -> Model:
         if len(classes) != config.classes or not isinstance(statement, dict):
             raise ValueError("classes or statement do not fit the network")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DamagedFileError(f"{path}: its description is damaged: {error}") from error
+        raise DamagedFileError(f"{path}: its description is damaged: {str(error)[:200]}") from error
     _load(denoiser, tensors)
     denoiser.eval().requires_grad_(False)
     model = Model(

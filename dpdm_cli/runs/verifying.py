@@ -221,7 +221,10 @@ def _samples(path: Path, home: Path) -> Artefact:
             f"{path}: neither a run nor a model nor a set of samples",
             "name what `dpdm train` or `dpdm sample` wrote",
         )
-    folder = SampleFolder(home)
+    try:
+        folder = SampleFolder(home)
+    except UsageError as error:  # what lies here is of no kind that dpdm writes
+        raise DamagedFileError(error.message, _COPY_AGAIN) from error
     if not folder.is_complete:
         raise DataError(f"{path}: these samples are not complete", "repeat the same `dpdm sample`")
     values = read_json(folder.metadata)
