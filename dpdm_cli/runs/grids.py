@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,6 @@ from dpdm_cli.privacy.statement import headline
 from dpdm_cli.runs.checkpoint import Model
 from dpdm_cli.runs.device import placed
 from dpdm_cli.runs.files import write_bytes
-from dpdm_cli.runs.png import Pixels
-from dpdm_cli.runs.writing import Album
 
 ROWS, COLUMNS = 10, 10
 
@@ -66,22 +64,6 @@ def caption(statement: dict[str, Any], dataset: str, settings: SamplerSettings, 
     """What a picture of synthetic images must say about itself; first of all when nothing is claimed."""
     claim = headline(statement)
     return f"{claim}. Synthetic images, model trained on {dataset}; {settings}; seed {seed}."
-
-
-def set_rows(album: Album, read: Callable[[int], Pixels]) -> list[tuple[str, Tensor]]:
-    """The rows of the picture of a set: name and images of each; none where there is no image.
-
-    Args:
-        read: gives the image of an index, uint8 [C, H, W].
-    """
-    labels = [album.label(i) if album.cycle else None for i in album.indices]
-    return [
-        (
-            "" if label is None else album.classes[label],
-            torch.stack([torch.tensor(read(album.indices[at])) for at in row]),
-        )
-        for label, row in first_rows(labels)
-    ]
 
 
 def first_rows(labels: Iterable[int | None]) -> list[tuple[int | None, list[int]]]:

@@ -21,10 +21,10 @@ from dpdm_cli.runs.cards import CARD, data_card, model_card
 from dpdm_cli.runs.checkpoint import load_model, save_model
 from dpdm_cli.runs.files import json_text, read_json, replacing, sha256_of, write_bytes
 from dpdm_cli.runs.finished_images import finished_images
-from dpdm_cli.runs.grids import caption, set_rows, write_grid
 from dpdm_cli.runs.run_folder import RunFolder
 from dpdm_cli.runs.sample_facts import Digests, SampleFacts
 from dpdm_cli.runs.sample_folder import SampleFolder
+from dpdm_cli.runs.sample_set import write_set_grid
 from dpdm_cli.runs.verifying import Artefact, verify
 from dpdm_cli.runs.writing import open_sink
 
@@ -133,19 +133,14 @@ def _samples(artefact: Artefact, folder: Path, evaluation: str) -> dict[str, Any
         for start, rows in images:
             sink.put(start, rows)
         digest = sink.finish(metadata)
-        files = []
-        if rows_of_grid := set_rows(facts.album, sink.read):
-            text = caption(facts.statement, facts.dataset, facts.sampler, facts.seed)
-            write_grid(target.grid, rows_of_grid, text, described=False)
-            files.append(target.grid)
+        has_grid = write_set_grid(target.grid, facts, sink.read, described=False)
         sink.discard()
     finally:
         sink.close()
     metadata["images_sha256"] = digest
     write_bytes(folder / CARD, data_card(metadata, evaluation).encode())
-    found = Digests(
-        images=digest, files={file.name: sha256_of(file) for file in (*files, folder / CARD)}
-    )
+    files = (target.grid, folder / CARD) if has_grid else (folder / CARD,)
+    found = Digests(images=digest, files={file.name: sha256_of(file) for file in files})
     write_bytes(target.metadata, json_text({**metadata, **found.to_dict()}))
     return facts.statement
 

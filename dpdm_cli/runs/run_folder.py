@@ -32,7 +32,6 @@ from dpdm_cli.runs.files import (
     sha256_of,
     write_bytes,
 )
-from dpdm_cli.runs.sample_folder import is_sample_folder
 
 MANIFEST = "manifest.json"
 
@@ -159,12 +158,14 @@ class RunFolder:
         """Whether the run has been finished and written out."""
         return (self.path / MANIFEST).is_file()
 
-    def check_manifest(self) -> None:
+    def check_manifest(self) -> list[Path]:
         """Compare what may be published with the hashes written when the run was complete.
 
+        Returns:
+            What lies here beside the files of the manifest and `private/`: nobody vouches for it.
+
         Raises:
-            DamagedFileError: a file is missing or changed, the manifest itself is damaged, or something lies here that
-                is not in it.
+            DamagedFileError: a file is missing or changed, or the manifest itself is damaged.
         """
         hint = "copy the folder again from where it was made, or make it anew"
         manifest = self.path / MANIFEST
@@ -180,16 +181,5 @@ class RunFolder:
             if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
                 raise DamagedFileError(f"{manifest}: has no SHA-256 of {name}", hint)
         check_digests(self.path, digests)
-        if others := self._others({*digests, MANIFEST}):
-            raise DamagedFileError(
-                f"{self.path}: {len(others)} entries are not in its manifest, first {others[0][:80]!a}",
-                "take them out before the folder is published: nobody claims anything for them",
-            )
-
-    def _others(self, known: set[str]) -> list[str]:
-        """What lies here and neither is of the run nor has a manifest of its own."""
-        return sorted(
-            entry.name
-            for entry in self.path.iterdir()
-            if entry.name not in known and entry != self.private and not is_sample_folder(entry)
-        )
+        known = {*digests, MANIFEST, self.private.name}
+        return sorted(entry for entry in self.path.iterdir() if entry.name not in known)

@@ -5,11 +5,13 @@ Knows files; draws nothing. Of several processes the first alone uses it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from dpdm_cli.errors import DamagedFileError
 from dpdm_cli.runs import grids
@@ -170,10 +172,30 @@ class SampleSet:
 
     def _write_grid(self) -> dict[str, str]:
         """The picture's digest by its name; none without an image."""
-        rows = grids.set_rows(self.album, self._sink.read)
-        if not rows:
-            return {}
-        grid, facts = self._folder.grid, self.facts
+        grid = self._folder.grid
+        has_images = write_set_grid(grid, self.facts, self._sink.read)
+        return {grid.name: sha256_of(grid)} if has_images else {}
+
+
+def write_set_grid(
+    path: Path, facts: SampleFacts, read: Callable[[int], Pixels], *, described: bool = True
+) -> bool:
+    """Draw the picture of a set; without an image there is none. Gives whether there is one.
+
+    Args:
+        read: gives the image of an index, uint8 [C, H, W].
+        described: whether the caption is also put beside the pixels.
+    """
+    album = facts.album
+    labels = [album.label(i) if album.cycle else None for i in album.indices]
+    rows = [
+        (
+            "" if label is None else album.classes[label],
+            torch.stack([torch.tensor(read(album.indices[at])) for at in row]),
+        )
+        for label, row in grids.first_rows(labels)
+    ]
+    if rows:
         text = grids.caption(facts.statement, facts.dataset, facts.sampler, facts.seed)
-        grids.write_grid(grid, rows, text)
-        return {grid.name: sha256_of(grid)}
+        grids.write_grid(path, rows, text, described=described)
+    return bool(rows)

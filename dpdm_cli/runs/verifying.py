@@ -192,7 +192,12 @@ def _run(path: Path) -> Artefact:
             f"{path}: this run is not finished: it has no manifest",
             "go on with it by --resume, then verify it",
         )
-    folder.check_manifest()
+    # Sets of samples have a manifest of their own.
+    if others := [entry for entry in folder.check_manifest() if not is_sample_folder(entry)]:
+        raise DamagedFileError(
+            f"{path}: {len(others)} entries are not in its manifest, first {others[0].name[:80]!a}",
+            "take them out before the folder is published: nobody claims anything for them",
+        )
     model = load_model(folder.model)
     checked = [
         "every file of the manifest, and no others lie beside them",
