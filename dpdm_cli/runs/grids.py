@@ -28,11 +28,13 @@ _NARROWEST = 360  # pixels; a caption needs room
 _LONGEST_NAME = 24  # characters
 
 
-def draw_grid(model: Model, path: Path, device: torch.device, *, seed: int = 0) -> None:
+def draw_grid(
+    model: Model, path: Path, device: torch.device, *, seed: int = 0, described: bool = True
+) -> None:
     """Draw a few images of each class from a model and write them as one PNG picture.
 
     The first ten classes, eight images each; 64 images for an unconditional model. The caption is the model's claim,
-    or that there is none.
+    or that there is none; it is also put beside the pixels, if `described`.
 
     Raises:
         ResourceError: the disk is full or not writable; an older picture stays as it was.

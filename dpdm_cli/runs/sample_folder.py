@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from dpdm_cli.errors import DamagedFileError, DpdmError, ResourceError, UsageError
-from dpdm_cli.runs.files import is_left_over, lock_file, write_bytes
+from dpdm_cli.runs.files import is_left_over, json_text, lock_file, write_bytes
 from dpdm_cli.runs.shards import Shard
 
 KIND = "dpdm samples"
@@ -109,7 +109,7 @@ class SampleFolder:
             self._look()  # once more: until now another may have been at it
             self.check(metadata)
             if self.recorded is None:
-                write_bytes(self._begun_as(Shard.recorded(metadata)), _text(metadata))
+                write_bytes(self._begun_as(Shard.recorded(metadata)), json_text(metadata))
             yield
 
     def check(self, metadata: dict[str, Any]) -> None:
@@ -146,7 +146,7 @@ class SampleFolder:
             refuted: shards that say they are complete, and are not.
         """
         if not self.is_whole:
-            write_bytes(self._unfinished, _text(metadata))
+            write_bytes(self._unfinished, json_text(metadata))
             self.metadata.unlink(missing_ok=True)
         for shard in refuted:
             self.shard_record(shard).unlink(missing_ok=True)
@@ -166,8 +166,8 @@ class SampleFolder:
     def complete(self, metadata: dict[str, Any]) -> None:
         """Write what makes the set complete; the images and the grid must be on the disk."""
         if (shard := Shard.recorded(metadata)) is not None:
-            write_bytes(self.shard_record(shard), _text(metadata))
-        write_bytes(self.metadata, _text(metadata))
+            write_bytes(self.shard_record(shard), json_text(metadata))
+        write_bytes(self.metadata, json_text(metadata))
 
     def clean(self, shard: Shard | None) -> None:
         """Remove what the complete set, or shard, does not need; a whole set needs nothing of its shards."""
@@ -254,10 +254,6 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise DamagedFileError(f"{path}: is no JSON object", _ANOTHER)
     return values
-
-
-def _text(values: dict[str, Any]) -> bytes:
-    return (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()
 
 
 def _short(value: object) -> str:

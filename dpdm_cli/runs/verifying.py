@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dpdm_cli.data.named import NAMED
 from dpdm_cli.errors import DamagedFileError, DataError, DpdmError, UsageError
 from dpdm_cli.privacy.accountants import Part
 from dpdm_cli.privacy.accounting import Claim, claim, compose
@@ -182,6 +183,7 @@ def _inspect(path: Path) -> Artefact:
     if path.suffix in (".npz", ".zip") and path.is_file():
         return _samples(path, path.parent)
     model = load_model(path)
+    _check_classes(path, model.dataset, model.classes)
     return _artefact(path, "model", model.statement, ["the weights and their description"])
 
 
@@ -199,6 +201,7 @@ def _run(path: Path) -> Artefact:
             "take them out before the folder is published: nobody claims anything for them",
         )
     model = load_model(folder.model)
+    _check_classes(path, model.dataset, model.classes)
     checked = [
         "every file of the manifest, and no others lie beside them",
         "the weights and their description",
@@ -241,6 +244,7 @@ def _samples(path: Path, home: Path) -> Artefact:
         raise DamagedFileError(
             f"{folder.metadata}: is not what was written: {error.message}", _COPY_AGAIN
         ) from error
+    _check_classes(folder.metadata, facts.dataset, facts.classes)
     album, shard = facts.album, facts.shard
     try:
         if sink.digest() != digests.images:
@@ -275,6 +279,12 @@ def _samples(path: Path, home: Path) -> Artefact:
     return _artefact(path, "samples", facts.statement, checked)
 
 
+def _check_classes(path: Path, dataset: str, classes: tuple[str, ...]) -> None:
+    """Those of a set that is known by name are known too."""
+    if dataset in NAMED and classes != NAMED[dataset].classes:
+        raise DamagedFileError(f"{path}: its classes are not those of {dataset}", _COPY_AGAIN)
+
+
 def _artefact(path: Path, kind: str, statement: dict[str, Any], checked: Sequence[str]) -> Artefact:
     ledger = check_statement(statement)
     return Artefact(
@@ -286,7 +296,7 @@ def _artefact(path: Path, kind: str, statement: dict[str, Any], checked: Sequenc
         taken=claim(ledger.plan, ledger.steps),
         checked=(
             *checked,
-            f"the ledger's hash chain over {ledger.releases:,} releases",
+            f"the ledger's hash chain over the processes that made {ledger.releases:,} releases",
             "epsilon, from the recorded plan",
             "the wording of the statement",
         ),

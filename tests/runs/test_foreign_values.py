@@ -232,14 +232,15 @@ def test_a_foreign_value_in_the_description_of_a_model_is_damage(run: Path, key:
         lambda facts: facts.update(classes=[*facts["classes"][:9], "x" * 45_000]),
         lambda facts: facts.update(classes=[*facts["classes"][:9], "two\nlines"]),
         lambda facts: facts.update(classes=[*facts["classes"][:9], facts["classes"][0]]),
+        lambda facts: facts.update(classes=[*facts["classes"][:9], MARK]),
     ],
-    ids=["network", "float", "prior", "a long class", "lines", "one class twice"],
+    ids=["network", "float", "prior", "a long class", "lines", "one class twice", "none of MNIST"],
 )
 def test_a_foreign_value_deeper_in_the_description_of_a_model_is_damage(
     run: Path, change: Callable[[dict[str, Any]], object]
 ) -> None:
     rewritten(run / "model.safetensors", change)
-    refused(run, "model.safetensors")
+    refused(run, str(run))
 
 
 def test_words_beside_the_description_of_a_model_are_damage(run: Path) -> None:
