@@ -55,11 +55,8 @@ def draw_grid(
     )
     parts = torch.split(images.cpu(), columns)
     names = classes or ("",) * rows
-    write_grid(
-        path,
-        list(zip(names, parts, strict=True)),
-        caption(model.statement, model.dataset, settings, seed),
-    )
+    text = caption(model.statement, model.dataset, settings, seed)
+    write_grid(path, list(zip(names, parts, strict=True)), text, described=described)
 
 
 def caption(statement: dict[str, Any], dataset: str, settings: SamplerSettings, seed: int) -> str:

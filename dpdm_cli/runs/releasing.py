@@ -1,7 +1,8 @@
 """Release: what may be published, with a card, made anew from what was understood of it; all else stays behind.
 
-No byte is copied: weights and pixels are read and written again, statements and descriptions follow from what they
-were made from. So what a file carries beside that, hidden or not, does not come along.
+No byte is copied: weights and images are read and written again, pictures are drawn from them, statements and
+descriptions follow from what they were made from. So what a file carries beside that, hidden or not, does not come
+along.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from dpdm_cli.errors import DamagedFileError, DataError, PrivacyError, ResourceError, UsageError
+from dpdm_cli.errors import DataError, PrivacyError, ResourceError, UsageError
 from dpdm_cli.privacy.statement import rebuilt_statement
 from dpdm_cli.runs.cards import CARD, data_card, model_card
 from dpdm_cli.runs.checkpoint import load_model, save_model
-from dpdm_cli.runs.files import json_text, read_json, replacing, sha256_of, write_bytes
+from dpdm_cli.runs.device import resolve_device
+from dpdm_cli.runs.files import json_text, read_json, sha256_of, write_bytes
 from dpdm_cli.runs.finished_images import finished_images
+from dpdm_cli.runs.grids import draw_grid
 from dpdm_cli.runs.run_folder import RunFolder
 from dpdm_cli.runs.sample_facts import Digests, SampleFacts
 from dpdm_cli.runs.sample_folder import SampleFolder
@@ -109,9 +110,8 @@ def _model(artefact: Artefact, folder: Path, evaluation: str) -> dict[str, Any]:
         evaluation=evaluation,
     )
     beside = [target.card]
-    picture = RunFolder(artefact.path).samples
-    if artefact.kind == "run" and picture.is_file():
-        _copy_picture(picture, target.samples)
+    if artefact.kind == "run" and RunFolder(artefact.path).samples.is_file():
+        draw_grid(model, target.samples, resolve_device("auto"), described=False)
         beside.append(target.samples)
     else:
         card = "\n".join(line for line in card.split("\n") if not line.startswith("!["))
@@ -143,17 +143,6 @@ def _samples(artefact: Artefact, folder: Path, evaluation: str) -> dict[str, Any
     found = Digests(images=digest, files={file.name: sha256_of(file) for file in files})
     write_bytes(target.metadata, json_text({**metadata, **found.to_dict()}))
     return facts.statement
-
-
-def _copy_picture(source: Path, target: Path) -> None:
-    """The pixels alone: whatever else a PNG file can carry stays behind."""
-    try:
-        with Image.open(source, formats=["PNG"]) as picture:
-            pixels = Image.frombytes(picture.mode, picture.size, picture.tobytes())
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DamagedFileError(f"{source}: no PNG picture: {error}") from error
-    with replacing(target) as temporary:
-        pixels.save(temporary, format="PNG")
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 OUT/<class>/000123.png, or OUT/samples.npz, or OUT/samples.zip
 OUT/grid.png        a look at the first images
-OUT/metadata.json   the claim and how the images were drawn, the SHA-256 of the images; written last
+OUT/metadata.json   the claim and how the images were drawn, the SHA-256 of all other files; written last
 OUT/.sampling.json  the same before a whole set is complete
 OUT/.sampling-3-of-16.json  the same before a shard is complete
 OUT/.shard-3-of-16.json     a copy of metadata.json in the folder of a complete shard

@@ -323,15 +323,6 @@ def test_more_than_may_be_published_is_refused(run: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists()
 
 
-def carrying(picture: Path) -> None:
-    """Put words into a picture, beside its pixels."""
-    notes = PngImagePlugin.PngInfo()
-    notes.add_text("comment", MARKED)
-    with Image.open(picture) as opened:
-        opened.save(picture, pnginfo=notes)
-    assert MARKED.encode() in picture.read_bytes()
-
-
 def sealed_again(folder: Path, name: str) -> None:
     """Enter the digest of a changed file where it belongs, as somebody would who changes it on purpose."""
     path = folder / ("manifest.json" if name == "samples.png" else "metadata.json")
@@ -341,29 +332,21 @@ def sealed_again(folder: Path, name: str) -> None:
     path.write_text(json.dumps(values))
 
 
-def test_the_picture_of_samples_is_drawn_anew(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["samples.png", "grid.png"])
+def test_pictures_are_drawn_anew(run: Path, tmp_path: Path, name: str) -> None:
     """Even a foreign one whose digest fits does not come along: a digest shows damage, not forgery."""
-    synth = shutil.copytree(run / "synth", tmp_path / "synth")
-    drawn = Image.open(synth / "grid.png").convert("RGB").tobytes()
-    Image.new("RGB", (40, 40), (1, 77, 3)).save(synth / "grid.png")
-    with pytest.raises(DamagedFileError, match=r"grid\.png"):
-        release(synth, tmp_path / "out")
-    sealed_again(synth, "grid.png")
-    release(synth, tmp_path / "out")
-    with Image.open(tmp_path / "out" / "grid.png") as picture:
+    place = shutil.copytree(run if name == "samples.png" else run / "synth", tmp_path / "place")
+    drawn = Image.open(place / name).convert("RGB").tobytes()
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("comment", MARKED)
+    Image.new("RGB", (40, 40), (1, 77, 3)).save(place / name, pnginfo=notes)
+    with pytest.raises(DamagedFileError, match=name):
+        release(place, tmp_path / "out")
+    sealed_again(place, name)
+    release(place, tmp_path / "out")
+    assert MARKED.encode() not in (tmp_path / "out" / name).read_bytes()
+    with Image.open(tmp_path / "out" / name) as picture:
         assert picture.tobytes() == drawn
-
-
-def test_what_the_picture_of_a_run_carries_beside_its_pixels_stays_behind(
-    run: Path, tmp_path: Path
-) -> None:
-    marked = shutil.copytree(run, tmp_path / "run")
-    carrying(marked / "samples.png")
-    with pytest.raises(DamagedFileError, match=r"samples\.png"):
-        release(marked, tmp_path / "out")
-    sealed_again(marked, "samples.png")
-    release(marked, tmp_path / "out")
-    assert MARKED.encode() not in (tmp_path / "out" / "samples.png").read_bytes()
 
 
 def test_a_release_is_what_was_drawn_and_a_release_of_it_is_the_same(
