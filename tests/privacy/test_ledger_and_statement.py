@@ -267,13 +267,12 @@ def test_what_is_published_of_a_ledger_is_the_same_whenever_it_was_saved(
     shown = []
     for first in (3, 17):
         names = iter((b"\1" * 16, b"\2" * 16))
-        monkeypatch.setattr(
-            "dpdm_cli.privacy.ledger.os.urandom", lambda _, names=names: next(names)
-        )
-        begun = spent(first)
-        ledger = Ledger.from_dict(begun.plan, begun.to_dict())
-        for _ in range(30 - first):
-            ledger.record()
+        with monkeypatch.context() as patch:
+            patch.setattr("dpdm_cli.privacy.ledger.os.urandom", lambda _, names=names: next(names))
+            begun = spent(first)
+            ledger = Ledger.from_dict(begun.plan, begun.to_dict())
+            for _ in range(30 - first):
+                ledger.record()
         assert [made for _, made in ledger.segments] == [first, 30 - first]
         shown.append(private_statement(ledger))
     assert shown[0] == shown[1]
