@@ -5,7 +5,9 @@ Tensors in, uint8 tensors out. Knows no file and no data set.
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +21,9 @@ from dpdm_cli.errors import DpdmError, UsageError
 
 CHURNING = ("euler", "heun")
 """The samplers that can add noise back."""
+
+MOST_STEPS = 1_000_000
+"""More are taken for damage where settings are read from a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +92,25 @@ class SamplerSettings:
                 "scale": self.churn.scale,
             }
         return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SamplerSettings:
+        """The settings that `to_dict` described.
+
+        Raises:
+            KeyError, AttributeError, TypeError, ValueError, UsageError: it described no settings.
+        """
+        settings = dict(values)
+        if (churn := settings.pop("churn", None)) is not None:
+            highest = math.inf if churn["highest"] is None else churn["highest"]
+            settings["churn"] = Churn(**{**churn, "highest": highest})
+        numbers = [*settings.values(), *(churn or {}).values()]
+        if any(isinstance(number, bool) for number in numbers) or settings["steps"] > MOST_STEPS:
+            raise ValueError(f"a flag in the place of a number, or more than {MOST_STEPS} steps")
+        found = cls(**settings)
+        if json.dumps(found.to_dict(), sort_keys=True) != json.dumps(values, sort_keys=True):
+            raise ValueError("a setting that says nothing")
+        return found
 
     def __str__(self) -> str:
         parts = [self.sampler, f"{self.steps} steps"]

@@ -5,7 +5,12 @@ so that lines can't be dropped or reordered without the head changing. The chain
 holds the file can write a new chain.
 
 Every process that releases something enters it under a name of its own, drawn at random. So two models that went on
-from one saved state show what they share, and that the rest of both was paid for twice.
+from one saved state show that they did.
+
+What is published of it is one line for each process, with its name alone. How many releases a process made before
+another went on follows the clock: of the saves, of whoever stopped it, and so of how long steps took, which follows
+the batches that were drawn. For the same reason the published chain is one over processes: that over releases would
+tell their numbers to whoever tries.
 """
 
 from __future__ import annotations
@@ -15,16 +20,77 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from dpdm_cli.errors import DamagedFileError, PrivacyError
-from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.privacy.plan import PrivacyPlan, check_keys
 
 _NAME = re.compile(r"[0-9a-f]{32}")
 
 
+@dataclass(frozen=True)
+class PublishedLedger:
+    """What may be known of the releases made under one plan.
+
+    Attributes:
+        plan: the plan all releases belong to.
+        releases: how many there are.
+        processes: names of those that made them, in their order.
+    """
+
+    plan: PrivacyPlan
+    releases: int
+    processes: tuple[str, ...]
+
+    @property
+    def steps(self) -> int:
+        """Noisy gradients released."""
+        return max(0, self.releases - self.plan.warm_releases)
+
+    @property
+    def head(self) -> str:
+        """Of the hash chain, one line for each process and a last one for how many releases they made."""
+        head = _chained(self.plan.digest())
+        for name in self.processes:
+            head = _chained(json.dumps({"previous": head, "process": name}, sort_keys=True))
+        return _chained(json.dumps({"previous": head, "releases": self.releases}, sort_keys=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {
+            "plan_digest": self.plan.digest(),
+            "releases": self.releases,
+            "processes": list(self.processes),
+            "head": self.head,
+        }
+
+    @classmethod
+    def from_dict(cls, plan: PrivacyPlan, stored: dict[str, Any]) -> PublishedLedger:
+        """What `to_dict` described.
+
+        Raises:
+            PrivacyError: the ledger belongs to another plan.
+            DamagedFileError: it says anything that `to_dict` does not, or its chain doesn't lead to its head.
+        """
+        releases = _releases_of(plan, stored)
+        names = stored.get("processes")
+        if not isinstance(names, list) or not all(map(_is_name, names)):
+            raise DamagedFileError("the ledger's processes are damaged")
+        # Each has made one release at least.
+        if len(set(names)) != len(names) or not min(1, releases) <= len(names) <= releases:
+            raise DamagedFileError(
+                f"the ledger names {len(names)} processes of {releases} releases"
+            )
+        check_keys(stored, {"plan_digest", "releases", "processes", "head"}, "the ledger")
+        ledger = cls(plan, releases, tuple(names))
+        if stored["head"] != ledger.head:
+            raise DamagedFileError("the ledger's hash chain is broken")
+        return ledger
+
+
 class Ledger:
-    """The releases made under one plan.
+    """The releases made under one plan. Private: see `published`.
 
     Args:
         plan: the plan all releases belong to.
@@ -39,7 +105,7 @@ class Ledger:
         self.plan = plan
         self.releases = 0
         self.segments: list[tuple[str, int]] = []
-        self.head = hashlib.sha256(plan.digest().encode()).hexdigest()
+        self.head = _chained(plan.digest())
         self._begun = False
 
     @property
@@ -69,7 +135,7 @@ class Ledger:
         line = json.dumps(
             {"previous": self.head, "segment": name, "release": self.releases + 1}, sort_keys=True
         )
-        self.head = hashlib.sha256(line.encode()).hexdigest()
+        self.head = _chained(line)
         self.segments[-1] = name, releases + 1
         self.releases += 1
 
@@ -91,6 +157,10 @@ class Ledger:
                 "a longer run needs a plan of its own: calibrate one for the total number of steps",
             )
 
+    def published(self) -> PublishedLedger:
+        """What may be known of it."""
+        return PublishedLedger(self.plan, self.releases, tuple(name for name, _ in self.segments))
+
     def to_dict(self) -> dict[str, Any]:
         """What is stored: the plan's digest, the number of releases, by whom, and the head of the chain."""
         return {
@@ -108,14 +178,7 @@ class Ledger:
             PrivacyError: the ledger belongs to another plan.
             DamagedFileError: the chain doesn't lead to the stored head.
         """
-        if stored.get("plan_digest") != plan.digest():
-            raise PrivacyError(
-                "the stored ledger belongs to another privacy plan",
-                "resume with the settings the run was started with, or start a new run",
-            )
-        releases = stored.get("releases")
-        if not isinstance(releases, int) or not 0 <= releases <= plan.releases:
-            raise DamagedFileError(f"the ledger counts {releases!r} releases of {plan.releases}")
+        releases = _releases_of(plan, stored)
         ledger = cls(plan)
         for name, taken in _segments(stored.get("segments"), releases):
             ledger.segments.append((name, 0))
@@ -126,16 +189,27 @@ class Ledger:
         return ledger
 
 
-def shared_releases(first: Ledger, second: Ledger) -> int:
-    """How many releases two ledgers have in common: those before one saved state was gone on from twice."""
-    shared = 0
-    for (name, made), (other, others) in zip(first.segments, second.segments, strict=False):
-        if name != other:
-            break
-        shared += min(made, others)
-        if made != others:
-            break
-    return shared
+def _chained(line: str) -> str:
+    return hashlib.sha256(line.encode()).hexdigest()
+
+
+def _releases_of(plan: PrivacyPlan, stored: dict[str, Any]) -> int:
+    """How many releases a stored ledger counts, checked; and that it belongs to the plan."""
+    if stored.get("plan_digest") != plan.digest():
+        raise PrivacyError(
+            "the stored ledger belongs to another privacy plan",
+            "resume with the settings the run was started with, or start a new run",
+        )
+    releases = stored.get("releases")
+    if type(releases) is not int or not 0 <= releases <= plan.releases:
+        raise DamagedFileError(
+            f"the ledger counts {str(releases)[:40]} releases of {plan.releases}"
+        )
+    return releases
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
 def _segments(stored: object, releases: int) -> Sequence[tuple[str, int]]:
@@ -148,7 +222,7 @@ def _segments(stored: object, releases: int) -> Sequence[tuple[str, int]]:
         if not isinstance(segment, list) or len(segment) != 2:
             raise damaged
         name, taken = segment
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if not _is_name(name):
             raise damaged
         if isinstance(taken, bool) or not isinstance(taken, int) or not 1 <= taken <= releases:
             raise damaged

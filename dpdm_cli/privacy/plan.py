@@ -356,9 +356,9 @@ def check_warm_start(name: object) -> int:
     Raises:
         UsageError: an unknown name.
     """
-    if name not in WARM_STARTS:
+    if not isinstance(name, str) or name not in WARM_STARTS:
         raise UsageError(f"unknown warm start {name!r}", f"choose one of {', '.join(WARM_STARTS)}")
-    return WARM_STARTS[str(name)]
+    return WARM_STARTS[name]
 
 
 def check_keys(values: dict[str, Any], expected: set[str], what: str) -> None:

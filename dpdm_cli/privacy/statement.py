@@ -1,18 +1,34 @@
-"""The privacy claim in full, as it travels with a checkpoint and with every image drawn from it."""
+"""The privacy claim in full, as it travels with a checkpoint and with every image drawn from it.
+
+There is no free text in it: all of it follows from the plan, the ledger and the few facts that are named here, each of
+which comes from a closed list or has a checked form. So a statement can be made anew and compared.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from typing import Any
 
 from dpdm_cli.errors import DamagedFileError, PrivacyError
-from dpdm_cli.privacy.accounting import claim, round_up
-from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.privacy.accounting import Claim, claim, round_up
+from dpdm_cli.privacy.ledger import Ledger, PublishedLedger
+from dpdm_cli.privacy.plan import ACCOUNTANTS, PrivacyPlan, check_keys
 from dpdm_cli.privacy.public_inputs import PublicInputs
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+_DRIFT = 0.01
+"""By how much, relative, another release of the accountants may answer otherwise than this one."""
+
+REASONS = {
+    "": "the accountant that the plan names",
+    "not computable": "that one has no trustworthy answer for this plan",
+    "above RDP": "that one answers more than RDP does",
+    "in disagreement": "that one and another differ by more than sound accountants can",
+}
+"""Why a claim is not by the accountant that its plan names."""
 
 NOT_PRIVATE = "NOT PRIVATE: trained without clipping and without noise. Nothing is claimed about the training images."
 
@@ -27,7 +43,7 @@ NOT_COVERED = (
 
 
 def private_statement(
-    ledger: Ledger, public: PublicInputs, init_from: str | None = None
+    ledger: Ledger | PublishedLedger, public: PublicInputs, init_from: str | None = None
 ) -> dict[str, Any]:
     """The claim for what the ledger holds.
 
@@ -45,6 +61,7 @@ def private_statement(
     """
     if not ledger.steps:
         raise PrivacyError("no step was taken, so there is nothing to claim")
+    shown = ledger.published() if isinstance(ledger, Ledger) else ledger
     plan = ledger.plan
     result = claim(plan)
     epsilon = round_up(result.epsilon, 4)
@@ -53,8 +70,8 @@ def private_statement(
         "epsilon": epsilon,
         "delta": plan.delta,
         "accountant": result.accountant,
-        "epsilon_by": dict(result.epsilon_by),
-        "reason": result.reason,
+        "epsilon_by": {name: round_up(bound, 4) for name, bound in result.epsilon_by.items()},
+        "reason": _reason(plan, result),
         "adjacency": plan.adjacency,
         "unit": plan.unit,
         "sampling": "Poisson",
@@ -72,55 +89,140 @@ def private_statement(
         "warm_sigma": plan.warm_sigma,
         "init_from": init_from,
         "plan": plan.to_dict(),
-        "ledger": ledger.to_dict(),
+        "ledger": shown.to_dict(),
         "not_covered": list(NOT_COVERED),
         "text": _text(plan, epsilon, result.accountant, public, init_from),
     }
 
 
-def check_statement(statement: dict[str, Any]) -> Ledger:
+def check_statement(statement: dict[str, Any]) -> PublishedLedger:
     """The ledger behind a statement, when all that the statement says follows from it.
 
     Raises:
-        PrivacyError: it claims nothing, claims less epsilon than its plan costs, or says something else than its plan
-            and ledger do.
-        DamagedFileError: its plan, ledger or public inputs are not what was written.
+        PrivacyError: it claims nothing, claims less epsilon than its plan costs, or another claim than that of its
+            plan and ledger.
+        DamagedFileError: its plan, ledger or public inputs are not what was written, a key is missing or foreign, or
+            the value of one is of no kind that stands there.
+    """
+    true = rebuilt_statement(statement)
+    check_keys(statement, set(true), "the statement")
+    ledger = PublishedLedger.from_dict(PrivacyPlan.from_dict(true["plan"]), true["ledger"])
+    expected = {**true, **_claimed(statement, true)}
+    expected["text"] = _text(
+        ledger.plan,
+        expected["epsilon"],
+        expected["accountant"],
+        PublicInputs.from_dict(expected["public_inputs"]),
+        expected["init_from"],
+    )
+    for name, value in sorted(expected.items()):
+        found = statement[name]
+        if not same_json(found, value):
+            error = PrivacyError if type(found) is type(value) else DamagedFileError
+            raise error(
+                f"the statement's {name} is {_short(found)}, but its plan and ledger say {_short(value)}",
+                "do not rely on it",
+            )
+    return ledger
+
+
+def rebuilt_statement(statement: dict[str, Any]) -> dict[str, Any]:
+    """The statement that follows from the plan, the ledger and the facts that a statement holds.
+
+    Nothing else of it comes along; whether it said the same is the business of `check_statement`.
+
+    Raises:
+        PrivacyError: it claims nothing.
+        DamagedFileError: its plan, its ledger or one of the facts is not what was written.
     """
     if not statement.get("private"):
         raise PrivacyError(
-            f"no privacy is claimed: {statement.get('text', 'there is no statement')}",
+            f"no privacy is claimed: {NOT_PRIVATE}",
             "publish it only if its training images may be published",
         )
     stored = statement.get("ledger")
     if not isinstance(stored, dict):
         raise DamagedFileError("the statement holds no ledger")
-    ledger = Ledger.from_dict(PrivacyPlan.from_dict(statement.get("plan")), stored)
+    ledger = PublishedLedger.from_dict(PrivacyPlan.from_dict(statement.get("plan")), stored)
     source = statement.get("init_from")
-    if source is not None and (not isinstance(source, str) or not _SHA256.fullmatch(source)):
+    if source is not None and not (isinstance(source, str) and _SHA256.fullmatch(source)):
         raise DamagedFileError(f"the statement's init_from is {_short(source)}, no SHA-256")
     public = PublicInputs.from_dict(statement.get("public_inputs"))
     true = private_statement(ledger, public, source)
-    epsilon = statement.get("epsilon")
-    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float):
-        raise DamagedFileError(f"the statement's epsilon is {epsilon!r}, not a number")
-    # Another release of the numerical libraries may differ in the last digits.
+    # In the order in which a model's file holds it.
+    return dict(json.loads(json.dumps(true, sort_keys=True)))
+
+
+def _claimed(statement: dict[str, Any], true: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a claim, when the accountants can have given them.
+
+    They need not be those of today: other releases of the accountants and of the libraries below them differ, in the
+    last digits or in what they can compute. But none is below the truth, and none far from it.
+    """
+    epsilon, by = statement["epsilon"], statement["accountant"]
+    bounds, reason = statement["epsilon_by"], statement["reason"]
+    _check_number("epsilon", epsilon)
     if not epsilon >= true["epsilon"] * (1 - 1e-6):
         raise PrivacyError(
-            f"the statement claims epsilon = {epsilon}, but its plan costs {true['epsilon']}",
+            f"the statement claims epsilon = {_short(epsilon)}, but its plan costs {true['epsilon']}",
             "do not rely on it",
         )
-    says = _text(ledger.plan, float(epsilon), str(statement.get("accountant")), public, source)
-    expected = {**true, "epsilon": epsilon, "text": says}
-    if missing := sorted(expected.keys() - statement.keys()):
-        raise DamagedFileError(f"the statement lacks {', '.join(missing)}")
-    for name in expected.keys() - {"accountant", "epsilon_by", "reason"}:
-        if statement.get(name) != expected[name]:
-            raise PrivacyError(
-                f"the statement's {name} is {_short(statement.get(name))}, but its plan and ledger "
-                f"say {_short(expected[name])}",
-                "do not rely on it",
+    _check_among("accountant", by, true["epsilon_by"])
+    _check_among("reason", reason, REASONS)
+    if not isinstance(bounds, dict) or not {"rdp", by} <= bounds.keys() <= set(ACCOUNTANTS):
+        raise DamagedFileError(
+            f"the statement's epsilon_by is {_short(bounds)}, not a bound by accountant"
+        )
+    lowest, highest = min(true["epsilon_by"].values()), max(true["epsilon_by"].values())
+    for name, bound in bounds.items():
+        _check_number(f"epsilon_by {name}", bound)
+        if not (1 - _DRIFT) * lowest <= bound <= (1 + _DRIFT) * highest:
+            raise DamagedFileError(
+                f"the statement's epsilon_by {name} is {_short(bound)}, but its plan costs {lowest} to {highest}"
             )
-    return ledger
+    by_plan = true["plan"]["accountant"]
+    if (reason == "") != (by == by_plan):
+        raise DamagedFileError(
+            f"the statement's reason is {reason!r}, but it claims by {by} where its plan names {by_plan}"
+        )
+    rounded = {name: round_up(bound, 4) for name, bound in bounds.items()}
+    if epsilon != rounded[by]:
+        raise DamagedFileError(
+            f"the statement's epsilon is {_short(epsilon)}, but its epsilon_by says {rounded[by]} by {by}"
+        )
+    return {
+        "epsilon": rounded[by],
+        "accountant": by,
+        "epsilon_by": rounded,
+        "reason": reason,
+    }
+
+
+def _reason(plan: PrivacyPlan, result: Claim) -> str:
+    """Which of `REASONS` a claim has."""
+    if result.accountant == plan.accountant:
+        return ""
+    asked = result.epsilon_by.get(plan.accountant)
+    if asked is None:
+        return "not computable"
+    return "above RDP" if asked > result.epsilon_by["rdp"] else "in disagreement"
+
+
+def _check_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DamagedFileError(f"the statement's {name} is {_short(value)}, not a number")
+
+
+def _check_among(name: str, value: object, known: Iterable[str]) -> None:
+    if not isinstance(value, str) or value not in known:
+        raise DamagedFileError(
+            f"the statement's {name} is {_short(value)}, none of: {', '.join(known) or 'nothing'}"
+        )
+
+
+def same_json(found: object, expected: object) -> bool:
+    """Whether both are the same JSON: true is not 1, and 1 is not 1.0."""
+    return json.dumps(found, sort_keys=True) == json.dumps(expected, sort_keys=True)
 
 
 def _text(

@@ -8,6 +8,9 @@ from typing import Any
 from dpdm_cli.privacy.public_inputs import PublicInputs
 from dpdm_cli.privacy.statement import headline
 
+CARD = "README.md"
+"""What a card is called, so that people and hosts find it."""
+
 _NO_EVALUATION = "None is stated."
 
 
@@ -113,7 +116,7 @@ def _plan(statement: Mapping[str, Any]) -> list[str]:
         "warm_sigma": "noise on each sum of the warm start",
         "init_from": "SHA-256 of the public model it started from",
     }
-    by = ", ".join(f"{k.upper()} {v:.6g}" for k, v in statement["epsilon_by"].items())
+    by = ", ".join(f"{k.upper()} {v}" for k, v in statement["epsilon_by"].items())
     return [
         "## Privacy",
         "",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,17 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from dpdm_cli.data.named import NAMED
 from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
 from dpdm_cli.diffusion.gaussian_prior import GaussianPrior
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.errors import DamagedFileError, DataError
-from dpdm_cli.runs.files import replacing
+from dpdm_cli.runs.files import replacing, sha256_of
 
 FORMAT = 1
+CUSTOM = "custom"
+"""What any set is called that is none of `NAMED`."""
+LONGEST_CLASS_NAME = 255  # bytes of UTF-8: of a folder's name on most systems
 _KEY = "dpdm"
 _DIGEST = "sha256"
 _PRIOR = "prior/"
@@ -43,7 +48,7 @@ class Model:
         config: the network's shape.
         parameterisation: edm, v, vp or ve.
         classes: names in label order; empty for an unconditional model.
-        dataset: the named set it was trained on, or "custom".
+        dataset: the named set it was trained on, or `CUSTOM`.
         statement: the privacy claim.
         sha256: of the file.
     """
@@ -77,9 +82,7 @@ def write_tensors(
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {"format": FORMAT, "kind": kind, **facts}
-    text = json.dumps(
-        {**header, _DIGEST: _digest(tensors, header)}, sort_keys=True, allow_nan=False
-    )
+    text = _text({**header, _DIGEST: _digest(tensors, header)})
     content = safetensors.torch.save(tensors, metadata={_KEY: text})
     with replacing(path) as temporary:
         temporary.write_bytes(content)
@@ -117,16 +120,19 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
                 raise DataError(
                     f"{path}: this is a {header.get('kind')} file, expected a {kind} file"
                 )
+            if metadata.keys() != {_KEY}:
+                raise DamagedFileError(f"{path}: says more than dpdm writes", hint)
             names = list(file.keys())
             if len(names) > _MOST_TENSORS:
                 raise DamagedFileError(
                     f"{path}: {len(names)} tensors are more than any model has", hint
                 )
             tensors = {name: file.get_tensor(name) for name in names}
+            is_ours = _text(header) == metadata[_KEY]  # no blanks, no key twice, no NaN
     except (SafetensorError, ValueError, RecursionError, OSError) as error:
         raise DamagedFileError(f"{path}: damaged: {str(error).splitlines()[0]}", hint) from error
     written = header.pop(_DIGEST, None)
-    if _digest(tensors, header) != written:
+    if not is_ours or _digest(tensors, header) != written:
         raise DamagedFileError(f"{path}: damaged: its SHA-256 is not the one written", hint)
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
@@ -136,19 +142,25 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
 
 def save_model(path: Path, model: Model) -> None:
     """Write the publishable file: averaged weights, network, classes and statement."""
-    facts = {
+    tensors = dict(model.denoiser.network.state_dict())
+    if prior := model.denoiser.prior:
+        tensors |= {_PRIOR + name: tensor for name, tensor in prior.state_dict().items()}
+    write_tensors(path, tensors, "model", _described(model))
+
+
+def _described(model: Model) -> dict[str, Any]:
+    """What a model's file says beside its weights."""
+    prior = model.denoiser.prior
+    return {
         "network": asdict(model.config),
         "parameterisation": model.parameterisation,
         "classes": list(model.classes),
         "dataset": model.dataset,
         "statement": model.statement,
-        "prior": None,
+        "prior": None
+        if prior is None
+        else {"coefficients": prior.low.size, "directions": prior.variances.shape[1]},
     }
-    tensors = dict(model.denoiser.network.state_dict())
-    if prior := model.denoiser.prior:
-        facts["prior"] = {"coefficients": prior.low.size, "directions": prior.variances.shape[1]}
-        tensors |= {_PRIOR + name: tensor for name, tensor in prior.state_dict().items()}
-    write_tensors(path, tensors, "model", facts)
 
 
 def load_model(path: Path) -> Model:
@@ -166,7 +178,7 @@ def load_model(path: Path) -> Model:
         }
         config = UNetConfig(**shape)
         parameterisation, statement = header["parameterisation"], header["statement"]
-        classes, dataset = tuple(map(str, header["classes"])), str(header["dataset"])
+        classes, dataset = check_classes(header["classes"]), check_dataset(header["dataset"])
         of_prior = header["prior"]
         _check_shapes(path, config, of_prior, tensors)
         denoiser = Denoiser(
@@ -175,20 +187,46 @@ def load_model(path: Path) -> Model:
         if len(classes) != config.classes or not isinstance(statement, dict):
             raise ValueError("classes or statement do not fit the network")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DamagedFileError(f"{path}: its description is damaged: {error}") from error
+        raise DamagedFileError(f"{path}: its description is damaged: {str(error)[:200]}") from error
     _load(denoiser, tensors)
     denoiser.eval().requires_grad_(False)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Model(
+    model = Model(
         denoiser=denoiser,
         config=config,
         parameterisation=parameterisation,
         classes=classes,
         dataset=dataset,
         statement=statement,
-        sha256=digest,
+        sha256=sha256_of(path),
     )
+    # Written anew, would it be the same? Then it says nothing else.
+    anew = {"format": FORMAT, "kind": "model", **_described(model)}
+    if other := [k for k in anew.keys() | header.keys() if _text(anew, k) != _text(header, k)]:
+        raise DamagedFileError(
+            f"{path}: its description is damaged: {min(other)[:80]!a} is not what dpdm writes there"
+        )
+    return model
+
+
+def check_dataset(name: object) -> str:
+    """What a set is called. Raises ValueError: it is none of `NAMED`, nor `CUSTOM`."""
+    if not isinstance(name, str) or name not in (*NAMED, CUSTOM):
+        raise ValueError(f"dataset is {str(name)[:80]!a}, no set that is known by name")
+    return name
+
+
+def check_classes(names: Sequence[object]) -> tuple[str, ...]:
+    """What classes are called. Raises ValueError: one has no name of one short line, or that of another."""
+    found = []
+    for name in names:
+        if not isinstance(name, str) or not name or not name.isprintable():
+            raise ValueError(f"classes hold {str(name)[:80]!a}, no name")
+        if len(name.encode()) > LONGEST_CLASS_NAME:
+            raise ValueError(f"classes hold a name of more than {LONGEST_CLASS_NAME} bytes")
+        found.append(name)
+    if len(set(found)) < len(found):
+        raise ValueError("classes hold a name twice")
+    return tuple(found)
 
 
 def _prior(config: UNetConfig, described: dict[str, int] | None) -> GaussianPrior | None:
@@ -242,6 +280,12 @@ def _may_be_safetensors(path: Path) -> bool:
             return file.read(9)[8:] == b"{"
     except OSError:
         return True
+
+
+def _text(values: dict[str, Any], *keys: str) -> str:
+    """A description, or the values under some keys of it, as they are written."""
+    shown = {key: values[key] for key in keys if key in values} if keys else values
+    return json.dumps(shown, sort_keys=True, allow_nan=False)
 
 
 def _shape(shape: torch.Size | None) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,11 +49,11 @@ class Drawing:
     processes: Processes
     say: Reporter
 
-    def into(self, images: SampleSet) -> tuple[int, str]:
+    def into(self, images: SampleSet) -> tuple[int, dict[str, Any]]:
         """Complete a set.
 
         Returns:
-            How many images were drawn for that, and the digest of all.
+            How many images were drawn for that, and the digests of what lies there, see `Digests.to_dict`.
 
         Raises:
             UsageError, DataError, DamagedFileError, ResourceError: see `SampleSet`.
@@ -63,10 +64,10 @@ class Drawing:
             missing = first(images.begin)
             with stop_requests() as stop:
                 drawn = self._fill(images, missing, stop)
-                digest = first(images.seal)
+                digests = first(images.seal)
         finally:
             images.close()
-        return drawn, digest
+        return drawn, digests
 
     def _fill(self, images: SampleSet, missing: list[int], stop: StopRequest) -> int:
         """Rounds of one batch from each process."""

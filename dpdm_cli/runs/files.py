@@ -1,19 +1,24 @@
-"""Files that are whole or absent: written beside the target, synced, then moved over it. And files that are held."""
+"""Files that are whole or absent: written beside the target, synced, then moved over it. And files that are held.
+
+Files that may be published hold what was written and nothing else, and no others lie beside them.
+"""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import BinaryIO
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 
-from dpdm_cli.errors import ResourceError, UsageError
+from dpdm_cli.errors import DamagedFileError, ResourceError, UsageError
 
 _TRIES = 10
+_COPY_AGAIN = "copy it again from where it was made, or make it anew"
 
 
 @contextmanager
@@ -60,6 +65,72 @@ def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def json_text(values: Mapping[str, Any]) -> bytes:
+    """A JSON object as it is written for people and programs."""
+    return (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()
+
+
+def parse_json(content: bytes) -> dict[str, Any]:
+    """The JSON object that `json_text` wrote, in any order and with no more blanks.
+
+    Raises:
+        ValueError, RecursionError: it is none, names a key twice, or something stands beside it.
+    """
+    values = json.loads(content, object_pairs_hook=_without_repeats)
+    if not isinstance(values, dict):
+        raise ValueError("no JSON object")
+    if len(content) > len(json_text(values)):
+        raise ValueError("more than the JSON object in it")
+    return values
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file that holds nothing beside it.
+
+    Raises:
+        DamagedFileError: there is no such file or no such object, see `parse_json`.
+    """
+    try:
+        return parse_json(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedFileError(f"{path}: damaged: {error}", _COPY_AGAIN) from error
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a key appears twice in one object")
+    return values
+
+
+def check_digests(folder: Path, digests: Mapping[str, Any]) -> None:
+    """Compare files of a folder with their SHA-256, by name.
+
+    Raises:
+        DamagedFileError: one is missing, or is another.
+    """
+    for name, digest in sorted(digests.items()):
+        file = folder / name
+        if not file.is_file():
+            raise DamagedFileError(f"{file} is missing", _COPY_AGAIN)
+        if digest != sha256_of(file):
+            raise DamagedFileError(
+                f"{file}: its SHA-256 is not the one that was written down", _COPY_AGAIN
+            )
+
+
+def others_in(folder: Path, known: Collection[str]) -> list[str]:
+    """Paths of all that lies in a folder beside the known files and the folders that these lie in."""
+    homes = {str(parent) for name in known for parent in PurePosixPath(name).parents}
+    found = []
+    for entry in folder.rglob("*"):
+        name = entry.relative_to(folder).as_posix()
+        is_home = name in homes and entry.is_dir() and not entry.is_symlink()
+        if name not in known and not is_home:
+            found.append(name)
+    return sorted(found)
 
 
 def is_left_over(file: Path) -> bool:

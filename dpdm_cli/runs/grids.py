@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -27,11 +28,13 @@ _NARROWEST = 360  # pixels; a caption needs room
 _LONGEST_NAME = 24  # characters
 
 
-def draw_grid(model: Model, path: Path, device: torch.device, *, seed: int = 0) -> None:
+def draw_grid(
+    model: Model, path: Path, device: torch.device, *, seed: int = 0, described: bool = True
+) -> None:
     """Draw a few images of each class from a model and write them as one PNG picture.
 
     The first ten classes, eight images each; 64 images for an unconditional model. The caption is the model's claim,
-    or that there is none.
+    or that there is none; it is also put beside the pixels, if `described`.
 
     Raises:
         ResourceError: the disk is full or not writable; an older picture stays as it was.
@@ -52,13 +55,14 @@ def draw_grid(model: Model, path: Path, device: torch.device, *, seed: int = 0) 
     )
     parts = torch.split(images.cpu(), columns)
     names = classes or ("",) * rows
-    write_grid(path, list(zip(names, parts, strict=True)), caption(model, settings, seed))
+    text = caption(model.statement, model.dataset, settings, seed)
+    write_grid(path, list(zip(names, parts, strict=True)), text, described=described)
 
 
-def caption(model: Model, settings: SamplerSettings, seed: int) -> str:
+def caption(statement: dict[str, Any], dataset: str, settings: SamplerSettings, seed: int) -> str:
     """What a picture of synthetic images must say about itself; first of all when nothing is claimed."""
-    claim = headline(model.statement)
-    return f"{claim}. Synthetic images, model trained on {model.dataset}; {settings}; seed {seed}."
+    claim = headline(statement)
+    return f"{claim}. Synthetic images, model trained on {dataset}; {settings}; seed {seed}."
 
 
 def first_rows(labels: Iterable[int | None]) -> list[tuple[int | None, list[int]]]:
@@ -78,15 +82,18 @@ def first_rows(labels: Iterable[int | None]) -> list[tuple[int | None, list[int]
     return [(named[key], row) for key, row in rows.items()]
 
 
-def write_grid(path: Path, rows: Sequence[tuple[str, Tensor]], text: str = "") -> None:
-    """Write `grid_picture` as PNG, the caption also as its description; whole or not at all.
+def write_grid(
+    path: Path, rows: Sequence[tuple[str, Tensor]], text: str = "", *, described: bool = True
+) -> None:
+    """Write `grid_picture` as PNG, the caption also as its description unless told otherwise; whole or not at all.
 
     Raises:
         ResourceError: the disk is full or not writable; an older picture stays as it was.
     """
     content = io.BytesIO()
     info = PngInfo()
-    info.add_itxt("Description", text)
+    if described:
+        info.add_itxt("Description", text)
     grid_picture(rows, text).save(content, "PNG", pnginfo=info)
     write_bytes(path, content.getvalue())
 

@@ -24,6 +24,7 @@ class PngEncoder:
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         channels, height, width = shape
+        self._shape = shape
         self._colour = channels == 3
         kind = 2 if self._colour else 0
         header = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)
@@ -50,6 +51,32 @@ class PngEncoder:
             return False
         body = content[head:-tail]
         return len(body) > 12 and body == _chunk(b"IDAT", body[8:-4])
+
+    def decode(self, content: bytes) -> Pixels:
+        """The image in a file of `encode`, uint8 [C, H, W].
+
+        Raises:
+            ValueError: it is none, or holds something beside the pixels.
+        """
+        channels, height, width = self._shape
+        if not self.is_whole(content):
+            raise ValueError("no PNG file as dpdm writes them")
+        packed = zlib.decompressobj()
+        expected = height * (1 + width * channels)
+        try:
+            raw = packed.decompress(content[len(self._head) + 8 : -len(self._tail) - 4], expected)
+            rest = packed.decompress(packed.unconsumed_tail, 1)
+        except zlib.error as error:
+            raise ValueError(f"its pixels are damaged: {error}") from error
+        if len(raw) != expected or rest or not packed.eof or packed.unused_data:
+            raise ValueError("more or less than its pixels is in it")
+        filtered = np.frombuffer(raw, np.uint8).reshape(height, -1)
+        if (filtered[:, 0] != self._colour).any():
+            raise ValueError("its rows are not filtered as dpdm does")
+        rows = filtered[:, 1:].reshape(height, width, channels)
+        if self._colour:
+            rows = np.cumsum(rows, axis=1, dtype=np.uint8)
+        return rows.transpose(2, 0, 1)
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

@@ -1,53 +1,33 @@
-"""Release: copy what may be published, by an allow-list, with a card; everything else stays behind."""
+"""Release: what may be published, with a card, made anew from what was understood of it; all else stays behind.
+
+No byte is copied: weights and images are read and written again, pictures are drawn from them, statements and
+descriptions follow from what they were made from. So what a file carries beside that, hidden or not, does not come
+along.
+"""
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from dpdm_cli.errors import DamagedFileError, DataError, PrivacyError, ResourceError, UsageError
-from dpdm_cli.runs.cards import data_card, model_card
+from dpdm_cli.errors import DataError, PrivacyError, ResourceError, UsageError
+from dpdm_cli.privacy.statement import rebuilt_statement
+from dpdm_cli.runs.cards import CARD, data_card, model_card
 from dpdm_cli.runs.checkpoint import load_model, save_model
-from dpdm_cli.runs.files import replacing, sha256_of, write_bytes
-from dpdm_cli.runs.run_folder import MANIFEST
+from dpdm_cli.runs.device import resolve_device
+from dpdm_cli.runs.files import json_text, read_json, sha256_of, write_bytes
+from dpdm_cli.runs.finished_images import finished_images
+from dpdm_cli.runs.grids import draw_grid
+from dpdm_cli.runs.run_folder import RunFolder
+from dpdm_cli.runs.sample_facts import Digests, SampleFacts
+from dpdm_cli.runs.sample_folder import SampleFolder
+from dpdm_cli.runs.sample_set import write_set_grid
 from dpdm_cli.runs.verifying import Artefact, verify
-
-CARD = "README.md"
-
-STATEMENT_KEYS = frozenset(
-    {
-        *("private", "epsilon", "delta", "accountant", "epsilon_by", "reason", "adjacency", "unit"),
-        *("sampling", "dataset_size", "sample_rate", "expected_batch_size", "steps"),
-        *(
-            "steps_taken",
-            "sigma",
-            "clip_norm",
-            "noise_multiplicity",
-            "divisor",
-            "warm_start",
-            "warm_sigma",
-        ),
-        *("init_from", "plan", "ledger"),
-        *("not_covered", "text", "public_inputs"),
-    }
-)
-"""What a published statement may say."""
-
-METADATA_KEYS = frozenset(
-    {
-        *("kind", "private", "headline", "statement", "dataset", "classes", "n", "format"),
-        *("image_shape", "drawn", "seed", "batch_size", "sampler", "sampler_from"),
-        *("checkpoint_sha256", "written_by", "images_sha256", "shard"),
-    }
-)
-"""What published samples may say of themselves."""
+from dpdm_cli.runs.writing import open_sink
 
 _LONGEST_EVALUATION = 100_000  # characters
 
@@ -68,9 +48,9 @@ class Release:
 
 
 def release(source: Path | str, out: Path | str, *, evaluation: str = "") -> Release:
-    """Copy a finished run, a model or a set of samples into a folder that may be published.
+    """Put a finished run, a model or a set of samples into a folder that may be published.
 
-    Everything is verified first. Files and keys that are not on the allow-list are left behind or refused.
+    Everything is verified first, so that files and keys that dpdm does not write are refused.
 
     Args:
         source: run folder, model file or samples.
@@ -78,7 +58,7 @@ def release(source: Path | str, out: Path | str, *, evaluation: str = "") -> Rel
         evaluation: text for the card. Figures from private images are not covered by the claim.
 
     Raises:
-        PrivacyError: the source is private, claims nothing or claims too little, or says more than may be published.
+        PrivacyError: the source is private, claims nothing or claims too little.
         DataError, DamagedFileError: see `verify`.
         UsageError: `out` exists, or lies in the source.
         ResourceError: it cannot be written; nothing is left of it.
@@ -97,85 +77,72 @@ def release(source: Path | str, out: Path | str, *, evaluation: str = "") -> Rel
     if len(evaluation) > _LONGEST_EVALUATION:
         raise UsageError("the evaluation is longer than a card should be", "shorten it")
     (artefact,) = verify([path]).artefacts
-    _check_keys(artefact.statement, STATEMENT_KEYS, path)
     with _whole_folder(target) as folder:
         if artefact.kind == "samples":
-            _samples(artefact, folder, evaluation)
+            statement = _samples(artefact, folder, evaluation)
         else:
-            _model(artefact, folder, evaluation)
+            statement = _model(artefact, folder, evaluation)
         files = sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file())
     return Release(
         folder=target,
         kind=artefact.kind,
-        epsilon=artefact.statement["epsilon"],
-        delta=artefact.statement["delta"],
+        epsilon=statement["epsilon"],
+        delta=statement["delta"],
         files=tuple(files),
     )
 
 
-def _model(artefact: Artefact, folder: Path, evaluation: str) -> None:
-    """Weights and description are written anew from what was understood of them: nothing else can come along."""
+def _model(artefact: Artefact, folder: Path, evaluation: str) -> dict[str, Any]:
+    """Write a model and what belongs to it; gives its statement."""
     source = artefact.path / "model.safetensors" if artefact.path.is_dir() else artefact.path
     model = load_model(source)
-    save_model(folder / "model.safetensors", model)
-    text = json.dumps(model.statement, indent=2) + "\n"
-    write_bytes(folder / "statement.json", text.encode())
-    names = ["model.safetensors", "statement.json"]
-    if artefact.path.is_dir():
-        _copy_picture(artefact.path / "samples.png", folder / "samples.png")
-        names.append("samples.png")
+    model = replace(model, statement=rebuilt_statement(model.statement))
+    target = RunFolder(folder)
+    save_model(target.model, model)
+    target.write_statement(model.statement)
     card = model_card(
         model.statement,
         network=asdict(model.config),
         parameters=sum(p.numel() for p in model.denoiser.network.parameters()),
         classes=model.classes,
         dataset=model.dataset,
-        sha256=sha256_of(folder / "model.safetensors"),
+        sha256=sha256_of(target.model),
         evaluation=evaluation,
     )
-    if "samples.png" not in names:
-        card = "\n".join(line for line in card.split("\n") if not line.startswith("!["))
-    write_bytes(folder / CARD, card.encode())
-    digests = {name: sha256_of(folder / name) for name in (*names, CARD)}
-    write_bytes(folder / MANIFEST, (json.dumps({"sha256": digests}, indent=2) + "\n").encode())
-
-
-def _samples(artefact: Artefact, folder: Path, evaluation: str) -> None:
-    home = artefact.path if artefact.path.is_dir() else artefact.path.parent
-    metadata = json.loads((home / "metadata.json").read_text(encoding="utf-8"))
-    _check_keys(metadata, METADATA_KEYS, home)
-    if metadata["format"] == "png":
-        files = sorted(home.rglob("*.png"))
+    beside = [target.card]
+    if artefact.kind == "run" and RunFolder(artefact.path).samples.is_file():
+        draw_grid(model, target.samples, resolve_device("auto"), described=False)
+        beside.append(target.samples)
     else:
-        files = [home / f"samples.{metadata['format']}", home / "grid.png"]
-    for file in files:
-        place = folder / file.relative_to(home)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if file == home / "grid.png":
-            _copy_picture(file, place)
-        else:
-            shutil.copyfile(file, place)  # verified: it has the SHA-256 of what was drawn
-    write_bytes(folder / CARD, data_card(metadata, evaluation).encode())
-    write_bytes(folder / "metadata.json", (json.dumps(metadata, indent=2) + "\n").encode())
+        card = "\n".join(line for line in card.split("\n") if not line.startswith("!["))
+    write_bytes(target.card, card.encode())
+    target.write_manifest(*beside)
+    return model.statement
 
 
-def _copy_picture(source: Path, target: Path) -> None:
-    """The pixels alone: whatever else a PNG file can carry stays behind."""
+def _samples(artefact: Artefact, folder: Path, evaluation: str) -> dict[str, Any]:
+    """Write a set of images and what belongs to it; gives its statement."""
+    source = SampleFolder(artefact.path if artefact.path.is_dir() else artefact.path.parent)
+    _, described = Digests.taken_from(read_json(source.metadata))
+    facts = SampleFacts.from_dict(described)
+    images = finished_images(facts.format, source.path, facts.album, described)
+    facts = replace(facts, statement=rebuilt_statement(facts.statement))
+    target, metadata = SampleFolder(folder), facts.to_dict()
+    sink = open_sink(facts.format, folder, facts.album)
     try:
-        with Image.open(source, formats=["PNG"]) as picture:
-            pixels = Image.frombytes(picture.mode, picture.size, picture.tobytes())
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DamagedFileError(f"{source}: no PNG picture: {error}") from error
-    with replacing(target) as temporary:
-        pixels.save(temporary, format="PNG")
-
-
-def _check_keys(values: dict[str, Any], allowed: frozenset[str], path: Path) -> None:
-    if extra := sorted(values.keys() - allowed):
-        raise PrivacyError(
-            f"{path} says more than may be published: {', '.join(extra)[:200]}",
-            "only what dpdm itself writes is released; make the files anew",
-        )
+        for start, rows in images:
+            sink.put(start, rows)
+        digest = sink.finish(metadata)
+        has_grid = write_set_grid(target.grid, facts, sink.read, described=False)
+        sink.discard()
+    finally:
+        sink.close()
+    metadata["images_sha256"] = digest
+    write_bytes(folder / CARD, data_card(metadata, evaluation).encode())
+    files = (target.grid, folder / CARD) if has_grid else (folder / CARD,)
+    found = Digests(images=digest, files={file.name: sha256_of(file) for file in files})
+    write_bytes(target.metadata, json_text({**metadata, **found.to_dict()}))
+    return facts.statement
 
 
 @contextmanager

@@ -5,11 +5,14 @@ OUT/statement.json      the claim
 OUT/samples.png         a grid drawn from the model
 OUT/manifest.json       SHA-256 of the files above, written last
 OUT/private/            what resuming needs; losses, when asked for. Not covered by the claim.
+OUT/synth/              and others like it: sets of samples, each with a manifest of its own
+
+A released model lies in such a folder too, without `private/` and with a card, README.md.
 """
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -18,10 +21,21 @@ from typing import Any
 from torch import Tensor
 
 from dpdm_cli.errors import DamagedFileError, DataError, ResourceError, UsageError
+from dpdm_cli.runs.cards import CARD
 from dpdm_cli.runs.checkpoint import read_tensors, write_tensors
-from dpdm_cli.runs.files import is_left_over, lock_file, replacing, sha256_of, write_bytes
+from dpdm_cli.runs.files import (
+    check_digests,
+    is_left_over,
+    json_text,
+    lock_file,
+    read_json,
+    sha256_of,
+    write_bytes,
+)
 
 MANIFEST = "manifest.json"
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _NOTICE = (
     "What lies here depends on the private images beyond what the privacy claim covers.\n"
@@ -42,6 +56,7 @@ class RunFolder:
         self.model = path / "model.safetensors"
         self.statement = path / "statement.json"
         self.samples = path / "samples.png"
+        self.card = path / CARD
         self.state = self.private / "state.safetensors"
         self.losses = self.private / "losses.jsonl"
         self._notice = self.private / "README.txt"
@@ -126,36 +141,45 @@ class RunFolder:
 
     def write_statement(self, statement: dict[str, Any]) -> None:
         """Write the claim for people and programs."""
-        write_bytes(self.statement, (json.dumps(statement, indent=2) + "\n").encode())
+        write_bytes(self.statement, json_text(statement))
 
-    def write_manifest(self) -> None:
-        """Hash what may be published; written last, so that its presence means the run is complete."""
-        files = (self.model, self.statement, self.samples)
+    def write_manifest(self, *others: Path) -> None:
+        """Hash what may be published; written last, so that its presence means the run is complete.
+
+        Args:
+            others: files beside the model and its statement; by default the samples.
+        """
+        files = (self.model, self.statement, *(others or (self.samples,)))
         digests = {file.name: sha256_of(file) for file in files}
-        with replacing(self.path / MANIFEST) as temporary:
-            temporary.write_text(json.dumps({"sha256": digests}, indent=2) + "\n", encoding="utf-8")
+        write_bytes(self.path / MANIFEST, json_text({"sha256": digests}))
 
     @property
     def is_complete(self) -> bool:
         """Whether the run has been finished and written out."""
         return (self.path / MANIFEST).is_file()
 
-    def check_manifest(self) -> None:
+    def check_manifest(self) -> list[Path]:
         """Compare what may be published with the hashes written when the run was complete.
+
+        Returns:
+            What lies here beside the files of the manifest and `private/`: nobody vouches for it.
 
         Raises:
             DamagedFileError: a file is missing or changed, or the manifest itself is damaged.
         """
         hint = "copy the folder again from where it was made, or make it anew"
-        try:
-            text = (self.path / MANIFEST).read_text(encoding="utf-8")
-            digests = dict(json.loads(text)["sha256"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise DamagedFileError(f"{self.path / MANIFEST}: damaged: {error!r}", hint) from error
+        manifest = self.path / MANIFEST
+        values = read_json(manifest)
+        digests = values.get("sha256")
+        if values.keys() != {"sha256"} or not isinstance(digests, dict):
+            raise DamagedFileError(f"{manifest}: damaged: it is to hold sha256 alone", hint)
         required = {file.name for file in (self.model, self.statement)}
         for name in sorted(required | digests.keys()):
-            file = self.path / name
-            if Path(name).name != name or not file.is_file():
-                raise DamagedFileError(f"{file} is missing", hint)
-            if digests.get(name) != sha256_of(file):
-                raise DamagedFileError(f"{file}: its SHA-256 is not the manifest's", hint)
+            digest = digests.get(name, "")
+            if name not in {*required, self.samples.name, CARD}:
+                raise DamagedFileError(f"{manifest}: names {name[:80]!a}, no file of a run", hint)
+            if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+                raise DamagedFileError(f"{manifest}: has no SHA-256 of {name}", hint)
+        check_digests(self.path, digests)
+        known = {*digests, MANIFEST, self.private.name}
+        return sorted(entry for entry in self.path.iterdir() if entry.name not in known)

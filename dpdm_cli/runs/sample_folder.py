@@ -2,7 +2,7 @@
 
 OUT/<class>/000123.png, or OUT/samples.npz, or OUT/samples.zip
 OUT/grid.png        a look at the first images
-OUT/metadata.json   the claim and how the images were drawn, the SHA-256 of the images; written last
+OUT/metadata.json   the claim and how the images were drawn, the SHA-256 of all other files; written last
 OUT/.sampling.json  the same before a whole set is complete
 OUT/.sampling-3-of-16.json  the same before a shard is complete
 OUT/.shard-3-of-16.json     a copy of metadata.json in the folder of a complete shard
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from dpdm_cli.errors import DamagedFileError, DpdmError, ResourceError, UsageError
-from dpdm_cli.runs.files import is_left_over, lock_file, write_bytes
+from dpdm_cli.runs.files import is_left_over, json_text, lock_file, write_bytes
 from dpdm_cli.runs.shards import Shard
 
 KIND = "dpdm samples"
@@ -41,6 +41,16 @@ FIXED = (
 """What fixes the images; a run goes on only under the same."""
 
 _ANOTHER = "choose another --out, or empty this one"
+
+
+def is_sample_folder(path: Path) -> bool:
+    """Whether a set of ours lies or begins here; links to folders are none."""
+    if path.is_symlink() or not path.is_dir():
+        return False
+    try:
+        return SampleFolder(path).recorded is not None
+    except DpdmError:
+        return False
 
 
 class SampleFolder:
@@ -99,7 +109,7 @@ class SampleFolder:
             self._look()  # once more: until now another may have been at it
             self.check(metadata)
             if self.recorded is None:
-                write_bytes(self._begun_as(Shard.recorded(metadata)), _text(metadata))
+                write_bytes(self._begun_as(Shard.recorded(metadata)), json_text(metadata))
             yield
 
     def check(self, metadata: dict[str, Any]) -> None:
@@ -136,7 +146,7 @@ class SampleFolder:
             refuted: shards that say they are complete, and are not.
         """
         if not self.is_whole:
-            write_bytes(self._unfinished, _text(metadata))
+            write_bytes(self._unfinished, json_text(metadata))
             self.metadata.unlink(missing_ok=True)
         for shard in refuted:
             self.shard_record(shard).unlink(missing_ok=True)
@@ -156,8 +166,8 @@ class SampleFolder:
     def complete(self, metadata: dict[str, Any]) -> None:
         """Write what makes the set complete; the images and the grid must be on the disk."""
         if (shard := Shard.recorded(metadata)) is not None:
-            write_bytes(self.shard_record(shard), _text(metadata))
-        write_bytes(self.metadata, _text(metadata))
+            write_bytes(self.shard_record(shard), json_text(metadata))
+        write_bytes(self.metadata, json_text(metadata))
 
     def clean(self, shard: Shard | None) -> None:
         """Remove what the complete set, or shard, does not need; a whole set needs nothing of its shards."""
@@ -244,10 +254,6 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise DamagedFileError(f"{path}: is no JSON object", _ANOTHER)
     return values
-
-
-def _text(values: dict[str, Any]) -> bytes:
-    return (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()
 
 
 def _short(value: object) -> str:

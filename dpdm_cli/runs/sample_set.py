@@ -5,7 +5,7 @@ Knows files; draws nothing. Of several processes the first alone uses it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,11 +15,13 @@ import torch
 
 from dpdm_cli.errors import DamagedFileError
 from dpdm_cli.runs import grids
+from dpdm_cli.runs.files import check_digests, sha256_of
 from dpdm_cli.runs.png import Pixels
 from dpdm_cli.runs.reporter import Reporter
+from dpdm_cli.runs.sample_facts import Digests, SampleFacts
 from dpdm_cli.runs.sample_folder import SampleFolder, disk_errors
 from dpdm_cli.runs.shards import Shard
-from dpdm_cli.runs.writing import Album, Format, ImageSink, open_sink
+from dpdm_cli.runs.writing import ImageSink, open_sink
 
 
 @dataclass
@@ -28,26 +30,21 @@ class SampleSet:
 
     Attributes:
         path: the folder where it lies.
-        album: its images; a shard's part of them.
-        size: images of a batch.
-        shard: which shard it is; None for the whole.
-        metadata: what is to be said of it; the digest is added when it is sealed.
-        caption: of its picture.
+        facts: what is to be said of it; the digests are added when it is sealed.
 
     Raises, every method: ResourceError: the folder can't be written; what is there stays.
     """
 
     path: Path
-    format: Format
-    album: Album
-    size: int
-    shard: Shard | None
-    metadata: dict[str, Any]
-    caption: str
+    facts: SampleFacts
     say: Reporter
     _opened: tuple[SampleFolder, ImageSink] | None = field(default=None, init=False)
-    _digest: str | None = field(default=None, init=False)
+    _digests: Digests | None = field(default=None, init=False)
     _held: ExitStack = field(default_factory=ExitStack, init=False)
+
+    def __post_init__(self) -> None:
+        self.album = self.facts.album
+        self.metadata = self.facts.to_dict()
 
     def begin(self) -> list[int]:
         """Take the folder until `close`, or go on in it. Gives the first index of each batch that isn't there whole.
@@ -60,7 +57,7 @@ class SampleSet:
         """
         with disk_errors(self.path):
             folder = SampleFolder(self.path)
-            sink = open_sink(self.format, self.path, self.album)
+            sink = open_sink(self.facts.format, self.path, self.album)
             self._opened = folder, sink
             folder.check(self.metadata)
             if not folder.is_complete:
@@ -69,16 +66,16 @@ class SampleSet:
             if folder.is_complete:
                 self._check_complete()
                 return []
-            starts = (self.shard or Shard(1, 1)).starts(self.album.n, self.size)
+            starts = (self.facts.shard or Shard(1, 1)).starts(self.album.n, self.facts.batch_size)
             there = {s for s in starts if not is_new and sink.has(s, self.indices(s).stop)}
             # Only PNG files are ever merged.
-            if not is_new and self.shard is None and self.format == "png":
+            if not is_new and self.facts.shard is None and self.facts.format == "png":
                 there = self._take_over(there)
             return [start for start in starts if start not in there]
 
     def indices(self, start: int) -> range:
         """The images of the batch that begins there."""
-        return range(start, min(start + self.size, self.album.n))
+        return range(start, min(start + self.facts.batch_size, self.album.n))
 
     def put(self, batches: Iterable[tuple[int, Pixels]]) -> None:
         """Take batches by their first index, uint8 [R, C, H, W] each; rows beyond the last image are dropped."""
@@ -91,16 +88,16 @@ class SampleSet:
         with disk_errors(self.path):
             self._sink.flush()
 
-    def seal(self) -> str:
-        """Write everything that makes the set complete; all images must have been taken. Gives their digest."""
+    def seal(self) -> dict[str, Any]:
+        """Write everything that makes the set complete; all images must have been taken. Gives their digests."""
         with disk_errors(self.path):
-            if self._digest is None:
-                self._digest = self._sink.finish(self.metadata)
-                self._write_grid()
-                self._folder.complete({**self.metadata, "images_sha256": self._digest})
+            if self._digests is None:
+                images = self._sink.finish(self.metadata)
+                self._digests = Digests(images=images, files=self._write_grid())
+                self._folder.complete({**self.metadata, **self._digests.to_dict()})
             self._sink.discard()
-            self._folder.clean(self.shard)  # with what it was held by
-            return self._digest
+            self._folder.clean(self.facts.shard)  # with what it was held by
+            return self._digests.to_dict()
 
     def close(self) -> None:
         """Stop; what was taken and neither flushed nor sealed may be lost."""
@@ -119,12 +116,13 @@ class SampleSet:
         return self._opened[1]
 
     def _check_complete(self) -> None:
-        self._digest = self._sink.digest()
-        if self._folder.recorded and self._digest != self._folder.recorded.get("images_sha256"):
+        self._digests, _ = Digests.taken_from(self._folder.recorded or {})
+        if self._digests.images != self._sink.digest():
             raise DamagedFileError(
                 f"{self.path}: the images aren't those that were drawn",
                 "they were changed since: draw them into another folder",
             )
+        check_digests(self.path, self._digests.files)
         count = len(self.album.indices)
         self.say.note(f"{self.path} is complete: {count:,} images, checked")
 
@@ -134,7 +132,7 @@ class SampleSet:
         A complete shard vouches for its images together, by their digest; an unfinished one, or an unfinished whole
         set, for each batch it left.
         """
-        folder, n, size = self._folder, self.album.n, self.size
+        folder, n, size = self._folder, self.album.n, self.facts.batch_size
         refuted = []
         doubtful = set() if folder.is_whole else set(range(0, n, size))
         for shard in folder.unfinished_shards():
@@ -160,8 +158,8 @@ class SampleSet:
 
     def _check_shard(self, shard: Shard, record: dict[str, Any]) -> None:
         """Compare the images of a shard, all of which lie here, with what it says of them."""
-        part = replace(self.album, part=shard.indices(self.album.n, self.size))
-        sink = open_sink(self.format, self.path, part)
+        part = replace(self.album, part=shard.indices(self.album.n, self.facts.batch_size))
+        sink = open_sink(self.facts.format, self.path, part)
         try:
             found = sink.digest()
         finally:
@@ -172,15 +170,32 @@ class SampleSet:
                 "copy the files of that shard again",
             )
 
-    def _write_grid(self) -> None:
-        album = self.album
-        labels = [album.label(i) if album.cycle else None for i in album.indices]
-        rows = [
-            (
-                "" if label is None else album.classes[label],
-                torch.stack([torch.tensor(self._sink.read(album.indices[at])) for at in row]),
-            )
-            for label, row in grids.first_rows(labels)
-        ]
-        if rows:
-            grids.write_grid(self._folder.grid, rows, self.caption)
+    def _write_grid(self) -> dict[str, str]:
+        """The picture's digest by its name; none without an image."""
+        grid = self._folder.grid
+        has_images = write_set_grid(grid, self.facts, self._sink.read)
+        return {grid.name: sha256_of(grid)} if has_images else {}
+
+
+def write_set_grid(
+    path: Path, facts: SampleFacts, read: Callable[[int], Pixels], *, described: bool = True
+) -> bool:
+    """Draw the picture of a set; without an image there is none. Gives whether there is one.
+
+    Args:
+        read: gives the image of an index, uint8 [C, H, W].
+        described: whether the caption is also put beside the pixels.
+    """
+    album = facts.album
+    labels = [album.label(i) if album.cycle else None for i in album.indices]
+    rows = [
+        (
+            "" if label is None else album.classes[label],
+            torch.stack([torch.tensor(read(album.indices[at])) for at in row]),
+        )
+        for label, row in grids.first_rows(labels)
+    ]
+    if rows:
+        text = grids.caption(facts.statement, facts.dataset, facts.sampler, facts.seed)
+        grids.write_grid(path, rows, text, described=described)
+    return bool(rows)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Literal
@@ -21,6 +21,7 @@ PURPOSES: tuple[Purpose, ...] = ("fid", "accuracy")
 
 _CHURN = {"churn": "amount", "s_min": "lowest", "s_max": "highest", "s_noise": "scale"}
 _OTHERS = ("sampler", "steps", "guidance")
+_THEN, _AS_GIVEN = "; ", " as given"
 _SAME_BUDGET = math.log(1.05)  # a plan may spend a little less than its target
 
 
@@ -73,7 +74,7 @@ def choose_sampler(
         return choice
     return SamplerChoice(
         settings=_changed(choice.settings, given),
-        origin=f"{choice.origin}; {', '.join(sorted(given))} as given",
+        origin=_with(choice.origin, given),
         remark=choice.remark,
     )
 
@@ -102,14 +103,13 @@ def paper_sampler(
     """
     if purpose not in PURPOSES:
         raise UsageError(f"unknown purpose {purpose!r}", f"choose one of {', '.join(PURPOSES)}")
-    text = (resources.files(__package__) / "presets" / "samplers.toml").read_text(encoding="utf-8")
-    table = tomllib.loads(text)
+    table = _table()
     rows = [r for r in table["row"] if (r["dataset"], r["purpose"]) == (dataset, purpose)]
     if not rows:
         settings = _settings(table["elsewhere"][purpose])
         return SamplerChoice(
             settings=settings,
-            origin=f"for {purpose}, not from the paper",
+            origin=_elsewhere(purpose),
             remark=f"the paper's table of samplers has no row for {dataset}; taken: {settings}",
         )
 
@@ -133,12 +133,42 @@ def paper_sampler(
             f"the paper's table has this row for images of {row['image_size']} pixels, "
             f"these have {image_size}"
         )
-    aim = "FID" if purpose == "fid" else "accuracy"
     return SamplerChoice(
         settings=_settings(row),
-        origin=f"the paper's for the best {aim} on {dataset} at epsilon {budget:g}",
+        origin=_of_paper(purpose, dataset, budget),
         remark="; ".join(remarks),
     )
+
+
+def is_origin(text: object) -> bool:
+    """Whether `choose_sampler` can have said that settings are from there."""
+    if not isinstance(text, str):
+        return False
+    known = {"default", "given", *(_elsewhere(purpose) for purpose in PURPOSES)}
+    for row in _table()["row"]:
+        known |= {_of_paper(row["purpose"], row["dataset"], budget) for budget in row["epsilon"]}
+    base, _, given = text.partition(_THEN)
+    names = sorted({*_OTHERS, *_CHURN}.intersection(given.removesuffix(_AS_GIVEN).split(", ")))
+    return base in known and text in (base, _with(base, names))
+
+
+def _table() -> dict[str, Any]:
+    text = (resources.files(__package__) / "presets" / "samplers.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
+def _of_paper(purpose: str, dataset: str, budget: float) -> str:
+    aim = "FID" if purpose == "fid" else "accuracy"
+    return f"the paper's for the best {aim} on {dataset} at epsilon {budget:g}"
+
+
+def _elsewhere(purpose: str) -> str:
+    return f"for {purpose}, not from the paper"
+
+
+def _with(origin: str, names: Iterable[str]) -> str:
+    """Of settings from there, some of which were given by name."""
+    return f"{origin}{_THEN}{', '.join(sorted(names))}{_AS_GIVEN}"
 
 
 def _settings(row: Mapping[str, Any]) -> SamplerSettings:

@@ -16,16 +16,16 @@ from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.errors import DamagedFileError, UsageError
 from dpdm_cli.privacy.statement import headline
 from dpdm_cli.processes import are_several, joined
-from dpdm_cli.runs import grids
 from dpdm_cli.runs.checkpoint import Model, load_model
 from dpdm_cli.runs.device import placed, resolve_device
 from dpdm_cli.runs.drawing import Drawing
 from dpdm_cli.runs.reporter import Reporter, SilentReporter
-from dpdm_cli.runs.sample_folder import KIND, SampleFolder, disk_errors
+from dpdm_cli.runs.sample_facts import SampleFacts
+from dpdm_cli.runs.sample_folder import SampleFolder, disk_errors
 from dpdm_cli.runs.sample_set import SampleSet
 from dpdm_cli.runs.sampler_presets import Purpose, choose_sampler
 from dpdm_cli.runs.shards import Shard
-from dpdm_cli.runs.writing import FORMATS, Album, Format, place_of
+from dpdm_cli.runs.writing import FORMATS, Format, place_of
 
 CPU_BATCH, CUDA_BATCH = 64, 1000
 """Images at a time when nothing else is said."""
@@ -141,7 +141,7 @@ def sample(
         say = reporter if reporter and processes.is_first else SilentReporter()
         with processes.together():
             model = load_model(path)
-            claim = _headline(path, model)
+            _check_headline(path, model)
             choice = choose_sampler(
                 sampler,
                 purpose=purpose,
@@ -160,40 +160,31 @@ def sample(
         size = processes.from_first(
             lambda: batch_size or _recorded_size(folder) or _default_size(where)
         )
-        album = Album(
-            n=n,
-            shape=model.image_shape,
+        facts = SampleFacts(
+            statement=model.statement,
+            dataset=model.dataset,
             classes=model.classes,
-            cycle=cycle,
-            part=None if part is None else part.indices(n, size),
+            image_shape=model.image_shape,
+            n=n,
+            format=format,
+            # No more of it than tells something of the images.
+            cycle=cycle[: max(n, len(model.classes))],
+            seed=seed,
+            batch_size=size,
+            sampler=choice.settings,
+            sampler_from=choice.origin,
+            checkpoint_sha256=model.sha256,
+            written_by=f"dpdm {__version__}",
+            shard=part,
         )
-        metadata = {
-            "kind": KIND,
-            "private": bool(model.statement.get("private")),
-            "headline": claim,
-            "statement": model.statement,
-            "dataset": model.dataset,
-            "classes": list(model.classes),
-            "n": len(album.indices),
-            "format": format,
-            "image_shape": list(model.image_shape),
-            "drawn": [model.classes[label] for label in album.cycle],
-            "seed": seed,
-            "batch_size": size,
-            "sampler": choice.settings.to_dict(),
-            "sampler_from": choice.origin,
-            "checkpoint_sha256": model.sha256,
-            "written_by": f"dpdm {__version__}",
-        }
-        if part is not None:
-            metadata["shard"] = part.described(n)
+        album, metadata = facts.album, facts.to_dict()
         processes.check_same(
             _digest({**metadata, "device": where.type}),
             "the model, the options or the kind of device",
             "give every machine the same file and the same command",
         )
         if not metadata["private"]:
-            say.warn(str(model.statement.get("text", claim)))
+            say.warn(str(model.statement.get("text", metadata["headline"])))
         if choice.remark:
             say.warn(choice.remark)
         if not album.indices:
@@ -207,17 +198,15 @@ def sample(
             f"network an image, {size} images at a time on {where}{several}"
         )
         placed(model.denoiser, where)
-        drawing = Drawing(model, cycle, choice.settings, seed, size, where, processes, say)
-        caption = grids.caption(model, choice.settings, seed)
-        images = SampleSet(folder, format, album, size, part, metadata, caption, say)
-        drawn, digest = drawing.into(images)
+        drawing = Drawing(model, facts.cycle, choice.settings, seed, size, where, processes, say)
+        drawn, digests = drawing.into(SampleSet(folder, facts, say))
     return SampleResult(
         n=len(album.indices),
         folder=folder,
         images=place_of(format, folder),
         drawn=drawn,
         sampler=choice.settings,
-        metadata={**metadata, "images_sha256": digest},
+        metadata={**metadata, **digests},
         shard=part,
     )
 
@@ -282,10 +271,10 @@ def _cycle(classes: tuple[str, ...], labels: Sequence[str | int] | None) -> tupl
     return tuple(label(given) for given in labels)
 
 
-def _headline(path: Path, model: Model) -> str:
+def _check_headline(path: Path, model: Model) -> None:
     try:
         json.dumps(model.statement, allow_nan=False)
-        return headline(model.statement)
+        headline(model.statement)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DamagedFileError(
             f"{path}: its privacy statement is damaged ({error!r})",

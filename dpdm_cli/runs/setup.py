@@ -15,12 +15,13 @@ import torch
 from dpdm_cli.data import ImageSet
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.diffusion.unet import UNetConfig
-from dpdm_cli.errors import PrivacyError
+from dpdm_cli.errors import DataError, PrivacyError
 from dpdm_cli.launched import local_rank
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan, load_plan
 from dpdm_cli.privacy.public_inputs import PublicInputs
 from dpdm_cli.processes import Processes
+from dpdm_cli.runs.checkpoint import check_classes
 from dpdm_cli.runs.network import network_config
 from dpdm_cli.runs.planning import check_batch_size, plan_run, read_plan, step_count
 from dpdm_cli.runs.public_facts import Stated, known_size, public_facts
@@ -131,6 +132,7 @@ def set_up(
         images = load(
             image_size=settings.image_size, channels=stated.channels, classes=stated.classes
         )
+        _check_classes(images)
         if local_rank() == 0:
             images.verify()
         network = network_config(images, settings)
@@ -162,6 +164,14 @@ def set_up(
         "give every machine the same files and the same command",
     )
     return setup
+
+
+def _check_classes(images: ImageSet) -> None:
+    """Refuse names, before the first step, under which no model is ever published."""
+    try:
+        check_classes(images.classes)
+    except ValueError as error:
+        raise DataError(f"the {error}", "rename the classes") from None
 
 
 def _public_inputs(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,16 +10,19 @@ from typing import Any
 from dpdm_cli.errors import DamagedFileError, DataError, DpdmError, UsageError
 from dpdm_cli.privacy.accountants import Part
 from dpdm_cli.privacy.accounting import Claim, claim, compose
-from dpdm_cli.privacy.ledger import Ledger, shared_releases
+from dpdm_cli.privacy.ledger import Ledger, PublishedLedger
+from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.public_inputs import PublicInputs
 from dpdm_cli.privacy.restating import person_epsilon, replace_one_epsilon, selection_epsilon
-from dpdm_cli.privacy.statement import check_statement
+from dpdm_cli.privacy.statement import check_statement, same_json
 from dpdm_cli.runs.checkpoint import Model, load_model
+from dpdm_cli.runs.files import check_digests, others_in, read_json
+from dpdm_cli.runs.finished_images import finished_images
 from dpdm_cli.runs.public_facts import check_sources
 from dpdm_cli.runs.run_folder import MANIFEST, RunFolder
-from dpdm_cli.runs.sample_folder import SampleFolder
-from dpdm_cli.runs.shards import Shard
-from dpdm_cli.runs.writing import FORMATS, Album, open_sink
+from dpdm_cli.runs.sample_facts import GRID, Digests, SampleFacts
+from dpdm_cli.runs.sample_folder import SampleFolder, is_sample_folder
+from dpdm_cli.runs.writing import open_sink
 
 _COPY_AGAIN = "copy it again from where it was made, or make it anew"
 
@@ -33,7 +35,7 @@ class Artefact:
         path: where it lies.
         kind: run, model or samples.
         statement: what it claims.
-        ledger: the releases behind it.
+        ledger: the releases behind it, as far as they are published.
         claim: what its plan costs, by every accountant.
         taken: what the steps really taken cost.
         checked: what was found to be in order, in words.
@@ -42,7 +44,7 @@ class Artefact:
     path: Path
     kind: str
     statement: dict[str, Any]
-    ledger: Ledger
+    ledger: PublishedLedger
     claim: Claim
     taken: Claim
     checked: tuple[str, ...]
@@ -174,10 +176,11 @@ def _named(path: Path) -> Artefact:
 
 
 def _inspect(path: Path) -> Artefact:
-    if (path.is_dir() and (path / "private").is_dir()) or (path / MANIFEST).is_file():
-        return _run(path)
-    if path.is_dir() and not (path / "model.safetensors").is_file():
-        return _samples(path, path)
+    if path.is_dir():
+        of_run = ("private", MANIFEST, "model.safetensors")
+        # A class may be called by one of these names.
+        is_run = not is_sample_folder(path) and any((path / name).exists() for name in of_run)
+        return _run(path) if is_run else _samples(path, path)
     if path.suffix in (".npz", ".zip") and path.is_file():
         return _samples(path, path.parent)
     model = load_model(path)
@@ -191,26 +194,31 @@ def _run(path: Path) -> Artefact:
             f"{path}: this run is not finished: it has no manifest",
             "go on with it by --resume, then verify it",
         )
-    folder.check_manifest()
+    # Sets of samples have a manifest of their own.
+    if others := [entry for entry in folder.check_manifest() if not is_sample_folder(entry)]:
+        raise DamagedFileError(
+            f"{path}: {len(others)} entries are not in its manifest, first {others[0].name[:80]!a}",
+            "take them out before the folder is published: nobody claims anything for them",
+        )
     model = load_model(folder.model)
-    checked = ["every file of the manifest", "the weights and their description"]
-    try:
-        beside = json.loads(folder.statement.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DamagedFileError(f"{folder.statement}: {error}", _COPY_AGAIN) from error
-    if beside != model.statement:
+    checked = [
+        "every file of the manifest, and no others lie beside them",
+        "the weights and their description",
+    ]
+    if not same_json(read_json(folder.statement), model.statement):
         raise DamagedFileError(
             f"{folder.statement} is not the statement inside the model", _COPY_AGAIN
         )
     checked.append("the statement beside the model equals the one inside")
     if folder.state.is_file() and model.statement.get("private"):
         _, facts = folder.load_state()
-        if facts.get("ledger") != model.statement.get("ledger"):
+        own = Ledger.from_dict(PrivacyPlan.from_dict(facts.get("plan")), facts.get("ledger") or {})
+        if not same_json(own.published().to_dict(), model.statement.get("ledger")):
             raise DamagedFileError(
                 f"{folder.state}: its ledger is not the one of the published statement",
                 "the folder holds parts of two runs: publish neither",
             )
-        checked.append("the run's own ledger equals the published one")
+        checked.append("the published ledger is what may be known of the run's own")
     return _of_model(path, "run", model, checked)
 
 
@@ -226,58 +234,54 @@ def _samples(path: Path, home: Path) -> Artefact:
             f"{path}: neither a run nor a model nor a set of samples",
             "name what `dpdm train` or `dpdm sample` wrote",
         )
-    folder = SampleFolder(home)
-    facts = folder.recorded or {}
+    try:
+        folder = SampleFolder(home)
+    except UsageError as error:  # what lies here is of no kind that dpdm writes
+        raise DamagedFileError(error.message, _COPY_AGAIN) from error
     if not folder.is_complete:
         raise DataError(f"{path}: these samples are not complete", "repeat the same `dpdm sample`")
+    values = read_json(folder.metadata)
     try:
-        classes = tuple(map(str, facts["classes"]))
-        channels, height, width = facts["image_shape"]
-        shard = Shard.recorded(facts)
-        n = int(facts["n"] if shard is None else facts["shard"]["whole_n"])
-        album = Album(
-            n=n,
-            shape=(channels, height, width),
-            classes=classes,
-            cycle=tuple(classes.index(name) for name in facts["drawn"]),
-            part=None if shard is None else shard.indices(n, int(facts["batch_size"])),
-        )
-        format = FORMATS[FORMATS.index(facts["format"])]
-        statement, written = dict(facts["statement"]), facts["images_sha256"]
-    except (AttributeError, KeyError, TypeError, ValueError, UsageError) as error:
+        digests, rest = Digests.taken_from(values)
+        facts = SampleFacts.from_dict(rest)
+        sink = open_sink(facts.format, home, facts.album)
+    except (DamagedFileError, DataError) as error:
         raise DamagedFileError(
-            f"{folder.metadata}: its description is damaged: {error!r}", _COPY_AGAIN
+            f"{folder.metadata}: is not what was written: {error.message}", _COPY_AGAIN
         ) from error
-    sink = open_sink(format, home, album)
+    album, shard = facts.album, facts.shard
     try:
-        if sink.digest() != written:
+        if sink.digest() != digests.images:
             raise DamagedFileError(
                 f"{home}: the images are not those that were drawn", "draw the samples again"
             )
     finally:
         sink.close()
-    known = {"metadata.json", "README.md", "grid.png", "samples.npz", "samples.zip"}
-    if format == "png":
-        known |= {album.member(index) for index in album.indices}
-    if shard is not None:
-        known.add(folder.shard_record(shard).name)
-    extra = [
-        name
-        for file in sorted(home.rglob("*"))
-        if file.is_file() and (name := file.relative_to(home).as_posix()) not in known
-    ]
-    if extra:
+    known = {folder.metadata.name, *digests.files}
+    known |= {*map(album.member, album.indices)} if facts.format == "png" else {sink.path.name}
+    if shard is not None and (record := folder.shard_record(shard)).is_file():
+        known.add(record.name)
+        if not same_json(read_json(record), values):
+            raise DamagedFileError(f"{record}: is not a copy of {folder.metadata}", _COPY_AGAIN)
+    if others := others_in(home, known):
         raise DamagedFileError(
-            f"{home}: {len(extra)} files are none of this set, first {extra[0]}",
+            f"{home}: {len(others)} entries are none of this set, first {others[0][:80]}",
             "take them out before the set is published: nobody claims anything for them"
             if shard is None
             else "if shards were copied here, repeat their `dpdm sample` without --shard and with this folder as --out",
         )
-    which = "" if shard is None else f" for shard {shard} of {n:,}"
+    wanted = {GRID: digests.files.get(GRID)} if album.indices else {}
+    check_digests(home, {**wanted, **digests.files})
+    for _ in finished_images(facts.format, home, album, rest):
+        pass  # each is looked at as it is read
+    which = "" if shard is None else f" for shard {shard} of {facts.n:,}"
     count = len(album.indices)
-    checked = [f"{count:,} images are those that were drawn{which}, and no others lie beside them"]
-    about = str(facts.get("dataset")), classes, album.shape
-    return _artefact(path, "samples", statement, checked, about)
+    checked = [
+        f"{count:,} images are those that were drawn{which}, and no others lie beside them",
+        "their picture and their description",
+    ]
+    about = facts.dataset, facts.classes, facts.image_shape
+    return _artefact(path, "samples", facts.statement, checked, about)
 
 
 def _artefact(
@@ -306,7 +310,7 @@ def _artefact(
         taken=claim(ledger.plan, ledger.steps),
         checked=(
             *checked,
-            f"the ledger's hash chain over {ledger.releases:,} releases",
+            f"the ledger's hash chain over the processes that made {ledger.releases:,} releases",
             "epsilon, from the recorded plan",
             "the wording of the statement",
         ),
@@ -314,18 +318,18 @@ def _artefact(
 
 
 def _whole(artefacts: Sequence[Artefact]) -> list[Part]:
-    """The releases behind all artefacts, those that are shared counted once.
+    """The releases behind all artefacts, those of one run counted once.
 
-    An artefact counts with the releases it claims: those of its plan, made or not.
+    An artefact counts with the releases it claims: those of its plan, made or not. Of runs that went on from one saved
+    state all count for both: when they parted follows the clock, and so the private images, and a cost that did too
+    would be no guarantee.
     """
     releases: list[Part] = []
-    seen: list[Ledger] = []
+    seen: list[PublishedLedger] = []
     for found in artefacts:
-        ledger = found.ledger
-        shared = max((shared_releases(ledger, other) for other in seen), default=0)
-        if shared < ledger.releases:
-            releases += ledger.plan.parts(first=shared)
-        seen.append(ledger)
+        if found.ledger not in seen:
+            releases += found.ledger.plan.parts()
+            seen.append(found.ledger)
     return releases
 
 
@@ -333,13 +337,11 @@ def _relations(artefacts: Sequence[Artefact]) -> tuple[str, ...]:
     found = []
     for index, one in enumerate(artefacts):
         for other in artefacts[index + 1 :]:
-            shared = shared_releases(one.ledger, other.ledger)
-            if shared == one.ledger.releases == other.ledger.releases:
+            if one.ledger == other.ledger:
                 found.append(f"{one.path} and {other.path} come from the same run")
-            elif shared:
+            elif not {*one.ledger.processes}.isdisjoint(other.ledger.processes):
                 found.append(
-                    f"{one.path} and {other.path} went on separately from one run after release {shared:,}: "
-                    "those after it are counted for both"
+                    f"{one.path} and {other.path} went on separately from one run: what both did is counted for both"
                 )
     return tuple(found)
 

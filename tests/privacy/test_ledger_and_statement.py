@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import math
 
@@ -10,14 +12,16 @@ import tiny
 
 from dpdm_cli.errors import DamagedFileError, PrivacyError
 from dpdm_cli.privacy.accounting import claim
-from dpdm_cli.privacy.ledger import Ledger, shared_releases
+from dpdm_cli.privacy.ledger import Ledger, PublishedLedger
 from dpdm_cli.privacy.public_inputs import PUBLISHED
 from dpdm_cli.privacy.statement import (
     NOT_PRIVATE,
+    REASONS,
     check_statement,
     headline,
     non_private_statement,
     private_statement,
+    rebuilt_statement,
 )
 
 
@@ -133,33 +137,173 @@ def test_the_statement_word_by_word() -> None:
 def test_a_statement_that_follows_from_its_plan_gives_its_ledger_back() -> None:
     ledger = spent(30)
     statement = json.loads(json.dumps(private_statement(ledger, PUBLISHED)))
-    assert check_statement(statement).head == ledger.head
-    assert check_statement(
-        {
-            **statement,
-            "epsilon": statement["epsilon"] + 1,
-            "text": statement["text"].replace(
-                f"({statement['epsilon']},", f"({statement['epsilon'] + 1},"
-            ),
-        }
-    )  # claiming less privacy than there is harms nobody
+    assert check_statement(statement) == ledger.published()
+    assert rebuilt_statement(statement) == statement
     with pytest.raises(PrivacyError, match="its plan costs"):
         check_statement({**statement, "epsilon": 0.9 * statement["epsilon"]})
 
 
-def test_ledgers_share_what_was_done_before_a_fork() -> None:
+def test_a_claim_of_other_releases_of_the_accountants_holds_and_is_made_anew() -> None:
+    """By RDP where PRV is computable by now; a bound that is missing; last digits that differ."""
+    ledger = spent(30)
+    now = private_statement(ledger)
+    bounds = {"rdp": now["epsilon_by"]["rdp"], "prv": round(now["epsilon"] + 1e-4, 4)}
+    text = now["text"].replace(f"({now['epsilon']},", f"({bounds['rdp']},")
+    then = {
+        **now,
+        "epsilon": bounds["rdp"],
+        "accountant": "rdp",
+        "epsilon_by": bounds,
+        "reason": "not computable",
+        "text": text.replace("by PRV", "by RDP"),
+    }
+    assert check_statement(then) == ledger.published()
+    assert rebuilt_statement(then) == now
+    with pytest.raises(DamagedFileError, match="reason"):
+        check_statement({**then, "reason": ""})
+
+
+def test_a_plan_that_its_accountant_cannot_claim_for_says_why_in_a_word() -> None:
+    """Beyond 50 PRV has no answer."""
+    statement = private_statement(spent(30, sigma=0.2))
+    assert (statement["accountant"], statement["reason"]) == ("rdp", "not computable")
+    assert statement["reason"] in REASONS
+    check_statement(statement)
+
+
+FOREIGN = (
+    "image 17 shows Ada Lovelace",
+    base64.b64encode(bytes(range(256)) * 132).decode(),
+    12345.678,
+    -1,
+    10**400,
+    True,
+    [1, 2, 3],
+    {"prv": "Ada Lovelace"},
+    None,
+)
+
+
+def changed(value: object) -> list[object]:
+    """What is foreign in the place of a value."""
+    return [foreign for foreign in FOREIGN if json.dumps(foreign) != json.dumps(value)]
+
+
+@pytest.mark.parametrize("key", sorted(private_statement(spent(30))))
+def test_a_foreign_value_under_any_key_is_refused_and_never_made_anew(key: str) -> None:
+    statement = private_statement(spent(30))
+    for foreign in changed(statement[key]):
+        with pytest.raises((DamagedFileError, PrivacyError)) as caught:
+            check_statement({**statement, key: foreign})
+        assert len(caught.value.message) < 500
+        with contextlib.suppress(DamagedFileError, PrivacyError):
+            assert rebuilt_statement({**statement, key: foreign}) == statement
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(("plan", key) for key in tiny.plan().to_dict()),
+        *(("ledger", key) for key in tiny.ledger(tiny.plan(), 1).published().to_dict()),
+        *(("epsilon_by", name) for name in ("prv", "rdp", "pld", "more")),
+        ("plan", "more"),
+        ("ledger", "more"),
+        ("ledger", "segments"),
+    ],
+    ids=".".join,
+)
+def test_a_foreign_value_below_a_key_is_refused(path: tuple[str, str]) -> None:
+    statement = private_statement(spent(30))
+    outer, inner = path
+    for foreign in changed(statement[outer].get(inner, "absent")):
+        with pytest.raises((DamagedFileError, PrivacyError)):
+            check_statement({**statement, outer: {**statement[outer], inner: foreign}})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "error"),
+    [
+        ("accountant", "prv and image 17", DamagedFileError),
+        ("accountant", "moments", DamagedFileError),
+        ("epsilon_by", {"Ada": 1.0}, DamagedFileError),
+        ("epsilon_by", {}, DamagedFileError),
+        ("reason", "because", DamagedFileError),
+        ("reason", "not computable", DamagedFileError),
+        ("dataset_size_source", "Ada", DamagedFileError),
+        ("losses", [1.0], DamagedFileError),
+        ("private", "yes", DamagedFileError),
+        ("steps_taken", 30.0, DamagedFileError),
+        ("private", False, PrivacyError),
+        ("delta", 1e-9, PrivacyError),
+        ("sigma", 50.0, PrivacyError),
+        ("text", "perfectly private", PrivacyError),
+        ("not_covered", [], PrivacyError),
+    ],
+)
+def test_damage_is_told_from_a_false_claim_and_both_name_the_key(
+    key: str, value: object, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match="no privacy is claimed" if value is False else key):
+        check_statement({**private_statement(spent(30)), key: value})
+
+
+def test_runs_that_went_on_from_one_state_show_it_and_not_when() -> None:
     trunk = spent(5)
     one, two = (Ledger.from_dict(trunk.plan, trunk.to_dict()) for _ in range(2))
-    assert shared_releases(one, two) == 5
+    assert one.published() == two.published()
     for ledger, steps in ((one, 7), (two, 3), (trunk, 2)):
         for _ in range(steps):
             ledger.record()
-    assert shared_releases(one, two) == shared_releases(one, trunk) == 5
-    assert shared_releases(one, one) == 12
-    assert shared_releases(trunk, spent(7)) == 0
-    later = Ledger.from_dict(one.plan, one.to_dict())
-    later.record()
-    assert shared_releases(one, later) == 12
+    shown = [ledger.published().processes for ledger in (one, two, trunk)]
+    assert shown[0][0] == shown[1][0] == shown[2][0]
+    assert shown[0][1:] != shown[1][1:]
+    assert spent(7).published().processes != shown[2]
+    # The private ones tell after which release.
+    assert [ledger.segments[0][1] for ledger in (one, two, trunk)] == [5, 5, 7]
+
+
+def test_what_is_published_of_a_ledger_is_the_same_whenever_it_was_saved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two processes, thirty releases: how many the first one made is not told, not even by a digest."""
+    shown = []
+    for first in (3, 17):
+        names = iter((b"\1" * 16, b"\2" * 16))
+        with monkeypatch.context() as patch:
+            patch.setattr("dpdm_cli.privacy.ledger.os.urandom", lambda _, names=names: next(names))
+            begun = spent(first)
+            ledger = Ledger.from_dict(begun.plan, begun.to_dict())
+            for _ in range(30 - first):
+                ledger.record()
+        assert [made for _, made in ledger.segments] == [first, 30 - first]
+        shown.append(private_statement(ledger))
+    assert shown[0] == shown[1]
+
+
+def test_a_published_ledger_survives_storage_and_no_part_of_it_can_be_changed() -> None:
+    first = spent(10)
+    ledger = Ledger.from_dict(first.plan, first.to_dict())
+    ledger.record()
+    shown = ledger.published()
+    stored = json.loads(json.dumps(shown.to_dict()))
+    assert PublishedLedger.from_dict(ledger.plan, stored) == shown
+    assert (shown.steps, len(shown.processes)) == (11, 2)
+    for change in (
+        {"releases": 10},
+        {"releases": 1},  # fewer than processes
+        {"releases": True},
+        {"processes": stored["processes"][::-1]},
+        {"processes": stored["processes"][:1]},
+        {"processes": stored["processes"][:1] * 2},
+        {"processes": []},
+        {"processes": [["0" * 32, 11]]},
+        {"head": ledger.head},
+        {"segments": ledger.to_dict()["segments"]},
+    ):
+        with pytest.raises(DamagedFileError):
+            PublishedLedger.from_dict(ledger.plan, {**stored, **change})
+    with pytest.raises(PrivacyError, match="another privacy plan"):
+        PublishedLedger.from_dict(tiny.plan(steps=31), stored)
 
 
 def test_a_statement_that_lacks_a_word_is_damaged() -> None:

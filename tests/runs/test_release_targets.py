@@ -13,7 +13,6 @@ from drawn import contents, draw
 
 from dpdm_cli import release
 from dpdm_cli.errors import ResourceError, UsageError
-from dpdm_cli.runs import releasing
 
 PRETRAINED = Path(__file__).parents[2] / "examples" / "pretrained" / "mnist-eps10"
 
@@ -50,7 +49,7 @@ def test_a_release_lies_beside_its_source_under_a_longer_name(tmp_path: Path) ->
         (Path, "exists"),
         (Path, "mkdir"),
         (Path, "rename"),
-        (releasing.shutil, "copyfile"),
+        (Path, "write_bytes"),
         (os, "replace"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

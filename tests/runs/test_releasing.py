@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from drawn import contents
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 from typer.testing import CliRunner
@@ -31,6 +32,7 @@ from dpdm_cli.errors import DamagedFileError, DataError, PrivacyError, UsageErro
 from dpdm_cli.privacy.accounting import claim
 from dpdm_cli.privacy.plan import PrivacyPlan, write_plan_file
 from dpdm_cli.runs import grids
+from dpdm_cli.runs.files import sha256_of
 
 MARKED = "zaphod-the-marked"
 USER = "trillian-the-user"
@@ -322,20 +324,50 @@ def test_more_than_may_be_published_is_refused(run: Path, tmp_path: Path) -> Non
     synth = shutil.copytree(run / "synth", tmp_path / "synth")
     metadata = json.loads((synth / "metadata.json").read_text())
     (synth / "metadata.json").write_text(json.dumps({**metadata, "losses": [1.0]}))
-    with pytest.raises(PrivacyError, match="losses"):
+    with pytest.raises(DamagedFileError, match="losses"):
         release(synth, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_what_a_picture_carries_beside_its_pixels_stays_behind(run: Path, tmp_path: Path) -> None:
-    synth = shutil.copytree(run / "synth", tmp_path / "synth")
+def sealed_again(folder: Path, name: str) -> None:
+    """Enter the digest of a changed file where it belongs, as somebody would who changes it on purpose."""
+    path = folder / ("manifest.json" if name == "samples.png" else "metadata.json")
+    values = json.loads(path.read_text())
+    digests = values["sha256"] if name == "samples.png" else values["files_sha256"]
+    digests[name] = sha256_of(folder / name)
+    path.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize("name", ["samples.png", "grid.png"])
+def test_pictures_are_drawn_anew(run: Path, tmp_path: Path, name: str) -> None:
+    """Even a foreign one whose digest fits does not come along: a digest shows damage, not forgery."""
+    place = shutil.copytree(run if name == "samples.png" else run / "synth", tmp_path / "place")
+    drawn = Image.open(place / name).convert("RGB").tobytes()
     notes = PngImagePlugin.PngInfo()
     notes.add_text("comment", MARKED)
-    with Image.open(synth / "grid.png") as picture:
-        picture.save(synth / "grid.png", pnginfo=notes)
-    assert MARKED.encode() in (synth / "grid.png").read_bytes()
-    release(synth, tmp_path / "out")
-    assert MARKED.encode() not in (tmp_path / "out" / "grid.png").read_bytes()
+    Image.new("RGB", (40, 40), (1, 77, 3)).save(place / name, pnginfo=notes)
+    with pytest.raises(DamagedFileError, match=name):
+        release(place, tmp_path / "out")
+    sealed_again(place, name)
+    release(place, tmp_path / "out")
+    assert MARKED.encode() not in (tmp_path / "out" / name).read_bytes()
+    with Image.open(tmp_path / "out" / name) as picture:
+        assert picture.tobytes() == drawn
+
+
+def test_a_release_is_what_was_drawn_and_a_release_of_it_is_the_same(
+    released: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Written anew, not copied; and yet, where nothing foreign was in it, the same images to the byte."""
+    samples = released[1]
+    drawn = samples.with_name(samples.name.replace("samples", "drawn"))
+    facts = [json.loads((place / "metadata.json").read_text()) for place in (drawn, samples)]
+    del facts[0]["files_sha256"], facts[1]["files_sha256"]
+    assert facts[0] == facts[1]
+    release(samples, tmp_path / "again")
+    assert contents(tmp_path / "again") == contents(samples)
+    release(released[0], tmp_path / "model")
+    assert contents(tmp_path / "model") == contents(released[0])
 
 
 def test_private_and_unfinished_and_unclaimed_sources_are_refused(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -7,7 +8,12 @@ import pytest
 from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.diffusion.samplers import Churn
 from dpdm_cli.errors import UsageError
-from dpdm_cli.runs.sampler_presets import choose_sampler, paper_sampler
+from dpdm_cli.runs.sampler_presets import (
+    SamplerChoice,
+    choose_sampler,
+    is_origin,
+    paper_sampler,
+)
 
 
 def heun(amount: float, lowest: float, guidance: float = 0.0) -> SamplerSettings:
@@ -114,3 +120,25 @@ def test_nothing_said_is_ddim_with_50_steps() -> None:
 def test_what_makes_no_sense_is_refused_by_name(values: dict[str, Any], named: str) -> None:
     with pytest.raises(UsageError, match=named):
         choose_sampler(**values)
+
+
+CHOICES = (
+    choose_sampler(),
+    choose_sampler(SamplerSettings(sampler="euler", steps=7, churn=Churn(amount=3))),
+    choose_sampler(overrides={"steps": 3, "guidance": 0.5}),
+    choose_sampler(purpose="fid", dataset="mnist", epsilon=10),
+    choose_sampler(purpose="accuracy", dataset="celeba", epsilon=1, overrides={"steps": 9}),
+    choose_sampler(purpose="fid", overrides={"sampler": "heun", "churn": 2.0, "s_min": 0.1}),
+)
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: choice.origin)
+def test_what_is_written_of_a_choice_is_understood_and_nothing_else(choice: SamplerChoice) -> None:
+    stored = json.loads(json.dumps(choice.settings.to_dict()))
+    assert SamplerSettings.from_dict(stored) == choice.settings
+    assert is_origin(choice.origin)
+    for foreign in ({"note": "Ada"}, {"steps": True}, {"steps": 2.5}, {"churn": "Ada"}):
+        with pytest.raises((LookupError, TypeError, ValueError, AttributeError, UsageError)):
+            SamplerSettings.from_dict({**stored, **foreign})
+    for text in (f"{choice.origin} Ada", f"Ada {choice.origin}", f"{choice.origin}; Ada as given"):
+        assert not is_origin(text)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import process_children as children
 import pytest
+import tiny
 from processes_launcher import launch
 
-from dpdm_cli.errors import ResourceError
+from dpdm_cli.errors import DataError, ResourceError
+from dpdm_cli.runs.setup import _check_classes
 
 
 def train_unlike(out: Path, odd: int, changes: dict[str, Any]) -> None:
@@ -33,3 +36,13 @@ def test_options_that_decide_which_calls_follow_are_compared_before_any(
             "the data, --non-private, --resume or --log-losses of process 1 of 2 differ from those of process 0"
         )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["", "two\nlines", "x" * 300, "a"])
+def test_a_class_name_under_which_no_model_can_be_published_is_refused_before_a_step(
+    name: str,
+) -> None:
+    images = tiny.images(6)
+    _check_classes(images)
+    with pytest.raises(DataError, match="classes hold"):
+        _check_classes(replace(images, classes=("a", "b", name)))

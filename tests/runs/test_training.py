@@ -122,7 +122,9 @@ def test_a_stopped_run_publishes_nothing_and_goes_on_where_it_stopped(
     assert taken == [2, 3, 4, 5]
     assert result.statement["epsilon"] == finished.statement["epsilon"]
     warm = 2  # sums, made before the first step
-    assert [made for _, made in result.statement["ledger"]["segments"]] == [warm + 2, 4]
+    own = RunFolder(interrupted).load_state()[1]["ledger"]["segments"]
+    assert [made for _, made in own] == [warm + 2, 4]
+    assert result.statement["ledger"]["processes"] == [name for name, _ in own]
     assert result.statement["plan"] == finished.statement["plan"]
 
 

@@ -17,6 +17,7 @@ from dpdm_cli.errors import DamagedFileError, DataError, DpdmError, PrivacyError
 from dpdm_cli.privacy.accounting import claim, compose
 from dpdm_cli.runs.checkpoint import Model, load_model, save_model
 from dpdm_cli.runs.files import sha256_of
+from dpdm_cli.runs.run_folder import RunFolder
 from dpdm_cli.runs.trainer import Trainer
 
 TINY = {"width": 8, "embedding": 8, "batch_size": 32, "steps": 4, "epsilon": 10.0}
@@ -95,10 +96,10 @@ def test_an_edited_plan_or_ledger_is_refused(run: Path) -> None:
         verify([run])
 
 
-@pytest.mark.parametrize("change", ["releases", "segments", "head"])
+@pytest.mark.parametrize("change", ["releases", "processes", "head"])
 def test_a_broken_chain_is_damage(run: Path, change: str) -> None:
     ledger = load_model(run / "model.safetensors").statement["ledger"]
-    broken = {"releases": 3, "segments": [["0" * 32, 4]], "head": "0" * 64}[change]
+    broken = {"releases": 3, "processes": ["0" * 32], "head": "0" * 64}[change]
     changed_statement(run, {"ledger": {**ledger, change: broken}})
     with pytest.raises(DamagedFileError):
         verify([run])
@@ -179,14 +180,17 @@ def test_a_fork_is_charged_for_both_branches(
         train("digits", tmp_path / name, resume=True, **TINY)
     result = verify([tmp_path / "one", tmp_path / "two"])
     (relation,) = result.relations
-    assert "after release 5" in relation  # two sums of the warm start, three steps
+    assert "went on separately from one run" in relation
     plan = result.artefacts[0].ledger.plan
     assert result.together is not None
-    assert (
-        result.together.epsilon
-        == compose([*plan.parts(), *plan.parts(first=5)], plan.delta).epsilon
-    )
-    assert result.together.epsilon > claim(plan).epsilon
+    # When they parted follows the clock: it is not published, and nothing may depend on it.
+    assert result.together.epsilon == compose([*plan.parts(), *plan.parts()], plan.delta).epsilon
+    for name in ("one", "two"):
+        own = RunFolder(tmp_path / name).load_state()[1]["ledger"]["segments"]
+        assert [made for _, made in own] == [5, 1]  # two sums of the warm start, three steps
+        published = json.loads((tmp_path / name / "statement.json").read_text())["ledger"]
+        assert published["processes"] == [process for process, _ in own]
+        assert "segments" not in published
 
 
 def test_composing_one_plan_is_its_claim_and_two_are_no_less_than_the_larger() -> None:

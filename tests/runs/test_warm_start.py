@@ -17,6 +17,7 @@ from dpdm_cli.errors import InterruptedRunError, PrivacyError
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.runs.checkpoint import load_model, read_tensors
+from dpdm_cli.runs.run_folder import RunFolder
 from dpdm_cli.runs.trainer import Trainer
 from dpdm_cli.runs.verifying import verify
 from dpdm_cli.runs.warm_start import covariances_from, learn_prior, new_prior
@@ -178,7 +179,8 @@ def test_a_resumed_run_keeps_its_prior_and_makes_no_second_one(
 
     monkeypatch.setattr("dpdm_cli.runs.trainer.learn_prior", forbidden)
     result = run(tmp_path / "run", steps=5, warm_start="moments", resume=True)
-    assert [count for _, count in result.statement["ledger"]["segments"]] == [4, 3]
+    own = RunFolder(tmp_path / "run").load_state()[1]["ledger"]["segments"]
+    assert [count for _, count in own] == [4, 3]
     prior = load_model(result.model).denoiser.prior
     assert prior is not None
     torch.testing.assert_close(prior.means, saved["prior/means"])

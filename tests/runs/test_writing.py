@@ -289,6 +289,7 @@ def test_png_files_hold_their_pixels_to_the_bit(shape: tuple[int, int, int]) -> 
     encoder = PngEncoder(shape)
     for image, content in zip(images, encoder.encode(images), strict=True):
         assert encoder.is_whole(content)
+        assert np.array_equal(encoder.decode(content), image)
         with Image.open(io.BytesIO(content)) as opened:
             assert (opened.format, opened.mode) == ("PNG", "L" if shape[0] == 1 else "RGB")
             read = np.asarray(opened)
