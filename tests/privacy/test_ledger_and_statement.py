@@ -146,7 +146,7 @@ def test_a_statement_that_follows_from_its_plan_gives_its_ledger_back() -> None:
 def test_a_claim_of_other_releases_of_the_accountants_holds_and_is_made_anew() -> None:
     """By RDP where PRV is computable by now; a bound that is missing; last digits that differ."""
     ledger = spent(30)
-    now = private_statement(ledger)
+    now = private_statement(ledger, PUBLISHED)
     bounds = {"rdp": now["epsilon_by"]["rdp"], "prv": round(now["epsilon"] + 1e-4, 4)}
     text = now["text"].replace(f"({now['epsilon']},", f"({bounds['rdp']},")
     then = {
@@ -165,7 +165,7 @@ def test_a_claim_of_other_releases_of_the_accountants_holds_and_is_made_anew() -
 
 def test_a_plan_that_its_accountant_cannot_claim_for_says_why_in_a_word() -> None:
     """Beyond 50 PRV has no answer."""
-    statement = private_statement(spent(30, sigma=0.2))
+    statement = private_statement(spent(30, sigma=0.2), PUBLISHED)
     assert (statement["accountant"], statement["reason"]) == ("rdp", "not computable")
     assert statement["reason"] in REASONS
     check_statement(statement)
@@ -189,9 +189,9 @@ def changed(value: object) -> list[object]:
     return [foreign for foreign in FOREIGN if json.dumps(foreign) != json.dumps(value)]
 
 
-@pytest.mark.parametrize("key", sorted(private_statement(spent(30))))
+@pytest.mark.parametrize("key", sorted(private_statement(spent(30), PUBLISHED)))
 def test_a_foreign_value_under_any_key_is_refused_and_never_made_anew(key: str) -> None:
-    statement = private_statement(spent(30))
+    statement = private_statement(spent(30), PUBLISHED)
     for foreign in changed(statement[key]):
         with pytest.raises((DamagedFileError, PrivacyError)) as caught:
             check_statement({**statement, key: foreign})
@@ -213,7 +213,7 @@ def test_a_foreign_value_under_any_key_is_refused_and_never_made_anew(key: str) 
     ids=".".join,
 )
 def test_a_foreign_value_below_a_key_is_refused(path: tuple[str, str]) -> None:
-    statement = private_statement(spent(30))
+    statement = private_statement(spent(30), PUBLISHED)
     outer, inner = path
     for foreign in changed(statement[outer].get(inner, "absent")):
         with pytest.raises((DamagedFileError, PrivacyError)):
@@ -229,7 +229,8 @@ def test_a_foreign_value_below_a_key_is_refused(path: tuple[str, str]) -> None:
         ("epsilon_by", {}, DamagedFileError),
         ("reason", "because", DamagedFileError),
         ("reason", "not computable", DamagedFileError),
-        ("dataset_size_source", "Ada", DamagedFileError),
+        ("public_inputs", {"dataset_size": "Ada"}, DamagedFileError),
+        ("public_inputs", None, DamagedFileError),
         ("losses", [1.0], DamagedFileError),
         ("private", "yes", DamagedFileError),
         ("steps_taken", 30.0, DamagedFileError),
@@ -244,7 +245,7 @@ def test_damage_is_told_from_a_false_claim_and_both_name_the_key(
     key: str, value: object, error: type[Exception]
 ) -> None:
     with pytest.raises(error, match="no privacy is claimed" if value is False else key):
-        check_statement({**private_statement(spent(30)), key: value})
+        check_statement({**private_statement(spent(30), PUBLISHED), key: value})
 
 
 def test_runs_that_went_on_from_one_state_show_it_and_not_when() -> None:
@@ -276,7 +277,7 @@ def test_what_is_published_of_a_ledger_is_the_same_whenever_it_was_saved(
             for _ in range(30 - first):
                 ledger.record()
         assert [made for _, made in ledger.segments] == [first, 30 - first]
-        shown.append(private_statement(ledger))
+        shown.append(private_statement(ledger, PUBLISHED))
     assert shown[0] == shown[1]
 
 

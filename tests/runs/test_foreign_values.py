@@ -8,6 +8,7 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ from PIL import Image, PngImagePlugin
 
 from dpdm_cli import release, verify
 from dpdm_cli.errors import DamagedFileError, PrivacyError
+from dpdm_cli.privacy.ledger import PublishedLedger
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.privacy.public_inputs import PUBLISHED
+from dpdm_cli.privacy.statement import private_statement
 from dpdm_cli.runs import checkpoint
 from dpdm_cli.runs.checkpoint import load_model, read_tensors
 from dpdm_cli.runs.files import sha256_of
@@ -88,10 +93,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("finished") / "run"
     home.mkdir()
     model = load_model(PRETRAINED)
-    save(home / "model.safetensors", model.classes, statement=model.statement, dataset="mnist")
-    for name in ("samples.png", "README.md", "statement.json"):
+    plan = PrivacyPlan.from_dict(model.statement["plan"])
+    ledger = PublishedLedger.from_dict(plan, model.statement["ledger"])
+    statement = private_statement(ledger, replace(PUBLISHED, image_size="stated"))
+    save(home / "model.safetensors", model.classes, statement=statement, dataset="mnist")
+    for name in ("samples.png", "README.md"):
         shutil.copy(PRETRAINED / name, home)
     folder = RunFolder(home)
+    folder.write_statement(dict(sorted(statement.items())))
     folder.write_manifest(folder.samples, folder.card)
     verify([home])
     return home

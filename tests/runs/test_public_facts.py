@@ -26,7 +26,7 @@ from dpdm_cli.data import load_images
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.errors import DataError, InterruptedRunError, PrivacyError
 from dpdm_cli.privacy.accounting import claim
-from dpdm_cli.privacy.ledger import Ledger
+from dpdm_cli.privacy.ledger import PublishedLedger
 from dpdm_cli.privacy.plan import PrivacyPlan, load_plan, write_plan_file
 from dpdm_cli.privacy.public_inputs import PUBLISHED, UNLABELLED, PublicInputs
 from dpdm_cli.privacy.statement import private_statement
@@ -371,9 +371,8 @@ def test_verify_finds_a_counted_number_that_is_called_published(
     done = train(str(source), tmp_path / "run", **TINY, public_metadata=True)
     verify([done.model])
     model = load_model(done.model)
-    ledger = Ledger.from_dict(
-        PrivacyPlan.from_dict(model.statement["plan"]), model.statement["ledger"]
-    )
+    plan = PrivacyPlan.from_dict(model.statement["plan"])
+    ledger = PublishedLedger.from_dict(plan, model.statement["ledger"])
     lie = replace(model, statement=private_statement(ledger, PUBLISHED))
     save_model(tmp_path / "lie.safetensors", lie)
     with pytest.raises(PrivacyError, match="dataset_size is said to be published"):
