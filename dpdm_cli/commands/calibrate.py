@@ -228,7 +228,7 @@ def calibrate(
     result = claim(plan)
     if profile is Profile.exact and plan.accountant != asked:
         why = claim(dataclasses.replace(plan, accountant=asked)).reason
-        console.warn(f"calibrated and claimed by RDP: {why or f'{asked} cannot claim this target'}")
+        console.warn(f"calibrated and claimed by {result.accountant.upper()}: {why}")
     elif result.reason:
         console.warn(f"claimed by {result.accountant.upper()}: {result.reason}")
     claimed = {

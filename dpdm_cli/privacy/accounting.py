@@ -1,23 +1,24 @@
 """What a plan may claim, and the plan that a claim needs.
 
 A claim is never below the truth as far as the accountants know: it is made by the accountant the
-plan names where that one is computable and agrees with the others, else by RDP with a reason.
+plan names where that one is computable and agrees with the others, else by PLD or RDP with a reason.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-from dpdm_cli.errors import DamagedFileError, PrivacyError, ResourceError, UsageError
+from dpdm_cli.errors import DamagedFileError, PrivacyError, UsageError
 from dpdm_cli.privacy import accountants
 from dpdm_cli.privacy.accountants import MAX_SIGMA, MIN_SIGMA, NotComputable, Part
+from dpdm_cli.privacy.cross_check import Bounds, ask_all, prv_error
 from dpdm_cli.privacy.plan import (
     WARM_SHARE,
     PrivacyPlan,
@@ -32,8 +33,8 @@ MAX_EPSILON = 1000.0
 TIGHTNESS = 0.999
 """A calibrated plan claims at least this share of its target."""
 
-PLD_MISSING = "the PLD accountant needs dp-accounting, which is not installed"
-PLD_HINT = "pip install dp-accounting, or choose another accountant"
+_WORTHWHILE = 50.0
+"""A larger epsilon protects nobody: RDP's figure, which every reader can check, serves as well as a tight one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,32 +89,16 @@ class Claim:
 def claim(plan: PrivacyPlan, steps: int | None = None) -> Claim:
     """What may be claimed after `steps` steps of the plan, or after all of them; its warm start comes before them.
 
-    PRV gives its upper bound with eps_error = min(0.01, 0.01 * RDP's epsilon); RDP is always
-    computed, PLD when dp-accounting is installed. The claim falls back to RDP when PRV passes RDP
-    by more than eps_error, or differs from PLD by more than 2 eps_error + 1 % after PLD was
-    refined, or cannot be computed. Answers are remembered; one takes up to seconds.
+    Every accountant is asked (`cross_check.ask_all`). The one that the plan names claims; where it
+    may not, PLD does, up to an epsilon of 50, else RDP. Answers are remembered; one takes up to
+    seconds.
 
     Raises:
         UsageError: steps below 1: what took no step has nothing to claim.
         PrivacyError: RDP has no finite bound.
-        ResourceError: the plan names PLD and dp-accounting is not installed.
     """
     taken = plan.steps if steps is None else positive_integer("steps", steps)
-    if plan.accountant == "pld" and not accountants.pld_installed():
-        raise ResourceError(PLD_MISSING, PLD_HINT)
-    found, missing = _bounds(
-        _parts(plan, plan.warm_releases + taken), plan.delta, accountants.pld_installed()
-    )
-    reason = _fault(plan.accountant, found, missing)
-    used = "rdp" if reason else plan.accountant
-    return Claim(
-        epsilon=found[used],
-        delta=plan.delta,
-        accountant=used,
-        epsilon_by=found,
-        reason=reason,
-        not_computed=missing,
-    )
+    return _claim(_parts(plan, plan.warm_releases + taken), plan.delta, plan.accountant)
 
 
 def compose(releases: Sequence[Part], delta: float) -> Claim:
@@ -123,7 +108,7 @@ def compose(releases: Sequence[Part], delta: float) -> Claim:
         releases: (q, sigma, how often), see `PrivacyPlan.parts`. Those of equal rates and noise are one part.
 
     Returns:
-        by PRV where it is computable and no worse than RDP, else by RDP.
+        as `claim` for a plan that names PRV.
 
     Raises:
         UsageError: no release, or one of no step.
@@ -135,19 +120,22 @@ def compose(releases: Sequence[Part], delta: float) -> Claim:
         steps_of[part] = steps_of.get(part, 0) + positive_integer("steps", steps)
     if not steps_of:
         raise UsageError("nothing to compose", "name at least one release")
-    parts = [(*part, steps) for part, steps in sorted(steps_of.items())]
-    rdp = accountants.composed_rdp_epsilon(parts, delta)
-    if not math.isfinite(rdp):
-        raise PrivacyError("no finite epsilon can be claimed for all of them together")
-    found, reason = {"rdp": rdp}, ""
-    try:
-        found["prv"] = accountants.composed_prv_epsilon(parts, delta, prv_error(rdp))
-        if found["prv"] > rdp + prv_error(rdp):
-            reason = f"PRV gives {found['prv']:.6g}, above RDP's {rdp:.6g}"
-    except NotComputable as error:
-        reason = f"PRV is not computable here: {error}"
-    used = "rdp" if reason else "prv"
-    return Claim(epsilon=found[used], delta=delta, accountant=used, epsilon_by=found, reason=reason)
+    return _claim(tuple((*part, steps) for part, steps in sorted(steps_of.items())), delta, "prv")
+
+
+def _claim(parts: tuple[Part, ...], delta: float, asked: str) -> Claim:
+    bounds = _bounds(parts, delta)
+    used, reason = asked, bounds.fault(asked)
+    if reason:
+        used = "rdp" if bounds.fault("pld") or bounds.found["pld"] > _WORTHWHILE else "pld"
+    return Claim(
+        epsilon=bounds.found[used],
+        delta=delta,
+        accountant=used,
+        epsilon_by=bounds.found,
+        reason=reason,
+        not_computed=bounds.missing,
+    )
 
 
 def _parts(plan: PrivacyPlan, releases: int | None = None) -> tuple[Part, ...]:
@@ -161,63 +149,14 @@ def _rate(sample_rate: float) -> float:
 
 
 @lru_cache(maxsize=4096)
-def _bounds(
-    parts: tuple[Part, ...], delta: float, pld_installed: bool
-) -> tuple[Mapping[str, float], Mapping[str, str]]:
-    """Epsilon by accountant, and by accountant why there is none."""
-    rdp = accountants.composed_rdp_epsilon(parts, delta)
-    if not math.isfinite(rdp):
+def _bounds(parts: tuple[Part, ...], delta: float) -> Bounds:
+    bounds = ask_all(parts, delta)
+    if not math.isfinite(bounds.found["rdp"]):
         raise PrivacyError(
             f"no finite epsilon can be claimed at sigma = {min(sigma for _, sigma, _ in parts):g}",
             "add more noise: `dpdm calibrate` finds how much",
         )
-    found: dict[str, float] = {"rdp": rdp}
-    missing: dict[str, str] = {}
-    try:
-        found["prv"] = accountants.composed_prv_epsilon(parts, delta, prv_error(rdp))
-    except NotComputable as error:
-        missing["prv"] = str(error)
-    try:
-        interval = math.inf
-        for wanted in (1e-4, 1e-5, 1e-6):
-            finer = accountants.pld_interval(parts, delta, wanted)
-            if finer >= interval:
-                break
-            interval = finer
-            found["pld"] = accountants.composed_pld_epsilon(parts, delta, interval)
-            # PLD errs upwards and less on a finer grid; nothing else would be cured by one.
-            if found["pld"] <= found.get("prv", rdp) + _tolerance(found):
-                break
-    except NotComputable as error:
-        if "pld" not in found:
-            missing["pld"] = str(error)
-    ordered: dict[str, float] = {
-        name: found[name] for name in ("prv", "rdp", "pld") if name in found
-    }
-    return MappingProxyType(ordered), MappingProxyType(missing)
-
-
-def _tolerance(found: Mapping[str, float]) -> float:
-    """By how much two sound accountants may differ."""
-    return 2 * prv_error(found["rdp"]) + 0.01 * found.get("prv", found["rdp"])
-
-
-def _fault(asked: str, found: Mapping[str, float], missing: Mapping[str, str]) -> str:
-    """Why the accountant that was asked for may not claim; empty when it may."""
-    if asked == "rdp":
-        return ""
-    if asked in missing:
-        return f"{asked.upper()} is not computable here: {missing[asked]}"
-    if found[asked] > found["rdp"] + prv_error(found["rdp"]):
-        return f"{asked.upper()} gives {found[asked]:.6g}, above RDP's {found['rdp']:.6g}"
-    if "prv" in found and "pld" in found and abs(found["prv"] - found["pld"]) > _tolerance(found):
-        return f"PRV ({found['prv']:.6g}) and PLD ({found['pld']:.6g}) disagree"
-    return ""
-
-
-def prv_error(rdp_epsilon: float) -> float:
-    """The error the PRV accountant adds to its estimate, at most 1 % of what RDP says."""
-    return min(0.01, 0.01 * rdp_epsilon)
+    return bounds
 
 
 def calibrate(
@@ -235,9 +174,9 @@ def calibrate(
 ) -> PrivacyPlan:
     """The plan with the least noise in its steps whose claim is at most `epsilon`.
 
-    `claim(plan).epsilon` is at most the target and at least 99.5 % of it. Where the accountant
-    asked for cannot claim near the target, the plan is calibrated by RDP and says so in its
-    `accountant`.
+    `claim(plan).epsilon` is at most the target and at least 99.9 % of it, unless claims jump over
+    that range. Where the accountant asked for cannot claim, the plan's `accountant` is the one that
+    does.
 
     Args:
         warm_share: of the budget, for the warm start. All its sums together cost what one Gaussian release costs
@@ -247,7 +186,6 @@ def calibrate(
     Raises:
         UsageError, PrivacyError: as for `PrivacyPlan`; a share outside (0, 1); an epsilon that is no
             positive number; one that no amount of noise between sigma = 0.01 and 10^6 reaches, or above 1000.
-        ResourceError: PLD is asked for and dp-accounting is not installed.
     """
     target = check_target(epsilon)
     sums, warm_sigma = check_warm_start(warm_start), None
@@ -259,10 +197,12 @@ def calibrate(
             )
         delta = positive_number("delta", delta)
         check_delta(delta, positive_integer("dataset_size", dataset_size))
-        alone = accountants.gaussian_sigma(target, delta)
+        from dp_accounting import get_sigma_gaussian
+
+        alone = get_sigma_gaussian(target, delta)
         warm_sigma = _seven_digits_up(alone * math.sqrt(sums / warm_share))
 
-    def plan_with(sigma: float, by: str = accountant) -> PrivacyPlan:
+    def plan_with(sigma: float) -> PrivacyPlan:
         return PrivacyPlan(
             dataset_size=dataset_size,
             expected_batch_size=expected_batch_size,
@@ -271,14 +211,12 @@ def calibrate(
             delta=delta,
             clip_norm=clip_norm,
             noise_multiplicity=noise_multiplicity,
-            accountant=by,
+            accountant=accountant,
             warm_start=warm_start,
             warm_sigma=warm_sigma,
         )
 
     draft = plan_with(1.0)
-    if accountant == "pld" and not accountants.pld_installed():
-        raise ResourceError(PLD_MISSING, PLD_HINT)
     q, delta = _rate(draft.sample_rate), draft.delta
 
     def parts(sigma: float) -> tuple[Part, ...]:
@@ -291,37 +229,28 @@ def calibrate(
         if accountant == "pld":
             interval = 1e-3 if target > 1 else 1e-4
             return accountants.composed_pld_epsilon(parts(sigma), delta, interval)
-        fine = prv_error(rdp(sigma))
+        fine = accountants.prv_grid(parts(sigma), delta, prv_error(target)).eps_error
         coarse = 10 * fine
         return accountants.composed_prv_epsilon(parts(sigma), delta, coarse) - coarse + fine
 
     def claimed(sigma: float) -> float:
-        made = claim(plan_with(sigma))
-        if made.reason:
-            raise NotComputable(made.reason)
-        return made.epsilon
+        return claim(plan_with(sigma)).epsilon
 
     # As the noise of T steps were one Gaussian's; only where the search begins.
     guess = max(0.3, q * math.sqrt(draft.steps * 2 * math.log(1.25 / delta)) / target)
-    by_rdp = _least_sigma(rdp, target, guess)
-    if accountant != "rdp":
-        sigma = 0.95 * (by_rdp or guess)
-        try:
-            if accountant == "prv":
-                accountants.prv_grid(parts(sigma), delta, prv_error(rdp(sigma)))
-            by_claim = _least_sigma(claimed, target, _least_sigma(roughly, target, sigma) or sigma)
-            if by_claim is not None:
-                return plan_with(by_claim)
-        except NotComputable:
-            pass
-    if by_rdp is None:
+    least = by_rdp = _least_sigma(rdp, target, guess)
+    if accountant == "pld" or (accountant == "prv" and target <= _WORTHWHILE):
+        near = _least_sigma(roughly, target, 0.95 * (by_rdp or guess)) or by_rdp
+        least = near and _least_sigma(claimed, target, near)
+    if least is None:
         raise PrivacyError(
             f"epsilon = {target:g} cannot be claimed at delta = {delta:g} for {draft.steps} steps "
             f"at q = {q:g}: RDP claims {rdp(MAX_SIGMA):.2g} to {rdp(MIN_SIGMA):.2g} for sigma from "
             f"{MAX_SIGMA:g} to {MIN_SIGMA:g}",
             "choose an epsilon well inside that range",
         )
-    return plan_with(by_rdp, "rdp")
+    plan = plan_with(least)
+    return dataclasses.replace(plan, accountant=claim(plan).accountant)
 
 
 def check_target(epsilon: object) -> float:
@@ -343,16 +272,21 @@ def check_target(epsilon: object) -> float:
 def _least_sigma(bound: Callable[[float], float], target: float, guess: float) -> float | None:
     """Sigma with TIGHTNESS * target <= bound(sigma) <= target, by a bracketed secant in log-log.
 
-    Returns the smallest sigma found on the safe side when `bound` jumps over that range, and None
-    when it stays above (or below) the target for all noise that is allowed.
+    A sigma for which there is no bound is not safe. Where the secant does not halve the bracket,
+    bisection does. Returns the smallest sigma found on the safe side when `bound` jumps over that
+    range, and None when it stays above (or below) the target for all noise that is allowed.
     """
     aim = math.log(target * (1 + TIGHTNESS) / 2)
     unsafe: tuple[float, float] | None = None
     safe: tuple[float, float] | None = None
-    x, slope = math.log(min(max(guess, MIN_SIGMA), MAX_SIGMA)), -1.3
+    lowest, highest, slope, width = math.log(MIN_SIGMA), math.log(MAX_SIGMA), -1.3, math.inf
+    x = min(max(math.log(guess), lowest), highest)
     for _ in range(80):
         sigma = _seven_digits_up(math.exp(x))
-        value = bound(sigma)
+        try:
+            value = bound(sigma)
+        except NotComputable:
+            value = math.inf
         if TIGHTNESS * target <= value <= target:
             return sigma
         x, y = math.log(sigma), math.log(max(value, 1e-300))
@@ -361,16 +295,18 @@ def _least_sigma(bound: Callable[[float], float], target: float, guess: float) -
         else:
             unsafe = x, y
         if safe and unsafe:
-            width = safe[0] - unsafe[0]
-            if width < 2e-6:
+            before, width = width, safe[0] - unsafe[0]
+            jumps = math.isinf(unsafe[1])
+            if width < (1e-3 if jumps else 2e-6):
                 break
-            x = unsafe[0] + width * (unsafe[1] - aim) / (unsafe[1] - safe[1])
-            x = min(max(x, unsafe[0] + 0.03 * width), safe[0] - 0.03 * width)
+            x = unsafe[0] + width / 2
+            if not jumps and width <= before / 2:
+                x = unsafe[0] + width * (unsafe[1] - aim) / (unsafe[1] - safe[1])
+                x = min(max(x, unsafe[0] + 0.03 * width), safe[0] - 0.03 * width)
         else:
-            if not math.log(MIN_SIGMA) < x < math.log(MAX_SIGMA):
+            if not lowest < x < highest:
                 return None
-            step = (aim - y) / slope
-            x = min(max(x + min(max(step, -2.0), 2.0), math.log(MIN_SIGMA)), math.log(MAX_SIGMA))
+            x = min(max(x + min(max((aim - y) / slope, -2.0), 2.0), lowest), highest)
     return math.exp(safe[0]) if safe else None
 
 

@@ -118,7 +118,7 @@ def verify(
         DataError: nothing there, or a run or set that is not finished.
         DamagedFileError: a file is not what was written.
         PrivacyError: a claim does not hold, or nothing is claimed.
-        UsageError, ResourceError: restatements that make no sense or need dp-accounting.
+        UsageError: restatements that make no sense.
     """
     if not paths:
         raise UsageError("nothing to verify", "name a run, a model or a set of samples")

@@ -266,21 +266,22 @@ def test_garbage_is_refused_before_any_accountant_sees_it(
     assert result.stdout == ""
 
 
-def test_pld_without_dp_accounting_names_the_command_that_installs_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(accountants, "pld_installed", lambda: False)
-    result = dpdm("--eps", "1", "--accountant", "pld")
-    assert result.exit_code == 6
-    assert "pip install dp-accounting" in result.stderr
-
-
 def test_an_accountant_that_steps_back_is_a_warning() -> None:
     result = dpdm("--eps", "70", *OWN, "--steps", "50", "--json")
     values = json.loads(result.stdout)
     assert values["claimed_by"] == values["accountant"] == "rdp"
     assert "claimed by RDP" in result.stderr
     assert "PRV" in result.stderr
+
+
+def test_pld_in_place_of_prv_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    accounting._bounds.cache_clear()
+    monkeypatch.setattr(accountants, "composed_prv_epsilon", refuses)
+    result = dpdm("--eps", "2", *OWN, "--steps", "50", "--json")
+    accounting._bounds.cache_clear()
+    values = json.loads(result.stdout)
+    assert values["claimed_by"] == values["accountant"] == "pld"
+    assert "claimed by PLD: PRV is not computable here: replaced" in result.stderr
 
 
 @pytest.mark.parametrize(

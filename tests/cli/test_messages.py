@@ -8,15 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 from test_app import COMMANDS
 from typer.testing import CliRunner
 
 from dpdm_cli.commands.app import app
 from dpdm_cli.data.public_sets import default_data_dir
-from dpdm_cli.errors import ResourceError
-from dpdm_cli.privacy import accountants
-from dpdm_cli.privacy.restating import replace_one_epsilon
 
 
 def run(*words: object) -> tuple[int, str, str]:
@@ -74,13 +70,6 @@ def test_a_configuration_that_is_no_toml_is_a_mistake_in_the_command(tmp_path: P
     code, _, said = run("train", "digits", "--preset", "small", "--config", file, "--dry-run")
     assert code == 2
     assert f"{file}: not a TOML file" in said
-
-
-def test_what_is_missing_is_named_as_the_index_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accountants, "pld_installed", lambda: False)
-    with pytest.raises(ResourceError) as caught:
-        replace_one_epsilon(tiny.plan())
-    assert caught.value.hint == "pip install dp-accounting"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="XDG_CACHE_HOME is for Linux")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from dp_accounting import get_sigma_gaussian
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -17,8 +18,6 @@ from dpdm_cli.errors import PrivacyError, UsageError
 from dpdm_cli.privacy.accountants import (
     composed_pld_epsilon,
     composed_prv_epsilon,
-    gaussian_epsilon,
-    gaussian_sigma,
 )
 from dpdm_cli.privacy.accounting import calibrate, claim
 from dpdm_cli.privacy.class_sums import noisy_class_squares, noisy_class_sums
@@ -183,25 +182,9 @@ def test_a_share_of_the_budget_is_paid_and_the_claim_covers_both(
     only_steps = claim(dataclasses.replace(warm, warm_start="none", warm_sigma=None))
     assert only_steps.epsilon < claim(warm).epsilon
     assert warm.warm_sigma == pytest.approx(
-        gaussian_sigma(epsilon, 1e-5) * math.sqrt(2 / share), rel=1e-6
+        get_sigma_gaussian(epsilon, 1e-5) * math.sqrt(2 / share), rel=1e-6
     )
     assert claim(warm).epsilon_by["pld"] == pytest.approx(claim(warm).epsilon, rel=0.03)
-
-
-@pytest.mark.parametrize(
-    ("epsilon", "delta", "sigma"), [(1.0, 1e-5, 3.7306), (0.5, 1e-5, 7.0318), (8.0, 1e-5, 0.6005)]
-)
-def test_the_noise_that_spends_a_budget_at_once(epsilon: float, delta: float, sigma: float) -> None:
-    # Against the accountants, which know nothing of the closed form.
-    found = gaussian_sigma(epsilon, delta)
-    assert found == pytest.approx(sigma, rel=1e-3)
-    assert composed_pld_epsilon(((1.0, found, 1),), delta) == pytest.approx(epsilon, rel=2e-3)
-
-
-@pytest.mark.parametrize("epsilon", [1e-4, 100.0, 1000.0])
-def test_it_is_found_at_the_ends_of_what_may_be_asked(epsilon: float) -> None:
-    found = gaussian_sigma(epsilon, 1e-5)
-    assert gaussian_epsilon(found, 1e-5) == pytest.approx(epsilon, rel=1e-6)
 
 
 def test_accountants_agree_on_a_warm_start_with_steps() -> None:

@@ -111,18 +111,11 @@ def gaussian_mean(taken: Scores, left_out: Scores, delta: float, risk: float) ->
 
 def gaussian_epsilon(mu: float, delta: float) -> float:
     """Epsilon of a mu-GDP mechanism at delta (Balle and Wang 2018, arXiv 1805.06530, theorem 8); at most 200."""
-    from scipy.stats import norm
+    from dp_accounting import get_epsilon_gaussian
 
     if not mu > 0:
         return 0.0
-    if mu > 15:
-        return _MOST if math.isfinite(mu) else math.inf
-
-    def exceeded(epsilon: float) -> bool:
-        above = float(norm.sf(epsilon / mu - mu / 2))
-        return above - math.exp(epsilon + float(norm.logsf(epsilon / mu + mu / 2))) <= delta
-
-    return _bisect(exceeded)
+    return math.inf if math.isinf(mu) else min(_MOST, get_epsilon_gaussian(1 / mu, delta))
 
 
 def _bisect(reached: Callable[[float], bool]) -> float:
