@@ -5,7 +5,17 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from torch import Tensor
+
+from dpdm_cli.privacy.audit.findings import Z_LIMIT
+
+
+def limit_of_worst(many: int) -> float:
+    """What the largest of so many deviations passes as rarely as a single one passes `Z_LIMIT`."""
+    from scipy.stats import norm
+
+    return float(norm.isf(norm.sf(Z_LIMIT) / max(1, many)))
 
 
 def binomial_z(count: int, trials: int, chance: float) -> float:
@@ -51,11 +61,48 @@ def overlap_z(
 
 
 def chi_square_z(noise: Tensor) -> float:
-    """How far the sum of squares of n standard normal numbers is from chi-square, in standard deviations.
+    """How far the sum of squares of n standard normal numbers is from chi-square, in standard deviations."""
+    return _wilson_hilferty(float(noise.square().sum()), noise.numel())
 
-    Wilson and Hilferty's cube root, good in both tails also for small n.
+
+def cells_z(counts: Tensor) -> float:
+    """How far counts [cells] are from those of cells that are as likely as each other: Pearson's chi-square."""
+    expected = float(counts.sum()) / len(counts)
+    statistic = float((counts.double() - expected).square().sum()) / expected
+    return _wilson_hilferty(statistic, len(counts) - 1)
+
+
+def count_z(count: float, mean: float, variance: float) -> float:
+    """How rare a number of coincidences is, of Poisson's law where its variance is its mean, else stretched to it."""
+    from scipy.stats import norm, poisson
+
+    stretch = variance / mean
+    fewer = float(poisson.cdf(count / stretch, mean / stretch))
+    more = float(poisson.sf(count / stretch - 1, mean / stretch))
+    z = float(norm.isf(min(fewer, more, 0.5)))
+    return z if more < fewer else -z
+
+
+def lags_z(series: Tensor) -> tuple[float, int, int]:
+    """The worst correlation of a series [n] with itself, shifted round by any number of places.
+
+    Returns:
+        how far from 0 it is, in standard deviations; by how many places; of how many it is the worst.
     """
-    n = noise.numel()
-    ratio = float(noise.square().sum()) / n
-    spread = 2 / (9 * n)
-    return float((ratio ** (1 / 3) - (1 - spread)) / math.sqrt(spread))
+    length = len(series) - len(series) % (
+        1 << max(0, len(series).bit_length() - 6)
+    )  # fast to transform
+    centred = series[:length] - series[:length].mean()
+    powers = torch.fft.rfft(centred).abs().square()
+    sums = torch.fft.irfft(powers, n=length)[: length // 2 + 1]
+    deviations = sums * (math.sqrt(length) / float(sums[0]))
+    if length % 2 == 0:
+        deviations[-1] /= math.sqrt(2)  # each product is counted twice
+    worst = int(deviations[1:].abs().argmax()) + 1
+    return float(deviations[worst]), worst, len(deviations) - 1
+
+
+def _wilson_hilferty(statistic: float, freedom: int) -> float:
+    """A chi-square statistic in standard deviations of a normal variable: by its cube root, good in both tails."""
+    spread = 2 / (9 * freedom)
+    return float(((statistic / freedom) ** (1 / 3) - (1 - spread)) / math.sqrt(spread))
