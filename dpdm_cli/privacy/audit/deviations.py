@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from dpdm_cli.privacy.audit.findings import Z_LIMIT
+
+_FURTHEST = 1000  # places apart, and half of all: for the time it takes
 
 
 def limit_of_worst(many: int) -> float:
@@ -23,12 +26,17 @@ def binomial_z(count: int, trials: int, chance: float) -> float:
 
     Exact, so that an event which is hardly ever expected is not blamed for happening once.
     """
+    return float(_binomial_zs(np.array([count]), np.array([trials]), chance)[0])
+
+
+def _binomial_zs(
+    counts: npt.NDArray[np.int64], trials: npt.NDArray[np.int64], chance: float
+) -> npt.NDArray[np.float64]:
     from scipy.stats import binom, norm
 
-    fewer = float(binom.cdf(count, trials, chance))
-    more = float(binom.sf(count - 1, trials, chance))
-    z = float(norm.isf(min(fewer, more, 0.5)))
-    return z if more < fewer else -z
+    fewer, more = binom.cdf(counts, trials, chance), binom.sf(counts - 1, trials, chance)
+    z: npt.NDArray[np.float64] = norm.isf(np.minimum(np.minimum(fewer, more), 0.5))
+    return np.where(more < fewer, z, -z)
 
 
 def spread_z(counts: np.ndarray[tuple[int], np.dtype[np.float64]], trials: int) -> float:
@@ -47,17 +55,45 @@ def spread_z(counts: np.ndarray[tuple[int], np.dtype[np.float64]], trials: int) 
     )
 
 
-def overlap_z(
-    first: np.ndarray[tuple[int, int], np.dtype[np.float32]],
-    second: np.ndarray[tuple[int, int], np.dtype[np.float32]],
-    q: float,
-) -> float:
-    """How far the covariance of two masks is from 0, in standard deviations."""
-    overlap = float((first * second).sum(dtype=np.float64))
-    once = float(first.sum(dtype=np.float64) + second.sum(dtype=np.float64))
-    covariance = overlap - q * once + first.size * q * q
-    # Where hardly any overlap is expected one or two by chance must not count for much.
-    return covariance / math.sqrt(first.size * (q * (1 - q)) ** 2 + 1.0)
+def together_z(
+    group: npt.NDArray[np.int64],
+    place: npt.NDArray[np.int64],
+    groups: int,
+    places: int,
+    chance: float,
+) -> tuple[float, int, int]:
+    """Whether marks, put down independently, meet in a group as often as that, for every distance between places.
+
+    Counted are pairs of places i and i + d by whether i // d is even: no two such pairs share a place, so that the
+    count is binomial.
+
+    Args:
+        group, place: of each mark, no two alike, ascending by group and, within it, by place.
+        groups, places: how many of each; with probability `chance` a place of a group has a mark.
+
+    Returns:
+        the worst deviation, in standard deviations; its distance; of how many it is the worst.
+    """
+    furthest = min(places - 1, _FURTHEST)
+    half = places // 2
+    met = np.zeros(2 * (furthest + 1), dtype=np.int64)
+    keys = group * (2 * places) + place  # marks of two groups are further apart than any of one
+    for later in range(1, len(keys)):
+        apart = keys[later:] - keys[:-later]
+        near = apart <= furthest
+        if not near.any():
+            break
+        distance = apart[near]
+        odd = place[:-later][near] // distance % 2
+        met += np.bincount(2 * distance + odd, minlength=len(met))
+    distances = np.repeat(np.arange(1, furthest + 1), 2)
+    rounds, rest = np.divmod(places - distances, 2 * distances)
+    odd = np.arange(len(distances)) % 2
+    pairs = rounds * distances + np.clip(rest - odd * distances, 0, distances)
+    counts = np.append(met[2:], np.isin(keys[place < half] + half, keys).sum())
+    z = _binomial_zs(counts, groups * np.append(pairs, half), chance * chance)
+    worst = int(np.abs(z).argmax())
+    return float(z[worst]), int(np.append(distances, half)[worst]), len(z)
 
 
 def chi_square_z(noise: Tensor) -> float:
