@@ -29,9 +29,7 @@ from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.step import PrivateStep
 
 _STEPS = 400, 1500  # at least, at most
-_SURE = (
-    27.0  # times that what never happens was to be expected: by chance it fails to once in 10^12
-)
+_SURE = 32.0  # times expected: what then does not happen at all is no chance, but once in 10^14
 _RECORDS = 200, 1_000_000  # at least, at most
 _BATCH = 50.0  # records in a step, so that there are pairs enough
 _EMPTY_STEPS = 500
