@@ -5,21 +5,23 @@ None of them is a switch in the package.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from mutants_of_draws import NOISE, SAMPLER, real_draw
+from mutants_of_draws import batches as _draw
+from mutants_of_draws import noise as _noise
 from torch import Tensor
 
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNet
-from dpdm_cli.privacy import class_sums, mechanism, step
+from dpdm_cli.privacy import class_sums, mechanism
 from dpdm_cli.privacy.audit import canaries
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.per_example import PerExampleGradients
@@ -41,25 +43,11 @@ class Mutant:
     canaries: bool = False
 
 
-def _noise(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Patch], None]:
-    real = mechanism.standard_normal
-
-    def break_it(patch: Patch) -> None:
-        patch.setattr(mechanism, "standard_normal", lambda *a: change(real(*a)))
-
-    return break_it
-
-
 def _clip(changed: Callable[[Tensor, float], Tensor]) -> Callable[[Patch], None]:
     return lambda patch: patch.setattr(mechanism, "clipped_sum", changed)
 
 
-def _draw(changed: Callable[[PoissonSampler, int], Tensor]) -> Callable[[Patch], None]:
-    return lambda patch: patch.setattr(PoissonSampler, "draw", changed)
-
-
 real_clip = mechanism.clipped_sum
-real_draw = PoissonSampler.draw
 
 
 def _noise_reused(patch: Patch) -> None:
@@ -67,73 +55,6 @@ def _noise_reused(patch: Patch) -> None:
     patch.setattr(
         mechanism, "standard_normal", lambda n, *a: kept.setdefault(n, real(n, *a)).copy()
     )
-
-
-def _instead(draw: Callable[[int], np.ndarray]) -> Callable[[Patch], None]:
-    """Noise from another source, of mean 0 and variance 1."""
-    return lambda patch: patch.setattr(mechanism, "standard_normal", lambda n, *_: draw(n))
-
-
-def _from_bytes(draw: Callable[[int], np.ndarray]) -> Callable[[Patch], None]:
-    """The same, which asks for as many secret bytes as it ought to."""
-    return lambda patch: patch.setattr(
-        mechanism, "standard_normal", lambda n, entropy, *_: (entropy(8 * n), draw(n))[1]
-    )
-
-
-def _any() -> np.random.Generator:
-    return np.random.default_rng()
-
-
-def _cut_off(n: int) -> np.ndarray:
-    """Normal within 3 standard deviations, and stretched to variance 1."""
-    noise = _any().standard_normal(n)
-    while (far := abs(noise) > 3).any():
-        noise[far] = _any().standard_normal(far.sum())
-    return noise / 0.97333**0.5
-
-
-def _signs_of_pairs(noise: np.ndarray) -> np.ndarray:
-    """The second of each pair is the first, or its opposite: they are not correlated."""
-    sizes = np.resize(noise[: -(-len(noise) // 2)], len(noise))
-    return sizes * _any().choice([-1.0, 1.0], len(noise))
-
-
-def _few_in_a_row_again(noise: np.ndarray) -> np.ndarray:
-    noise = noise.copy()
-    noise[7777:7781] = -noise[33:37]
-    return noise
-
-
-def _seeded(bits: int) -> Callable[[int], np.ndarray]:
-    return lambda n: np.random.default_rng(
-        int.from_bytes(os.urandom(8), "little") >> (64 - bits)
-    ).standard_normal(n)
-
-
-def _pool(size: int) -> Callable[[Patch], None]:
-    def break_it(patch: Patch) -> None:
-        numbers = _any().standard_normal(size)
-        numbers = (numbers - numbers.mean()) / numbers.std()
-        _from_bytes(lambda n: _any().choice(numbers, n))(patch)
-
-    return break_it
-
-
-def _without_grid(patch: Patch) -> None:
-    def with_noise(total: Tensor, scale: float, entropy: Any, workers: int, _: Any) -> Tensor:
-        return total + scale * torch.from_numpy(
-            mechanism.standard_normal(len(total), entropy, workers)
-        )
-
-    patch.setattr(mechanism, "with_noise", with_noise)
-
-
-def _noise_alone_on_grid(patch: Patch) -> None:
-    def with_noise(total: Tensor, *rest: Any) -> Tensor:
-        return total + real_noise(torch.zeros_like(total), *rest)
-
-    patch.setattr(mechanism, "with_noise", with_noise)
 
 
 def _layer() -> slice:
@@ -263,57 +184,6 @@ def _same_seed(self: PoissonSampler, records: int) -> Tensor:
     return torch.nonzero(torch.rand(records, generator=generator) < self._rate).flatten()
 
 
-def _rate_of_those_held(patch: Patch) -> None:
-    real = PrivateStep.__init__
-
-    def init(self: PrivateStep, network: Any, ledger: Ledger, *, records: int, **rest: Any) -> None:
-        real(self, network, ledger, records=records, **rest)
-        most = max(records, round(ledger.plan.expected_batch_size))
-        self._sampler = PoissonSampler(replace(ledger.plan, dataset_size=most))
-
-    patch.setattr(PrivateStep, "__init__", init)
-
-
-def _changed(change: Callable[[Tensor, int], Tensor]) -> Callable[[Patch], None]:
-    """Each batch drawn rightly, then changed."""
-    return _draw(lambda self, records: change(real_draw(self, records), records))
-
-
-def _never_together(self: PoissonSampler, records: int) -> Tensor:
-    """Every record at the right rate, but never 2i and 2i + 1 at once."""
-    chance = torch.from_numpy(_any().random(-(-records // 2)))
-    first, second = chance < self._rate, chance >= 1 - self._rate
-    return torch.stack([first, second], 1).flatten()[:records].nonzero().flatten()
-
-
-def _two_apart(self: PoissonSampler, records: int) -> Tensor:
-    """Of all pairs only records 3 and 50 are never drawn together."""
-    batch = real_draw(self, records)
-    if 3 in batch and 50 in batch:
-        batch = batch[batch != (3 if torch.rand(()) < 0.5 else 50)]
-    return batch
-
-
-def _steps_again(self: PoissonSampler, records: int) -> Tensor:
-    """Batches are drawn for a round of 150 steps, then come again."""
-    drawn = self.__dict__.setdefault("drawn", [])
-    if len(drawn) < 150:
-        drawn.append(real_draw(self, records))
-        return drawn[-1]
-    drawn.append(drawn[-150])
-    return drawn[-1]
-
-
-def _pieces_overlap(patch: Patch) -> None:
-    real = step._pieces
-
-    def pieces(batch: Tensor, *rest: int) -> Any:
-        found = real(batch, *rest)
-        return [*found, found[-1][-1:]] if len(found) > 1 else found
-
-    patch.setattr(step, "_pieces", pieces)
-
-
 real_factors = mechanism.clip_factors
 real_noise = mechanism.with_noise
 real_record = Ledger.record
@@ -344,27 +214,7 @@ MUTANTS: dict[str, Mutant] = {
     "noise divided twice": Mutant(_noise(lambda z: z / 16), "noise, all", canaries=True),
     "a layer without noise": Mutant(_noise(_silent_layer), "noise, each tensor", canaries=True),
     "noise reused": Mutant(_noise_reused, "noise, never twice"),
-    "plus or minus sigma C": Mutant(
-        _from_bytes(lambda n: _any().choice([-1.0, 1.0], n)), "noise, distribution"
-    ),
-    "uniform noise": Mutant(
-        _from_bytes(lambda n: _any().uniform(-(3**0.5), 3**0.5, n)), "noise, distribution"
-    ),
-    "noise cut off at 3 sigma C": Mutant(_from_bytes(_cut_off), "noise, tails"),
-    "both halves the same noise": Mutant(
-        _noise(lambda z: np.resize(z[: -(-len(z) // 2)], len(z))), "noise, lags"
-    ),
-    "one number for each pair": Mutant(
-        _noise(lambda z: np.repeat(z[::2], 2)[: len(z)]), "noise, lags"
-    ),
-    "one number for each pair, signs apart": Mutant(_noise(_signs_of_pairs), "noise, lags"),
-    "four numbers again": Mutant(_noise(_few_in_a_row_again), "noise, repeated segments"),
-    "noise from a pool of 65,536": Mutant(_pool(1 << 16), "noise, repeated numbers"),
-    "noise from a pool of a million": Mutant(_pool(1_000_000), "noise, repeated numbers"),
-    "noise from a 16-bit seed": Mutant(_from_bytes(_seeded(16)), "noise, short releases"),
-    "noise from a 63-bit seed": Mutant(_instead(_seeded(63)), "noise, secret bytes"),
-    "no public grid": Mutant(_without_grid, "noise, public grid"),
-    "noise alone on the grid": Mutant(_noise_alone_on_grid, "noise, public grid"),
+    **{name: Mutant(*mutant) for name, mutant in NOISE.items()},
     "clip at 1.1 C": Mutant(_clip(lambda g, c: real_clip(g, 1.1 * c)), "sensitivity, huge"),
     "each layer clipped alone": Mutant(_clip(_each_part_clipped), "sensitivity, huge"),
     "a layer unclipped": Mutant(_clip(_one_part_unclipped), "sensitivity, huge", canaries=True),
@@ -388,28 +238,7 @@ MUTANTS: dict[str, Mutant] = {
     "batches of fixed size": Mutant(_draw(_fixed_size), "sampler, sizes"),
     "empty batches skipped": Mutant(_draw(_never_empty), "sampler, empty"),
     "the same seed each step": Mutant(_draw(_same_seed), "sampler, from one step"),
-    "batches come again after 150 steps": Mutant(_draw(_steps_again), "sampler, from one step"),
-    "q = B / records held": Mutant(_rate_of_those_held, "sampler, many"),
-    "records counted twice": Mutant(
-        _changed(lambda batch, _: torch.cat([batch, batch[:1]])), "sampler, no record twice"
-    ),
-    "a record in two micro-batches": Mutant(_pieces_overlap, "sampler, no record twice"),
-    "pairs never together": Mutant(_draw(_never_together), "sampler, between records"),
-    "two records never together": Mutant(_draw(_two_apart), "sampler, each pair"),
-    "batches cut at 24": Mutant(_changed(lambda batch, _: batch[:24]), "sampler, many"),
-    "batches cut at their mean": Mutant(
-        _changed(lambda batch, n: batch[: n // 4]), "sampler, sizes"
-    ),
-    "first record never drawn": Mutant(
-        _changed(lambda batch, _: batch[batch > 0]), "sampler, each record"
-    ),
-    "last record never drawn": Mutant(
-        _changed(lambda batch, n: batch[batch < n - 1]), "sampler, each record"
-    ),
-    "first record always drawn": Mutant(
-        _changed(lambda batch, _: torch.cat([torch.zeros(1, dtype=torch.int64), batch[batch > 0]])),
-        "sampler, each record",
-    ),
+    **{name: Mutant(*mutant) for name, mutant in SAMPLER.items()},
     "class sums unclipped": Mutant(
         _class_sums("clip_factors", _no_factors), "warm start, sums, huge"
     ),

@@ -65,6 +65,7 @@ def check_noise(
     pairs = [
         *itertools.combinations(residuals, 2),
         *itertools.combinations(_parts(residuals[0], processes), 2),
+        *((one[: len(one) // 2], one[-(len(one) // 2) :]) for one in residuals if len(one) > 1),
     ]
     repeats = max(abs(float((a * b).sum())) / math.sqrt(a.numel() or 1) for a, b in pairs)
     other = (release_of(make(plan.sigma, 1), losses, nobody)) / scale
@@ -94,8 +95,8 @@ def check_noise(
         Finding(
             "noise, never twice",
             max(repeats, twice) <= Z_LIMIT,
-            f"correlations of at most {max(repeats, twice):.1f} standard deviations between any two releases, or the "
-            f"parts of one that two processes made (limit {Z_LIMIT})",
+            f"correlations of at most {max(repeats, twice):.1f} standard deviations between any two releases, "
+            f"or in one between the parts of two processes or its halves (limit {Z_LIMIT})",
         ),
         *distribution_findings(noise, names, sizes),
         lags_finding(noise),
