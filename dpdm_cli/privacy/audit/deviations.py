@@ -125,9 +125,8 @@ def lags_z(series: Tensor) -> tuple[float, int, int]:
     Returns:
         how far from 0 it is, in standard deviations; by how many places; of how many it is the worst.
     """
-    length = len(series) - len(series) % (
-        1 << max(0, len(series).bit_length() - 6)
-    )  # fast to transform
+    part = 1 << max(0, len(series).bit_length() - 4)
+    length = len(series) // part * part  # has no large prime factors: fast to transform
     centred = series[:length] - series[:length].mean()
     powers = torch.fft.rfft(centred).abs().square()
     sums = torch.fft.irfft(powers, n=length)[: length // 2 + 1]

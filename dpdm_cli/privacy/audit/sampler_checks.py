@@ -31,7 +31,7 @@ from dpdm_cli.privacy.step import PrivateStep
 _STEPS = 400, 1500  # at least, at most
 _SURE = 32.0  # times expected: what then does not happen at all is no chance, but once in 10^14
 _RECORDS = 200, 1_000_000  # at least, at most
-_BATCH = 50.0  # records in a step, so that there are pairs enough
+_BATCH = 50.0, 250.0  # records in a step, at least, and as many more as make pairs enough
 _EMPTY_STEPS = 500
 _HELD_STEPS = 3, 400  # among many or few records: at least, at most
 _HELD_DRAWS = 400, 50_000  # of them, in all and in one step
@@ -96,7 +96,7 @@ def _drawn(plan: PrivacyPlan, records: int, steps: int) -> _Batches:
 def check_sampler(plan: PrivacyPlan) -> list[Finding]:
     """Each record enters each step independently with probability q: how often, how many at a time, which together."""
     q = plan.sample_rate
-    drawn = _drawn(plan, _within(_RECORDS, _BATCH / q), _steps(q))
+    drawn = _drawn(plan, _records(q), _steps(q))
     held = {
         "many": _drawn_among(plan, 3 * plan.dataset_size),
         "few": _drawn_among(plan, max(1, plan.dataset_size // 3)),
@@ -163,6 +163,13 @@ def _steps(q: float) -> int:
     least, most = _STEPS
     enough = next((_SURE / p for p in (q * q, q) if _SURE / p <= most), least)
     return _within(_STEPS, enough)
+
+
+def _records(q: float) -> int:
+    """Enough for every second pair of neighbours to be missed, if they were never drawn together."""
+    least, most = _BATCH
+    pairs = 2 * _SURE / (_steps(q) * q * q)
+    return _within(_RECORDS, min(max(pairs, least / q), most / q))
 
 
 def _within(bounds: tuple[int, int], wish: float) -> int:

@@ -7,8 +7,10 @@ from collections import Counter
 import pytest
 import tiny
 import torch
+from mutants_of_draws import SAMPLER
 
 from dpdm_cli.privacy.audit.sampler_checks import check_sampler
+from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.poisson import PoissonSampler
 
 
@@ -58,3 +60,67 @@ def test_what_hardly_ever_happens_is_blamed(
     rate: float, missed: int, empty: int, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert what in blamed(monkeypatch, rate, missed, empty)
+
+
+PLANS = {
+    "as many records as are drawn from in the check": (200, 50),
+    "MNIST, large batches": (60_000, 4096),
+    "MNIST, small batches": (60_000, 256),
+    "ImageNet": (1_281_167, 2048),
+    "hardly any batch": (64, 0.1),
+    "hardly any record left out": (64, 63.9),
+    "all records": (64, 64),
+}
+
+
+def plan_of(name: str) -> PrivacyPlan:
+    size, batch = PLANS[name]
+    return tiny.plan(dataset_size=size, expected_batch_size=batch, delta=1e-8)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_steps_own_sampler_passes(name: str) -> None:
+    assert [finding for finding in check_sampler(plan_of(name)) if not finding.passed] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "mutant"),
+    [
+        *((name, "q = B / records held") for name in list(PLANS)[:3:2]),
+        *(
+            (name, mutant)
+            for name in list(PLANS)[:4]
+            for mutant in (
+                "records counted twice",
+                "a record in two micro-batches",
+                "pairs never together",
+                "batches come again after 150 steps",
+            )
+        ),
+    ],
+)
+def test_impostors_are_found_under_the_plans_of_real_runs(
+    name: str, mutant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_it, detector = SAMPLER[mutant]
+    break_it(monkeypatch)
+    found = [finding.name for finding in check_sampler(plan_of(name)) if not finding.passed]
+    assert any(what.startswith(detector) for what in found), found
+
+
+@pytest.mark.parametrize("name", list(PLANS)[:4])
+def test_batches_cut_at_twice_their_expected_size_are_found(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, draw = plan_of(name), PoissonSampler.draw
+    most = round(2 * plan.expected_batch_size)
+    monkeypatch.setattr(PoissonSampler, "draw", lambda *a: draw(*a)[:most])
+    found = [finding.name for finding in check_sampler(plan) if not finding.passed]
+    assert "sampler, many records held" in found
+
+
+def test_a_record_that_does_not_exist_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = PoissonSampler.draw
+    monkeypatch.setattr(PoissonSampler, "draw", lambda *a: draw(*a) - 1)  # -1 is the last one
+    found = [finding.name for finding in check_sampler(tiny.plan()) if not finding.passed]
+    assert "sampler, no record twice" in found
