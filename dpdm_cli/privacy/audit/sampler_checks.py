@@ -68,7 +68,8 @@ class _Batches:
 def _drawn(plan: PrivacyPlan, records: int, steps: int) -> _Batches:
     """The batches that a step of the plan differentiates while it holds so many records."""
     ledger = Ledger(steps_alone(plan, plan.sigma, steps))
-    step = PrivateStep(nn.Linear(1, 1), ledger, records=records, micro_batch=8)
+    network = nn.utils.skip_init(nn.Linear, 1, 1)  # whose weights nobody reads, nor draws
+    step = PrivateStep(network, ledger, records=records, micro_batch=_MICRO_BATCH)
     batches: list[npt.NDArray[np.int64]] = []
 
     def privatize(
@@ -81,7 +82,7 @@ def _drawn(plan: PrivacyPlan, records: int, steps: int) -> _Batches:
 
     step._mechanism.privatize = privatize  # type: ignore[method-assign, assignment]
     for _ in range(steps):
-        step(torch.empty_like)
+        step(torch.empty_like)  # losses that nobody asks for
     drawn = [np.unique(batch[(batch >= 0) & (batch < records)]) for batch in batches]
     sizes = [len(some) for some in drawn]
     return _Batches(

@@ -79,8 +79,10 @@ def plan_of(name: str) -> PrivacyPlan:
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_the_steps_own_sampler_passes(name: str) -> None:
+def test_the_steps_own_sampler_passes_and_draws_from_nothing_that_a_seed_sets(name: str) -> None:
+    before = torch.get_rng_state()
     assert [finding for finding in check_sampler(plan_of(name)) if not finding.passed] == []
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(
