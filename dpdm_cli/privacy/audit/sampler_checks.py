@@ -68,7 +68,9 @@ class _Batches:
 def _drawn(plan: PrivacyPlan, records: int, steps: int) -> _Batches:
     """The batches that a step of the plan differentiates while it holds so many records."""
     ledger = Ledger(steps_alone(plan, plan.sigma, steps))
-    network = nn.utils.skip_init(nn.Linear, 1, 1)  # whose weights nobody reads, nor draws
+    network = nn.Linear(1, 1, device="meta").to_empty(
+        device="cpu"
+    )  # weights that nobody reads, nor draws
     step = PrivateStep(network, ledger, records=records, micro_batch=_MICRO_BATCH)
     batches: list[npt.NDArray[np.int64]] = []
 
