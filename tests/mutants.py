@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from mutants_of_draws import NOISE, SAMPLER, real_draw
+from mutants_of_draws import batches as _draw
+from mutants_of_draws import noise as _noise
 from torch import Tensor
 
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
@@ -40,25 +43,11 @@ class Mutant:
     canaries: bool = False
 
 
-def _noise(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Patch], None]:
-    real = mechanism.standard_normal
-
-    def break_it(patch: Patch) -> None:
-        patch.setattr(mechanism, "standard_normal", lambda *a: change(real(*a)))
-
-    return break_it
-
-
 def _clip(changed: Callable[[Tensor, float], Tensor]) -> Callable[[Patch], None]:
     return lambda patch: patch.setattr(mechanism, "clipped_sum", changed)
 
 
-def _draw(changed: Callable[[PoissonSampler, int], Tensor]) -> Callable[[Patch], None]:
-    return lambda patch: patch.setattr(PoissonSampler, "draw", changed)
-
-
 real_clip = mechanism.clipped_sum
-real_draw = PoissonSampler.draw
 
 
 def _noise_reused(patch: Patch) -> None:
@@ -225,6 +214,7 @@ MUTANTS: dict[str, Mutant] = {
     "noise divided twice": Mutant(_noise(lambda z: z / 16), "noise, all", canaries=True),
     "a layer without noise": Mutant(_noise(_silent_layer), "noise, each tensor", canaries=True),
     "noise reused": Mutant(_noise_reused, "noise, never twice"),
+    **{name: Mutant(*mutant) for name, mutant in NOISE.items()},
     "clip at 1.1 C": Mutant(_clip(lambda g, c: real_clip(g, 1.1 * c)), "sensitivity, huge"),
     "each layer clipped alone": Mutant(_clip(_each_part_clipped), "sensitivity, huge"),
     "a layer unclipped": Mutant(_clip(_one_part_unclipped), "sensitivity, huge", canaries=True),
@@ -248,6 +238,7 @@ MUTANTS: dict[str, Mutant] = {
     "batches of fixed size": Mutant(_draw(_fixed_size), "sampler, sizes"),
     "empty batches skipped": Mutant(_draw(_never_empty), "sampler, empty"),
     "the same seed each step": Mutant(_draw(_same_seed), "sampler, from one step"),
+    **{name: Mutant(*mutant) for name, mutant in SAMPLER.items()},
     "class sums unclipped": Mutant(
         _class_sums("clip_factors", _no_factors), "warm start, sums, huge"
     ),

@@ -110,16 +110,29 @@ def _places(first: npt.NDArray[np.int64], size: int, entropy: Entropy) -> npt.ND
 def standard_normal(
     count: int, entropy: Entropy = os.urandom, workers: int = 1
 ) -> npt.NDArray[np.float64]:
-    """`count` independent draws from N(0, 1) in float64, by the Box-Muller transform, in so many threads."""
+    """`count` independent draws from N(0, 1) in float64, by the Box-Muller transform, in so many threads.
+
+    How far that is from normal draws, once both are rounded to a grid of g = 2^-20 as the mechanism does, at 10^11
+    numbers, in total variation:
+
+    - Below 2^-75 by what the uniform U under the logarithm cannot be. It has 53 significant bits down to 2^-75 and ends
+      at 2^-128. So the radius R ends at 13.3, which one pair in 2^128 passes, and its values 2^-128 / (U R) are further
+      apart than g for one pair in 2^111.
+    - At most 0.0011 by rounding in float64, even if all of its errors fell the same way. With functions right to a unit
+      in the last place and u = 2^-53, no number is off by more than u (9 R + 1 / R). So the chance of a cell of the
+      grid for a pair is off by a share of at most 4 u (9 R + 1 / R) / g. Its mean square, by E R^2 = 2 and
+      E 1/R^2 < 20 (R > 2^-26), is at most 3200 u^2 / g^2: the chi-square divergence of a pair. Those of 5 * 10^10 pairs
+      add up, and total variation is at most the root of half of that (Pinsker).
+    """
     pairs = -(-count // 2)
     normal = np.empty((2, pairs))
 
     def draw(start: int) -> None:
         some = min(_CHUNK_OF_PAIRS, pairs - start)
         words = np.frombuffer(entropy(16 * some), dtype=np.uint64).reshape(2, some)
-        # In (0, 1]: the logarithm stays finite.
-        uniform = torch.from_numpy((words >> np.uint64(11)) + 1.0).mul_(2.0**-53)
-        radius, angle = uniform[0].log_().mul_(-2.0).sqrt_(), uniform[1].mul_(2.0 * np.pi)
+        radius = torch.from_numpy(_uniform(words[0], entropy)).log_().mul_(-2.0).sqrt_()
+        # From -pi to pi: the smaller the angle, the less of it is lost to rounding.
+        angle = torch.from_numpy(words[1].view(np.int64) * (np.pi * 2.0**-63))
         out = torch.from_numpy(normal[:, start : start + some])
         torch.mul(radius, angle.cos(), out=out[0])
         torch.mul(radius, angle.sin(), out=out[1])
@@ -127,3 +140,18 @@ def standard_normal(
     for _ in parallel_map(draw, range(0, pairs, _CHUNK_OF_PAIRS), workers):
         pass
     return normal.reshape(-1)[:count]
+
+
+def _uniform(words: npt.NDArray[np.uint64], entropy: Entropy) -> npt.NDArray[np.float64]:
+    """A number in (0, 1] that begins with the bits of each word, rounded to 53 significant bits.
+
+    A word whose first 11 bits are zero, one in 2,048, has fewer to give: 64 more are drawn for it. With 53 bits after
+    the point, normal draws would end at 8.57.
+    """
+    uniform = words.astype(np.float64)
+    (short,) = np.nonzero(words < np.uint64(1 << 53))
+    if len(short):
+        more = np.frombuffer(entropy(8 * len(short)), dtype=np.uint64)
+        uniform[short] += (more + 1.0) * 2.0**-64
+    uniform *= 2.0**-64
+    return uniform

@@ -6,13 +6,14 @@ import math
 import os
 from fractions import Fraction
 
+import mpmath
 import numpy as np
 import pytest
 import tiny
 from poisson_statistics import poisson_p_value
 from scipy import stats
 
-from dpdm_cli.privacy.entropy import _block, bernoulli, standard_normal
+from dpdm_cli.privacy.entropy import Entropy, _block, bernoulli, standard_normal
 from dpdm_cli.privacy.poisson import PoissonSampler
 
 RECORDS, RATE, STEPS = 200, 0.05, 2000
@@ -162,3 +163,86 @@ def test_normals_are_normal_to_the_tails() -> None:
 @pytest.mark.parametrize("filling", [0, 255])
 def test_extreme_bytes_give_finite_normals(filling: int) -> None:
     assert np.isfinite(standard_normal(8, lambda count: bytes([filling]) * count)).all()
+
+
+def unlikely(zeros: int, seed: int = 0) -> Entropy:
+    """Bytes whose words, those that are asked for first and become radii, begin with so many zeros."""
+    random, first = np.random.default_rng(seed), True
+
+    def entropy(count: int) -> bytes:
+        nonlocal first
+        words = np.frombuffer(random.bytes(count), dtype=np.uint64).copy()
+        if first:
+            words[: len(words) // 2] >>= np.uint64(zeros)
+        first = False
+        return words.tobytes()
+
+    return entropy
+
+
+def pairs_of(normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    first, second = normal.reshape(2, -1)
+    return np.hypot(first, second), np.arctan2(second, first)
+
+
+@pytest.mark.parametrize("zeros", [0, 11, 12, 40, 52, 60, 63])
+def test_the_tail_is_that_of_the_normal_distribution_however_far_out(zeros: int) -> None:
+    radius, angle = pairs_of(standard_normal(20_000, unlikely(zeros)))
+    # Given that the uniform is below 2^-zeros, half the squared radius is beyond zeros * log(2) by an exponential.
+    beyond = radius**2 / 2 - zeros * math.log(2)
+    assert stats.kstest(beyond, "expon").pvalue > 1e-5
+    assert stats.kstest(angle, "uniform", (-math.pi, 2 * math.pi)).pvalue > 1e-5
+    # More than 53 bits allow: on the public grid few are alike, by chance.
+    cells = np.unique(np.round(radius * 2**20))
+    assert len(cells) > 0.95 * len(radius)
+
+
+def test_normals_go_beyond_what_53_bits_reach() -> None:
+    radius, _ = pairs_of(standard_normal(20_000, unlikely(60)))
+    assert radius.min() > 9 > math.sqrt(2 * 53 * math.log(2))
+    assert pairs_of(standard_normal(2, bytes))[0] == pytest.approx(
+        math.sqrt(2 * 128 * math.log(2)), rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("zeros", [0, 5, 30])
+def test_a_normal_is_off_by_no_more_than_its_docstring_says(zeros: int) -> None:
+    asked: list[np.ndarray] = []
+    source = unlikely(zeros)
+
+    def entropy(count: int) -> bytes:
+        asked.append(np.frombuffer(source(count), dtype=np.uint64))
+        return asked[-1].tobytes()
+
+    found = standard_normal(1_000, entropy).reshape(2, -1)
+    (radii, angles), more = asked[0].reshape(2, -1), iter(np.concatenate([*asked[1:], []]).tolist())
+    with mpmath.workdps(60):
+        for index, (word, turn) in enumerate(zip(radii.tolist(), angles.tolist(), strict=True)):
+            rest = int(next(more)) + 1 if word < 1 << 53 else 0
+            uniform = (mpmath.mpf(word) + mpmath.mpf(rest) / 2**64) / 2**64
+            radius = mpmath.sqrt(-2 * mpmath.log(uniform))
+            turned = mpmath.mpf(turn) * mpmath.pi / 2**63
+            off = (
+                abs(radius * mpmath.cos(turned) - found[0, index]),
+                abs(radius * mpmath.sin(turned) - found[1, index]),
+            )
+            assert max(off) < 2.0**-53 * (9 * radius + 1 / radius)
+
+
+def test_normals_are_a_function_of_the_bytes_they_are_given() -> None:
+    draws = [standard_normal(40_001, unlikely(8, seed)) for seed in (1, 1, 2)]
+    assert np.array_equal(draws[0], draws[1])
+    assert not (draws[0] == draws[2]).any()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 40_000])
+def test_every_normal_takes_64_bits(count: int) -> None:
+    taken = 0
+
+    def counted(size: int) -> bytes:
+        nonlocal taken
+        taken += size
+        return os.urandom(size)
+
+    standard_normal(count, counted)
+    assert 8 * count <= taken <= 8 * count + 8 + count / 32

@@ -13,6 +13,9 @@ NOT_FINITE = ("infinite", "not a number")
 Z_LIMIT = 5.5
 """Standard deviations of a normal variable; passed once in 26 million draws."""
 
+PUBLIC_GRID = 2.0**-20
+"""What releases are rounded to, in units of sigma C. Stated once more than in the mechanism, which it judges."""
+
 ALMOST_NO_NOISE = 1e-9
 """Noise multiplier of a step whose sums are to be compared."""
 

@@ -10,13 +10,21 @@ from torch import Tensor
 
 from dpdm_cli.errors import PrivacyError
 from dpdm_cli.privacy.audit.deviations import chi_square_z
-from dpdm_cli.privacy.audit.findings import ALMOST_NO_NOISE, Z_LIMIT, Finding
+from dpdm_cli.privacy.audit.findings import ALMOST_NO_NOISE, PUBLIC_GRID, Z_LIMIT, Finding
+from dpdm_cli.privacy.audit.noise_distribution import distribution_findings
+from dpdm_cli.privacy.audit.noise_repetition import (
+    check_seeds,
+    lags_finding,
+    repetition_findings,
+)
 from dpdm_cli.privacy.audit.replay import Maker, release_of
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.privacy.step import Losses
+from dpdm_cli.privacy.step import Losses, PrivateStep
 from dpdm_cli.processes import ALONE, Processes
 
 _NOISY_STEPS = 4  # on a batch, and as many on the empty batch
+_BYTES_OF_A_NUMBER = 8
+_OFF_GRID = 0.1  # of its width; float32 rounds numbers below 1 to 1/16 of it
 
 
 def check_noise(
@@ -26,18 +34,25 @@ def check_noise(
     plan: PrivacyPlan,
     processes: Processes = ALONE,
 ) -> list[Finding]:
-    """What a release adds to the sum is N(0, (sigma C)^2), in every tensor, fresh each time, entered in the ledger."""
+    """What a release adds to the sum is N(0, (sigma C)^2), in every tensor, fresh each time, entered in the ledger.
+
+    It is drawn from secret bytes, enough of them, and hides its sum's low bits behind the public grid.
+    """
     total = release_of(make(ALMOST_NO_NOISE, 1), losses, everyone)
     steps = 2 * _NOISY_STEPS
     step = make(plan.sigma, steps)
     scale = plan.sigma * plan.clip_norm
     nobody = everyone[:0]
-    residuals = [
-        (release_of(step, losses, batch) - known) / scale
+    secret = _CountedBytes(step)
+    releases = [
+        release_of(step, losses, batch) / scale
         for _ in range(_NOISY_STEPS)
-        for batch, known in ((everyone, total), (nobody, torch.zeros_like(total)))
+        for batch in (everyone, nobody)
     ]
-    noise = torch.stack(residuals)  # [T, P]
+    noise = torch.stack(releases)  # [T, P]
+    off_grid = _off_grid(noise[:2])
+    noise[::2] -= total / scale
+    residuals = list(noise)
     names = step.per_example.names
     sizes = [p.numel() for p in step.per_example.parameters]
     worst = max(
@@ -50,6 +65,7 @@ def check_noise(
     pairs = [
         *itertools.combinations(residuals, 2),
         *itertools.combinations(_parts(residuals[0], processes), 2),
+        *((one[: len(one) // 2], one[-(len(one) // 2) :]) for one in residuals if len(one) > 1),
     ]
     repeats = max(abs(float((a * b).sum())) / math.sqrt(a.numel() or 1) for a, b in pairs)
     other = (release_of(make(plan.sigma, 1), losses, nobody)) / scale
@@ -79,8 +95,18 @@ def check_noise(
         Finding(
             "noise, never twice",
             max(repeats, twice) <= Z_LIMIT,
-            f"correlations of at most {max(repeats, twice):.1f} standard deviations between any two releases, or the "
-            f"parts of one that two processes made (limit {Z_LIMIT})",
+            f"correlations of at most {max(repeats, twice):.1f} standard deviations between any two releases, "
+            f"or in one between the parts of two processes or its halves (limit {Z_LIMIT})",
+        ),
+        *distribution_findings(noise, names, sizes),
+        lags_finding(noise),
+        *repetition_findings(noise[1::2]),
+        check_seeds(plan, step.per_example.parameters[0].device),
+        secret.finding(steps * math.ceil(noise.shape[1] / processes.size)),
+        Finding(
+            "noise, public grid",
+            off_grid <= _OFF_GRID,
+            f"releases lie within {off_grid:.3f} of its width, {_OFF_GRID:g} allowed for rounding to float32",
         ),
         Finding(
             "ledger",
@@ -94,3 +120,29 @@ def _parts(noise: Tensor, processes: Processes) -> list[Tensor]:
     """The noise [P] of one release, by the process that added it, cut to one length."""
     parts = torch.split(noise, math.ceil(len(noise) / processes.size))
     return [part[: len(parts[-1])] for part in parts]
+
+
+def _off_grid(releases: Tensor) -> float:
+    """How far from the public grid releases [T, P], in units of sigma C, are at most, in units of its width."""
+    places = releases[releases.abs() < 1] / PUBLIC_GRID
+    return float((places - places.round()).abs().max()) if len(places) else 0.0
+
+
+class _CountedBytes:
+    """Counts the secret bytes that a step asks for its noise."""
+
+    def __init__(self, step: PrivateStep) -> None:
+        self._count = 0
+        self._source = step._mechanism._entropy
+        step._mechanism._entropy = self._counted
+
+    def _counted(self, count: int) -> bytes:
+        self._count += count
+        return self._source(count)
+
+    def finding(self, numbers: int) -> Finding:
+        return Finding(
+            "noise, secret bytes",
+            self._count >= _BYTES_OF_A_NUMBER * numbers,
+            f"{self._count:,} for {numbers:,} numbers, at least {_BYTES_OF_A_NUMBER} each needed",
+        )
