@@ -165,6 +165,7 @@ class Trainer:
                 self.ledger.plan,
                 micro_batch=self._micro_batch,
                 workers=self._workers,
+                bf16=self.settings.precision == "bf16",
                 processes=self._processes,
             )
 

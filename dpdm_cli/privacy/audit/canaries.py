@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dpdm_cli.privacy.accounting import claim
-from dpdm_cli.privacy.audit import lower_bounds
+from dpdm_cli.privacy.audit import layer_reads, lower_bounds
 from dpdm_cli.privacy.audit.lower_bounds import Scores
 from dpdm_cli.privacy.entropy import bernoulli
 from dpdm_cli.privacy.ledger import Ledger
@@ -129,12 +129,7 @@ class Canaries:
                     self.groups.append(name)
             if len(self.reads) == before:
                 break
-        self._slots: dict[tuple[nn.Module, str], int] = {}
-        for module in network.modules():
-            for name, parameter in module.named_parameters(recurse=False):
-                for tensor, known in enumerate(per_example.parameters):
-                    if parameter is known:
-                        self._slots[module, name] = tensor
+        self._layers = layer_reads.place_of(network, per_example.parameters)
 
     def __len__(self) -> int:
         return len(self.reads)
@@ -143,14 +138,13 @@ class Canaries:
         """Losses [b] of some canaries, each the mean over its copies."""
         rows = piece.repeat_interleave(copies).tolist()
         total = torch.zeros(len(rows), device=piece.device)
-        for module in {module: None for module, _ in self._slots}:
-            chosen = {
-                name: [self.reads[row].get(self._slots[module, name]) for row in rows]
+        for layer, tensors in self._layers.items():
+            weight, bias = (
+                [self.reads[row].get(tensors.get(name, -1)) for row in rows]
                 for name in ("weight", "bias")
-                if (module, name) in self._slots
-            }
-            if any(any(reads) for reads in chosen.values()):
-                total = total + _read(module, chosen, len(rows), piece.device)
+            )
+            if any(weight) or any(bias):
+                total = total + _read_places(layer, weight, bias, piece.device)
         return LOUDNESS * total.view(len(piece), copies).mean(1)
 
     def scores(self, release: list[Tensor]) -> Scores:
@@ -262,56 +256,28 @@ def _ideal(taken: int, left_out: int, plan: PrivacyPlan) -> float:
     return lower_bounds.gaussian_mean(quantiles[0] + mu, quantiles[1], plan.delta, SHOWN_RISK)
 
 
-def _read(
-    module: nn.Module,
-    chosen: dict[str, list[tuple[int, float] | None]],
-    rows: int,
+def _read_places(
+    layer: nn.Module,
+    weight: list[tuple[int, float] | None],
+    bias: list[tuple[int, float] | None],
     device: torch.device,
 ) -> Tensor:
-    """For each row the sum of its chosen weights of a layer, times their factors, read by calling the layer: [R].
-
-    The layer sees an input that is nonzero at one place, and one that is zero everywhere: their difference is a weight,
-    the second a bias.
-    """
-    layer: Any = module
-    shape = layer.weight.shape
-    row = torch.arange(rows, device=device)
-
-    def places(name: str) -> tuple[Tensor, Tensor]:
-        reads = chosen.get(name) or [None] * rows
-        return (
-            torch.tensor([0 if read is None else read[0] for read in reads], device=device),
-            torch.tensor([0.0 if read is None else read[1] for read in reads], device=device),
-        )
-
-    weight_place, factor = places("weight")
-    index = torch.unravel_index(weight_place, shape)
-    bias_place, bias_factor = places("bias")
-    read: Tensor
-    if isinstance(layer, nn.Embedding):
-        read = layer(index[0])[row, index[1]] * factor
-        return read
-    if isinstance(layer, nn.Conv2d):
-        zeros = torch.zeros(rows, shape[1], *shape[2:], device=device)
-        impulse = zeros.clone()
-        impulse[row, index[1], index[2], index[3]] = 1.0
-        height, width = int(layer.padding[0]), int(layer.padding[1])
-        with_weight, without = (layer(x)[:, :, height, width] for x in (impulse, zeros))
-    elif isinstance(layer, nn.Linear):
-        zeros = torch.zeros(rows, shape[1], device=device)
-        impulse = zeros.clone()
-        impulse[row, index[1]] = 1.0
-        with_weight, without = layer(impulse), layer(zeros)
-    elif isinstance(layer, nn.GroupNorm):
-        # Two pixels, +1 and -1 in every channel: normalised they stay (nearly) so, and weight and bias are half the
-        # difference and half the sum of what comes out.
-        pixels = torch.tensor([1.0, -1.0], device=device).view(1, 1, 2, 1)
-        y = layer(pixels.expand(rows, layer.num_channels, 2, 1).contiguous())[..., 0]  # [R, C, 2]
-        half_difference, half_sum = (y[..., 0] - y[..., 1]) / 2, (y[..., 0] + y[..., 1]) / 2
-        read = half_difference[row, index[0]] * factor + half_sum[row, bias_place] * bias_factor
-        return read
-    else:
-        raise TypeError(f"no canary for {type(layer).__name__}")
-    read = (with_weight - without)[row, index[0]] * factor  # of [R, O]
-    read = read + without[row, bias_place] * bias_factor
-    return read
+    """For each row the sum of its chosen weights of a layer, times their factors: [R]."""
+    rows = len(weight)
+    shape, outputs = layer_reads.inputs_of(layer), layer_reads.outputs_of(layer)
+    count = math.prod(shape)
+    impulse = torch.zeros(rows, count)
+    factors, biases = torch.zeros(rows, outputs), torch.zeros(rows, outputs)
+    for row, read in enumerate(weight):
+        if read is not None:
+            place, factor = read
+            if isinstance(layer, nn.Embedding):
+                source, target = divmod(place, outputs)
+            else:
+                target, source = divmod(place, count)
+            impulse[row, source], factors[row, target] = 1.0, factor
+    for row, read in enumerate(bias):
+        if read is not None:
+            biases[row, read[0]] = read[1]
+    impulse = impulse.view(rows, *shape)
+    return layer_reads.read(layer, *(part.to(device) for part in (impulse, factors, biases)))

@@ -1,0 +1,88 @@
+"""Loud records whose gradients are known: one for each tensor of a network, in that tensor alone, and one in all.
+
+The gradient covers every element of its tensor with the same magnitude, in a pattern of signs that is the tensor's own,
+so that a part that is left out or a tensor in another's place shows. Records of different tensors are orthogonal: played
+in one batch, each still shows by itself, where it lies.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from dpdm_cli.privacy.audit import layer_reads
+from dpdm_cli.privacy.per_example import PerExampleGradients
+
+
+class TensorRecords:
+    """Record i below T sits in tensor i, record T in all T tensors with equal energy.
+
+    Args:
+        network: as for `PerExampleGradients`; what its weights are does not matter.
+        loudness: norm of each record's gradient.
+
+    Attributes:
+        names: of the tensors, T of them.
+        size: P, their elements.
+    """
+
+    def __init__(self, network: nn.Module, loudness: float) -> None:
+        per_example = PerExampleGradients(network)
+        self.names, self.size = per_example.names, per_example.size
+        self._parameters = per_example.parameters
+        self._layers = layer_reads.place_of(network, per_example.parameters)
+        self._loudness = loudness
+
+    def losses(self, piece: Tensor) -> Tensor:
+        """Losses [b] of some records."""
+        records = piece.tolist()
+        total = torch.zeros(len(records), device=piece.device)
+        for layer, tensors in self._layers.items():
+            weight, bias = (
+                self._in_tensor(records, tensors.get(name)) for name in ("weight", "bias")
+            )
+            if weight.any() or bias.any():
+                inputs, outputs, biases = self._signs(layer)
+                total = total + layer_reads.read(
+                    layer,
+                    inputs.expand(len(records), *inputs.shape).to(piece.device).contiguous(),
+                    (weight[:, None] * outputs).to(piece.device),
+                    (bias[:, None] * biases).to(piece.device),
+                )
+        return total
+
+    def directions(self) -> list[Tensor]:
+        """For each tensor the gradient of its record, flat and of norm 1, float64."""
+        found = [torch.empty(0)] * len(self.names)
+        for layer, tensors in self._layers.items():
+            inputs, outputs, biases = self._signs(layer)
+            if isinstance(layer, nn.Embedding):
+                weights = torch.outer(inputs, outputs)
+            else:
+                weights = torch.outer(outputs, inputs.flatten())
+            for name, tensor in tensors.items():
+                signs = (weights if name == "weight" else biases).flatten().double()
+                found[tensor] = signs / math.sqrt(len(signs))
+        return found
+
+    def _in_tensor(self, records: list[int], tensor: int | None) -> Tensor:
+        """The magnitude of each record's gradient in the elements of a tensor, [b]."""
+        if tensor is None:
+            return torch.zeros(len(records))
+        everywhere = len(self.names)
+        shares = {tensor: 1.0, everywhere: 1 / math.sqrt(everywhere)}
+        each = self._loudness / math.sqrt(self._parameters[tensor].numel())
+        return torch.tensor([each * shares.get(record, 0.0) for record in records])
+
+    def _signs(self, layer: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+        """+1 and -1 for the inputs, outputs and biases of a layer, in patterns that go by the tensor's number."""
+
+        def pattern(name: str, *shape: int) -> Tensor:
+            turn = 2.0 + self._layers[layer].get(name, 0)  # a whole number's cosine is never zero
+            return torch.cos(turn * torch.arange(float(math.prod(shape)))).sign().view(shape)
+
+        count = layer_reads.outputs_of(layer)
+        inputs = pattern("weight", *layer_reads.inputs_of(layer))
+        return inputs, pattern("weight", count), pattern("bias", count)
