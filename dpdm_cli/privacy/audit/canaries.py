@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from dpdm_cli.privacy.accounting import claim
 from dpdm_cli.privacy.audit import layer_reads, lower_bounds
 from dpdm_cli.privacy.audit.lower_bounds import Scores
+from dpdm_cli.privacy.audit.replay import in_precision
 from dpdm_cli.privacy.entropy import bernoulli
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.per_example import PerExampleGradients
@@ -32,6 +33,9 @@ DENSE = "dense"
 POOL = "all"
 FAILING_RISK = 1e-4
 SHOWN_RISK = 0.05
+_FEWEST = (
+    6  # canaries of a group: of fewer not even an unclipped tensor stands out at the risk above
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ class CanaryAudit:
         shown: bounds at 95 % for all canaries and for the dense ones.
         worst: the group with the highest bound at the risk at which an audit fails, that risk shared among groups.
         taken, left_out: scores in units of what one step adds to them without noise.
+        unjudged: tensors with too few canaries of their own, or all of them on one side: a leak of such a tensor shows
+            in the pool at most.
         ideal: what Gaussian scores of exactly the claimed strength would show on average, in place of `shown`.
     """
 
@@ -76,6 +82,7 @@ class CanaryAudit:
     worst: Bounds
     taken: Scores
     left_out: Scores
+    unjudged: tuple[str, ...]
     ideal: float
 
     @property
@@ -163,6 +170,7 @@ def play(
     copies: int,
     micro_batch: int,
     workers: int = 1,
+    bf16: bool = False,
     progress: Any = None,
 ) -> CanaryAudit:
     """Flip a coin for each canary, run the real step for the whole plan on those that are in, and bound epsilon.
@@ -170,6 +178,7 @@ def play(
     Args:
         plan: of the audit itself, at sampling rate 1.
         copies: K of the losses.
+        bf16: whether they are computed with autocast to bfloat16.
         progress: called after each step.
     """
     if plan.sample_rate != 1:
@@ -180,9 +189,10 @@ def play(
     step = PrivateStep(
         network, Ledger(plan), records=len(members), micro_batch=micro_batch, workers=workers
     )
+    losses = in_precision(lambda piece: canaries.losses(members[piece], copies), device, bf16)
     scores = np.zeros(len(canaries))
     for _ in range(plan.steps):
-        step(lambda piece: canaries.losses(members[piece], copies))
+        step(losses)
         released = [
             p.grad.flatten() * plan.divisor
             for p in step.per_example.parameters
@@ -195,13 +205,22 @@ def play(
         parameter.grad = None
     is_in = np.zeros(len(canaries), bool)
     is_in[members.cpu().numpy()] = True
-    return judge(scores, is_in, canaries.groups, plan)
+    return judge(scores, is_in, canaries.groups, canaries.names, plan)
 
 
 def judge(
-    scores: Scores, is_in: np.ndarray[Any, np.dtype[np.bool_]], groups: list[str], plan: PrivacyPlan
+    scores: Scores,
+    is_in: np.ndarray[Any, np.dtype[np.bool_]],
+    groups: list[str],
+    tensors: list[str],
+    plan: PrivacyPlan,
 ) -> CanaryAudit:
-    """Compare what the scores prove with what the plan claims."""
+    """Compare what the scores prove with what the plan claims.
+
+    Args:
+        groups: of each canary, dense or the tensor it sits in.
+        tensors: all that the network has.
+    """
     claimed = claim(plan).epsilon
     halfway = plan.steps / 2  # a canary adds 1 to its score in each step, before the noise
     kinds = np.array(groups)
@@ -212,7 +231,7 @@ def judge(
     usable = {
         name: chosen
         for name, chosen in members.items()
-        if (chosen & is_in).any() and (chosen & ~is_in).any() and chosen.sum() >= 4
+        if (chosen & is_in).any() and (chosen & ~is_in).any() and chosen.sum() >= _FEWEST
     }
 
     def bounds(name: str, risk: float) -> Bounds:
@@ -242,6 +261,7 @@ def judge(
         worst=max(judged, key=lambda bounds: bounds.highest),
         taken=scores[is_in],
         left_out=scores[~is_in],
+        unjudged=tuple(name for name in tensors if name not in usable),
         ideal=_ideal(int(is_in.sum()), int((~is_in).sum()), plan),
     )
 

@@ -54,14 +54,16 @@ def read(module: nn.Module, inputs: Tensor, outputs: Tensor, biases: Tensor) -> 
     if isinstance(module, nn.Embedding):
         lines = torch.arange(module.num_embeddings, device=inputs.device)
         looked_up = layer(lines.expand(len(inputs), -1))  # [R, lines, width]
-        return torch.einsum("rlw,rl,rw->r", looked_up, inputs, outputs)
+        lines_read: Tensor = torch.einsum("rlw,rl,rw->r", looked_up, inputs, outputs)
+        return lines_read
     if isinstance(module, nn.GroupNorm):
         # Two pixels, +1 and -1 in every channel: normalised they stay (nearly) so, and weight and bias are half the
         # difference and half the sum of what comes out.
         pixels = torch.tensor([1.0, -1.0], device=outputs.device).view(1, 1, 2, 1)
         y = layer(pixels.expand(len(outputs), module.num_channels, 2, 1).contiguous())[..., 0]
         half_difference, half_sum = (y[..., 0] - y[..., 1]) / 2, (y[..., 0] + y[..., 1]) / 2
-        return (half_difference * inputs[:, None] * outputs + half_sum * biases).sum(1)
+        channels: Tensor = half_difference * inputs[:, None] * outputs + half_sum * biases
+        return channels.sum(1)
     if isinstance(module, nn.Conv2d):
         height, width = (int(padding) for padding in module.padding)
         with_weight, without = (
@@ -71,7 +73,8 @@ def read(module: nn.Module, inputs: Tensor, outputs: Tensor, biases: Tensor) -> 
         with_weight, without = layer(inputs), layer(torch.zeros_like(inputs))
     else:
         raise TypeError(f"no weights can be read from a {type(module).__name__}")
-    return ((with_weight - without) * outputs + without * biases).sum(1)
+    products: Tensor = (with_weight - without) * outputs + without * biases
+    return products.sum(1)
 
 
 def _weight(module: nn.Module) -> Tensor:

@@ -53,11 +53,11 @@ def check_tensors(
 ) -> list[Finding]:
     """No tensor escapes the clip, and none is clipped by itself: records of known gradients, far above C.
 
-    One record for each tensor, all in one batch. Since they are orthogonal, the sum holds in each tensor what its record
-    adds: that must be C in the direction of its gradient. It is more when the tensor is left out of the norm, or of the
-    clip, or counts twice in the sum; less when it counts twice in the norm, or when other records' norms go into the
-    factor; elsewhere when two tensors change places. Tensors that are clipped one by one, or in groups, keep to C there:
-    the record in all of them does not, since each group adds C.
+    One record for each tensor, all in one batch. Since they are orthogonal, the sum holds in each tensor what its
+    record adds: that must be C in the direction of its gradient. It is more when the tensor is left out of the norm or
+    of the clip, or counts twice in the sum; less when it counts twice in the norm, or when norms of other records go
+    into the factor; elsewhere when two tensors change places. Tensors that are clipped one by one, or in groups, keep
+    to C there: the record in all of them does not, since each group adds C.
 
     Args:
         losses: of the records, in the precision of the run.
@@ -84,8 +84,8 @@ def check_tensors(
         Finding(
             "sensitivity, each tensor",
             off <= SENSITIVITY_SLACK,
-            f"{distance:.6f} C for a loud record in {worst} alone, of {count} tensors the furthest from what is right, by "
-            f"{off:.6f} C (limit {SENSITIVITY_SLACK:g})",
+            f"{distance:.6f} C for a loud record in {worst} alone, and {off:.6f} C from what it "
+            f"should add: the furthest off of {count} tensors (limit {SENSITIVITY_SLACK:g} C)",
         ),
         Finding(
             "sensitivity, all tensors",

@@ -1,8 +1,8 @@
 """Loud records whose gradients are known: one for each tensor of a network, in that tensor alone, and one in all.
 
-The gradient covers every element of its tensor with the same magnitude, in a pattern of signs that is the tensor's own,
-so that a part that is left out or a tensor in another's place shows. Records of different tensors are orthogonal: played
-in one batch, each still shows by itself, where it lies.
+The gradient covers every element of its tensor with the same magnitude, in a pattern of signs that is the tensor's own:
+a part that is left out shows, and a tensor in another's place. Records of different tensors are orthogonal: played in
+one batch, each still shows by itself, where it lies.
 """
 
 from __future__ import annotations
