@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from dpdm_cli.privacy.audit import layer_reads
 from dpdm_cli.privacy.per_example import PerExampleGradients
 
+_BITS = 16
+
 
 class TensorRecords:
     """Record i below T sits in tensor i, record T in all T tensors with equal energy.
@@ -44,12 +46,12 @@ class TensorRecords:
                 self._in_tensor(records, tensors.get(name)) for name in ("weight", "bias")
             )
             if weight.any() or bias.any():
-                inputs, outputs, biases = self._signs(layer)
+                ones = torch.ones(len(records), *layer_reads.inputs_of(layer), device=piece.device)
                 total = total + layer_reads.read(
                     layer,
-                    inputs.expand(len(records), *inputs.shape).to(piece.device).contiguous(),
-                    (weight[:, None] * outputs).to(piece.device),
-                    (bias[:, None] * biases).to(piece.device),
+                    ones,
+                    (weight[:, None] * self._signs(layer, "weight")).to(piece.device),
+                    (bias[:, None] * self._signs(layer, "bias")).to(piece.device),
                 )
         return total
 
@@ -57,14 +59,13 @@ class TensorRecords:
         """For each tensor the gradient of its record, flat and of norm 1, float64."""
         found = [torch.empty(0)] * len(self.names)
         for layer, tensors in self._layers.items():
-            inputs, outputs, biases = self._signs(layer)
-            if isinstance(layer, nn.Embedding):
-                weights = torch.outer(inputs, outputs)
-            else:
-                weights = torch.outer(outputs, inputs.flatten())
+            ones = torch.ones(math.prod(layer_reads.inputs_of(layer)))
             for name, tensor in tensors.items():
-                signs = (weights if name == "weight" else biases).flatten().double()
-                found[tensor] = signs / math.sqrt(len(signs))
+                signs = self._signs(layer, name)
+                if name == "weight":
+                    by_line = isinstance(layer, nn.Embedding)
+                    signs = torch.outer(ones, signs) if by_line else torch.outer(signs, ones)
+                found[tensor] = signs.flatten().double() / math.sqrt(signs.numel())
         return found
 
     def _in_tensor(self, records: list[int], tensor: int | None) -> Tensor:
@@ -76,13 +77,8 @@ class TensorRecords:
         each = self._loudness / math.sqrt(self._parameters[tensor].numel())
         return torch.tensor([each * shares.get(record, 0.0) for record in records])
 
-    def _signs(self, layer: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
-        """+1 and -1 for the inputs, outputs and biases of a layer, in patterns that go by the tensor's number."""
-
-        def pattern(name: str, *shape: int) -> Tensor:
-            turn = 2.0 + self._layers[layer].get(name, 0)  # a whole number's cosine is never zero
-            return torch.cos(turn * torch.arange(float(math.prod(shape)))).sign().view(shape)
-
-        count = layer_reads.outputs_of(layer)
-        inputs = pattern("weight", *layer_reads.inputs_of(layer))
-        return inputs, pattern("weight", count), pattern("bias", count)
+    def _signs(self, layer: nn.Module, name: str) -> Tensor:
+        """+1 and -1 for each output of a layer: the bits of the tensor's number, over and over."""
+        places = torch.arange(layer_reads.outputs_of(layer)) % _BITS
+        number = torch.tensor(self._layers[layer].get(name, 0))
+        return 1.0 - 2.0 * (number >> places & 1)
