@@ -80,9 +80,10 @@ def off_zero(network: nn.Module) -> Iterator[None]:
     own = [parameter.detach().clone() for parameter in parameters]
     try:
         with torch.no_grad():
-            for index, parameter in enumerate(parameters):
-                noise = KeyedNoise((2,), torch.tensor([index], device=parameter.device))
-                parameter.add_(_DISTANCE * noise.normal(*parameter.shape)[0])
+            generator = torch.Generator().manual_seed(0)
+            for parameter in parameters:
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter.add_(_DISTANCE * noise.to(parameter))
         yield
     finally:
         with torch.no_grad():
