@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from mutants import LEAKS, MUTANTS, Mutant
+from leaks import LEAKS
+from mutants import MUTANTS, Mutant
 from properties.test_audit_catches import attacked, replayed
 from properties.test_published_figures import differences
 
