@@ -23,6 +23,7 @@ from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNet
 from dpdm_cli.privacy import class_sums, mechanism
 from dpdm_cli.privacy.audit import canaries
+from dpdm_cli.privacy.audit.tensor_records import TensorRecords
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.poisson import PoissonSampler
@@ -57,15 +58,21 @@ def _noise_reused(patch: Patch) -> None:
     )
 
 
-def _layer() -> slice:
-    """Where one convolution of the tiny network lies in a flat gradient."""
+def _tensors() -> dict[str, slice]:
+    """Where each tensor of the tiny network lies in a flat gradient."""
     per_example = PerExampleGradients(tiny.denoiser().network)
-    sizes = [p.numel() for p in per_example.parameters]
-    index = per_example.names.index("middle.0.block.conv1.weight")
-    return slice(sum(sizes[:index]), sum(sizes[: index + 1]))
+    ends = np.cumsum([p.numel() for p in per_example.parameters]).tolist()
+    return {
+        name: slice(first, last)
+        for name, first, last in zip(per_example.names, [0, *ends], ends, strict=False)
+    }
 
 
-LAYER = _layer()
+TENSORS = _tensors()
+LAYER = TENSORS["middle.0.block.conv1.weight"]
+BIAS = TENSORS["down.1.block.conv1.bias"]
+WEIGHT, ALIKE = (TENSORS[f"down.0.block.conv{number}.weight"] for number in (1, 2))
+PART = slice(WEIGHT.start, WEIGHT.start + 9)  # what one of its outputs takes from one input
 
 
 def _silent_layer(noise: np.ndarray) -> np.ndarray:
@@ -87,6 +94,51 @@ def _one_part_unclipped(gradients: Tensor, clip_norm: float) -> Tensor:
 def _clip_lets_nan_through(gradients: Tensor, clip_norm: float) -> Tensor:
     norms = gradients.norm(dim=1)
     return (clip_norm / norms).clamp(max=1.0) @ gradients
+
+
+def _clip_by(norms_of: Callable[[Tensor], Tensor]) -> Callable[[Patch], None]:
+    """Records scaled by other norms than their own."""
+
+    def changed(gradients: Tensor, clip_norm: float) -> Tensor:
+        gradients.nan_to_num_(0.0, 0.0, 0.0)
+        return (clip_norm / norms_of(gradients)).clamp(max=1.0) @ gradients
+
+    return _clip(changed)
+
+
+def _norms_without(hidden: slice) -> Callable[[Tensor], Tensor]:
+    def norms(gradients: Tensor) -> Tensor:
+        return (gradients.norm(dim=1) ** 2 - gradients[:, hidden].norm(dim=1) ** 2).clamp(0).sqrt()
+
+    return norms
+
+
+def _norms_with_a_tensor_twice(gradients: Tensor) -> Tensor:
+    return torch.cat([gradients, gradients[:, WEIGHT]], dim=1).norm(dim=1)
+
+
+def _largest_norm_of_a_tensor(gradients: Tensor) -> Tensor:
+    parts = [gradients[:, where].norm(dim=1) for where in TENSORS.values()]
+    return torch.stack(parts).amax(0)
+
+
+def _a_tensor_clipped_alone(gradients: Tensor, clip_norm: float) -> Tensor:
+    alone = real_clip(gradients[:, BIAS].clone(), clip_norm)
+    gradients[:, BIAS] = 0.0
+    total = real_clip(gradients, clip_norm)
+    total[BIAS] = alone
+    return total
+
+
+def _tensors_swapped(gradients: Tensor, clip_norm: float) -> Tensor:
+    total = real_clip(gradients, clip_norm)
+    total[WEIGHT], total[ALIKE] = total[ALIKE].clone(), total[WEIGHT].clone()
+    return total
+
+
+def _micro_batch_clipped_as_one(gradients: Tensor, clip_norm: float) -> Tensor:
+    total = gradients.nan_to_num(0.0, 0.0, 0.0).sum(0, keepdim=True)
+    return real_clip(total, clip_norm)
 
 
 def _sum_in_bfloat16(gradients: Tensor, clip_norm: float) -> Tensor:
@@ -117,6 +169,12 @@ def _copies_clipped_one_by_one(patch: Patch) -> None:
         return values * self._weights[piece].repeat_interleave(COPIES)
 
     real = canaries.Canaries.losses
+    real_known = TensorRecords.losses
+    patch.setattr(
+        TensorRecords,
+        "losses",
+        lambda self, piece: real_known(self, piece.repeat_interleave(COPIES)),
+    )
     patch.setattr(PerExampleGradients, "__call__", of_copies)
     patch.setattr(mechanism, "clipped_sum", lambda rows, clip_norm: rows.sum(0))
     patch.setattr(MadeUpRecords, "losses", made_up_losses)
@@ -217,6 +275,23 @@ MUTANTS: dict[str, Mutant] = {
     **{name: Mutant(*mutant) for name, mutant in NOISE.items()},
     "clip at 1.1 C": Mutant(_clip(lambda g, c: real_clip(g, 1.1 * c)), "sensitivity, huge"),
     "each layer clipped alone": Mutant(_clip(_each_part_clipped), "sensitivity, huge"),
+    "a tensor left out of the norm": Mutant(
+        _clip_by(_norms_without(BIAS)), "sensitivity, each tensor"
+    ),
+    "9 of a tensor's 576 elements left out of the norm": Mutant(
+        _clip_by(_norms_without(PART)), "sensitivity, each tensor"
+    ),
+    "a tensor counted twice in the norm": Mutant(
+        _clip_by(_norms_with_a_tensor_twice), "sensitivity, each tensor"
+    ),
+    "a tensor clipped alone": Mutant(_clip(_a_tensor_clipped_alone), "sensitivity, all tensors"),
+    "clipped by the largest norm of a tensor": Mutant(
+        _clip_by(_largest_norm_of_a_tensor), "sensitivity, all tensors"
+    ),
+    "two tensors swapped": Mutant(_clip(_tensors_swapped), "sensitivity, each tensor"),
+    "a micro-batch clipped as one": Mutant(
+        _clip(_micro_batch_clipped_as_one), "sensitivity, each tensor"
+    ),
     "a layer unclipped": Mutant(_clip(_one_part_unclipped), "sensitivity, huge", canaries=True),
     "no clip": Mutant(
         _clip(lambda g, c: g.nan_to_num().sum(0)), "sensitivity, huge", canaries=True

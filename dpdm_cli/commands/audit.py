@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dpdm_cli.commands.console import Console
-from dpdm_cli.commands.options import MODEL, OUTPUT, PRIVACY, Device, Json, Preset, Quiet
+from dpdm_cli.commands.options import (
+    MODEL,
+    OUTPUT,
+    PRIVACY,
+    TRAINING,
+    Device,
+    Json,
+    Precision,
+    Preset,
+    Quiet,
+)
 from dpdm_cli.errors import PrivacyError
 from dpdm_cli.launched import require_one_process
 
@@ -61,7 +71,14 @@ def audit(
             metavar="FILE", help="Replay this plan.", rich_help_panel=PRIVACY, show_default=False
         ),
     ] = None,
-    canaries: Annotated[int, typer.Option(help="How many.", rich_help_panel=STATISTICAL)] = 600,
+    canaries: Annotated[
+        int | None,
+        typer.Option(
+            help="How many. (default: 600, or more where that is too few for each tensor to have some)",
+            rich_help_panel=STATISTICAL,
+            show_default=False,
+        ),
+    ] = None,
     steps: Annotated[
         int,
         typer.Option(help="Steps of the audit's own plan.", min=2, rich_help_panel=STATISTICAL),
@@ -76,6 +93,19 @@ def audit(
         ),
     ] = Path("audit.png"),
     device: Device = "auto",
+    precision: Annotated[
+        Precision,
+        typer.Option(
+            help="Of forward and backward passes, as for dpdm train.", rich_help_panel=TRAINING
+        ),
+    ] = Precision.auto,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(
+            help="Images at a time, as for dpdm train. (default: chosen)",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -98,6 +128,8 @@ def audit(
         canaries=canaries,
         steps=steps,
         device=device,
+        precision=precision.value,
+        micro_batch=micro_batch or 0,
         picture=out if statistical else None,
         reporter=console,
     )
@@ -115,6 +147,11 @@ def _page(result: AuditResult) -> rich.console.Group:
     from rich.markup import escape
 
     parts: list[rich.console.RenderableType] = [f"Audited: {escape(result.network)}"]
+    if result.records:
+        parts.append(
+            f"Replayed: {result.records} made-up records, at most {result.micro_batch} at a time, precision "
+            f"{result.precision}"
+        )
     if result.findings:
         table = rich.table.Table(box=rich.box.SIMPLE)
         for heading in ("check", "", "measured"):
@@ -162,6 +199,11 @@ def _page(result: AuditResult) -> rich.console.Group:
             f"These are lower bounds, not the privacy: a step of exactly the claimed strength would show about "
             f"{played.ideal:.1f} by means here, so that smaller losses than the rest can go unseen."
         )
+        if unjudged := played.unjudged:
+            parts.append(
+                f"{len(unjudged)} of the network's tensors have too few canaries of their own to be judged apart (the "
+                f"checks play a record in each): {escape(', '.join(unjudged))}."
+            )
         if result.picture is not None:
             parts.append(f"Picture: {escape(str(result.picture))}")
     return rich.console.Group(*parts)

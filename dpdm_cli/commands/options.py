@@ -26,6 +26,15 @@ class WarmStart(StrEnum):
     moments = "moments"
 
 
+class Precision(StrEnum):
+    """How products of forward and backward passes are rounded."""
+
+    auto = "auto"
+    float32 = "float32"
+    tf32 = "tf32"
+    bf16 = "bf16"
+
+
 Json = Annotated[
     bool,
     typer.Option("--json", help="Print the result as one JSON object.", rich_help_panel=OUTPUT),

@@ -21,6 +21,7 @@ from dpdm_cli.commands.options import (
     Download,
     ImageSize,
     Json,
+    Precision,
     Preset,
     PublicMetadata,
     Quiet,
@@ -34,13 +35,6 @@ class DenoiserKind(StrEnum):
     v = "v"
     vp = "vp"
     ve = "ve"
-
-
-class Precision(StrEnum):
-    auto = "auto"
-    float32 = "float32"
-    tf32 = "tf32"
-    bf16 = "bf16"
 
 
 def train(

@@ -25,7 +25,7 @@ _GRID = 2.0**-20
 
 # The norm is measured in floating point: the threshold is lowered by more than its rounding error.
 NORM_SLACK = 1e-5
-_NORM_PART = 1 << 14  # elements that are summed in float32
+_NORM_PART = 1 << 11  # elements that are summed in float32
 
 
 def clipped_sum(gradients: Tensor, clip_norm: float) -> Tensor:
@@ -67,17 +67,20 @@ def clip_factors(rows: Tensor, clip_norm: float) -> Tensor:
 
 
 def row_norms(gradients: Tensor) -> Tensor:
-    """L2 norm of each row of [B, P], exact to a few parts in 10^6 however long the row.
+    """L2 norm of each row of [B, P], exact to 2 parts in 10^6 however long the row.
 
-    Summed in one go, millions of squares in float32 were measured to lose up to 9 parts in 10^5: more than the slack.
+    Squares are summed in parts. In one go, those of millions of elements were measured to lose up to 9 parts in 10^5 in
+    float32, and those of 2^14 equal elements, which round alike, 1.4 parts in 10^5: both more than the slack.
     """
-    columns = range(0, gradients.shape[1], _NORM_PART)
-    parts = [
-        torch.linalg.vector_norm(gradients[:, first : first + _NORM_PART], dim=1)
-        for first in columns
-    ]
-    norms: Tensor = torch.linalg.vector_norm(torch.stack(parts, dim=1), dim=1)
-    return norms
+    parts, rest = divmod(gradients.shape[1], _NORM_PART)
+    whole = parts * _NORM_PART
+    in_parts = gradients[:, :whole].view(gradients.shape[0], parts, _NORM_PART)
+    norms = torch.linalg.vector_norm(in_parts, dim=2)
+    if rest:
+        last = torch.linalg.vector_norm(gradients[:, whole:], dim=1, keepdim=True)
+        norms = torch.cat([norms, last], dim=1)
+    in_all: Tensor = torch.linalg.vector_norm(norms, dim=1)
+    return in_all
 
 
 def with_noise(

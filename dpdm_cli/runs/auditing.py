@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from dpdm_cli.data.named import NAMED
-from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
+from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser, with_noise_levels
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.errors import PrivacyError, UsageError
 from dpdm_cli.parallel import workers_on
@@ -19,21 +19,36 @@ from dpdm_cli.privacy.accounting import calibrate, check_plan_file
 from dpdm_cli.privacy.audit.canaries import Canaries, CanaryAudit, play
 from dpdm_cli.privacy.audit.checks import check_all
 from dpdm_cli.privacy.audit.findings import Finding
+from dpdm_cli.privacy.audit.replay import in_precision
+from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.plan import PrivacyPlan, refuse_existing
+from dpdm_cli.privacy.tuning import tune
 from dpdm_cli.runs.audit_picture import write_picture
 from dpdm_cli.runs.checkpoint import load_model
-from dpdm_cli.runs.device import placed, resolve_device
-from dpdm_cli.runs.made_up_records import MadeUpRecords
+from dpdm_cli.runs.device import memory_errors, placed, resolve_device, set_precision
+from dpdm_cli.runs.made_up_records import MadeUpRecords, off_zero
 from dpdm_cli.runs.network import blank_images, network_config
 from dpdm_cli.runs.planning import plan_run
 from dpdm_cli.runs.reporter import Reporter, SilentReporter
-from dpdm_cli.runs.settings import preset_settings
+from dpdm_cli.runs.settings import TrainSettings, preset_settings
+from dpdm_cli.runs.trainer import seldom_exceeded
 from dpdm_cli.runs.warm_start import new_prior
 
 RECORDS = 16
-_MICRO_BATCH_ROWS = 64
+"""Fewest that are replayed."""
+
+_MOST_ROWS = {"cpu": 512, "other": 1 << 18}
+"""Noisy copies in a batch that is replayed, as time allows."""
+
 CANARY_DELTA = 1e-5
 DENSE_SHARE = 0.1
+CANARIES = 600
+"""Fewest that are played unless a number is asked for."""
+PER_TENSOR = 10
+"""Of them, in each tensor that has so many elements."""
+_CANARY_COPIES = 4
+_CANARY_ROWS = 64
+_LESS_MEMORY = "choose a smaller --micro-batch"
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,9 @@ class AuditResult:
     Attributes:
         network: what was audited, in words.
         plan: whose step was replayed; None when only canaries were played.
+        records: in the batch that was replayed; 0 when only canaries were played.
+        micro_batch: how many of them were differentiated at a time.
+        precision: of forward and backward passes.
         findings: of the checks.
         canaries: of the statistical audit.
         picture: where it was drawn.
@@ -50,6 +68,9 @@ class AuditResult:
 
     network: str
     plan: PrivacyPlan | None
+    records: int
+    micro_batch: int
+    precision: str
     findings: tuple[Finding, ...]
     canaries: CanaryAudit | None
     picture: Path | None
@@ -68,6 +89,9 @@ class AuditResult:
             "passed": self.passed,
             "network": self.network,
             "plan": None if self.plan is None else self.plan.to_dict(),
+            "records": self.records,
+            "micro_batch": self.micro_batch,
+            "precision": self.precision,
             "checks": [asdict(finding) for finding in self.findings],
             "statistical": None
             if played is None
@@ -78,6 +102,7 @@ class AuditResult:
                 "canaries": len(played.taken) + len(played.left_out),
                 "lower_bounds_at_95_percent": [_finite(asdict(bounds)) for bounds in played.shown],
                 "worst_group": _finite(asdict(played.worst)),
+                "tensors_not_judged": list(played.unjudged),
                 "lower_bound_of_an_exact_mechanism": played.ideal,
             },
             "picture": None if self.picture is None else str(self.picture),
@@ -93,9 +118,11 @@ def audit(
     dataset: str = "mnist",
     epsilon: float = 10.0,
     plan: Path | None = None,
-    canaries: int = 600,
+    canaries: int | None = None,
     steps: int = 40,
     device: str = "auto",
+    precision: str = "auto",
+    micro_batch: int = 0,
     picture: Path | None = None,
     reporter: Reporter | None = None,
 ) -> AuditResult:
@@ -108,7 +135,8 @@ def audit(
         preset, dataset, epsilon: the network, and the plan that is replayed.
         plan: a plan file to replay instead.
         canaries, steps: of the statistical audit, which runs a plan of its own at sampling rate 1 that claims
-            `epsilon` at delta 1e-5.
+            `epsilon` at delta 1e-5. By default so many canaries that there are some for each tensor.
+        device, precision, micro_batch: as for `train`; the step is replayed as a run with them takes it.
         picture: where to draw the canaries' scores; with `statistical` only.
 
     Raises:
@@ -118,40 +146,75 @@ def audit(
     say = reporter or SilentReporter()
     if not checks and not statistical:
         raise UsageError("nothing to audit", "leave --checks on, or add --statistical")
-    if statistical and not 20 <= canaries <= 100_000:
+    if canaries is not None and not 20 <= canaries <= 100_000:
         raise UsageError(f"{canaries} canaries are too few or too many", "choose 20 to 100000")
     if picture is not None:
         refuse_existing(picture)
+    TrainSettings(precision=precision, micro_batch=micro_batch)  # refuses what no run can have
     where = resolve_device(device)
+    set_precision(precision, where)
+    bf16 = precision == "bf16"
     denoiser, config, whose, the_plan = _subject(
         checkpoint, preset, dataset, epsilon, plan, where, checks
     )
     workers = workers_on(where)
     findings: list[Finding] = []
-    if checks and the_plan is not None:
-        made_up = MadeUpRecords(denoiser, config, the_plan.noise_multiplicity, RECORDS)
-        say.note(f"replaying the step of {whose} on {made_up.count} made-up records")
-        findings = check_all(
-            denoiser.network,
-            made_up.losses,
-            the_plan,
-            records=made_up.count,
-            suspects=made_up.suspects,
-            micro_batch=max(1, _MICRO_BATCH_ROWS // the_plan.noise_multiplicity),
-            workers=workers,
-        )
+    records = 0
     played = None
-    if statistical:
-        played = _play(denoiser, canaries, steps, epsilon, workers, say)
-        if picture is not None:
-            write_picture(picture, played)
+    with off_zero(denoiser.network), memory_errors("during the audit", _LESS_MEMORY):
+        if checks and the_plan is not None:
+            records = _batch(the_plan, where)
+            made_up = MadeUpRecords(denoiser, config, the_plan.noise_multiplicity, records)
+            micro_batch = micro_batch or _chosen(made_up, the_plan, denoiser, workers, bf16)
+            say.note(
+                f"replaying the step of {whose} on {records} made-up records, at most {micro_batch} at a time, "
+                f"precision {precision}"
+            )
+            findings = check_all(
+                denoiser.network,
+                made_up.losses,
+                the_plan,
+                records=records,
+                suspects=made_up.suspects,
+                micro_batch=micro_batch,
+                workers=workers,
+                bf16=bf16,
+            )
+        if statistical:
+            played = _play(denoiser, canaries, steps, epsilon, workers, bf16, say)
+    if played is not None and picture is not None:
+        write_picture(picture, played)
     return AuditResult(
         network=whose,
         plan=the_plan if checks else None,
+        records=records,
+        micro_batch=micro_batch,
+        precision=precision,
         findings=tuple(findings),
         canaries=played,
         picture=picture if statistical else None,
     )
+
+
+def _batch(plan: PrivacyPlan, device: torch.device) -> int:
+    """Records to replay at a time: those expected in a step of the run, where that does not take too long."""
+    most = _MOST_ROWS["cpu" if device.type == "cpu" else "other"] // plan.noise_multiplicity
+    return max(RECORDS, min(round(plan.expected_batch_size), most))
+
+
+def _chosen(
+    made_up: MadeUpRecords, plan: PrivacyPlan, denoiser: Denoiser, workers: int, bf16: bool
+) -> int:
+    """The micro-batch that a run would choose."""
+    device = next(denoiser.network.parameters()).device
+    losses = in_precision(made_up.losses, device, bf16)
+    return tune(
+        PerExampleGradients(denoiser.network),
+        lambda count: losses(torch.arange(count, device=device) % made_up.count),
+        copies=plan.noise_multiplicity,
+        workers=workers,
+        most=math.ceil(seldom_exceeded(plan.expected_batch_size) / workers),
+    ).micro_batch
 
 
 def _subject(
@@ -180,7 +243,15 @@ def _subject(
                 f"no network is known for {dataset!r}", f"choose one of {', '.join(NAMED)}"
             )
         config = network_config(blank_images(dataset, settings), settings)
-        denoiser = Denoiser(placed(_started(config), device), PARAMETERISATIONS[settings.denoiser])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            network = UNet(config)
+        denoiser = Denoiser(
+            placed(network, device),
+            with_noise_levels(
+                PARAMETERISATIONS[settings.denoiser], settings.noise_mean, settings.noise_std
+            ),
+        )
         whose = f"the {preset} network for {dataset}"
         the_plan = None
         if with_plan and plan is None:
@@ -193,25 +264,18 @@ def _subject(
     return denoiser, config, whose, the_plan
 
 
-def _started(config: UNetConfig) -> UNet:
-    """A network off its initial zeros, which would hide what passes through its layers."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = UNet(config)
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter.add_(0.02 * torch.randn_like(parameter))
-    return network
-
-
 def _play(
     denoiser: Denoiser,
-    count: int,
+    count: int | None,
     steps: int,
     epsilon: float,
     workers: int,
+    bf16: bool,
     say: Reporter,
 ) -> CanaryAudit:
+    if count is None:
+        tensors = len(PerExampleGradients(denoiser.network).names)
+        count = max(CANARIES, math.ceil(PER_TENSOR * tensors / (1 - DENSE_SHARE)))
     dense = round(DENSE_SHARE * count)
     canaries = Canaries(denoiser.network, dirac=count - dense, dense=dense)
     plan = calibrate(
@@ -221,15 +285,16 @@ def _play(
         expected_batch_size=len(canaries),
         steps=steps,
     )
-    plan = dataclasses.replace(plan, noise_multiplicity=4)
+    plan = dataclasses.replace(plan, noise_multiplicity=_CANARY_COPIES)
     with say.progress("canaries", plan.steps, "steps") as bar:
         return play(
             denoiser.network,
             canaries,
             plan,
             copies=plan.noise_multiplicity,
-            micro_batch=_MICRO_BATCH_ROWS // plan.noise_multiplicity,
+            micro_batch=_CANARY_ROWS // plan.noise_multiplicity,
             workers=workers,
+            bf16=bf16,
             progress=bar.advance,
         )
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dpdm_cli.diffusion.denoiser import Denoiser
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
@@ -19,6 +21,8 @@ from dpdm_cli.processes import ALONE, Processes
 
 _BRIEF_RECORDS = 8
 _BRIEF = ("huge", "not a number")
+_DISTANCE = 0.1
+"""Standard deviation of what is added to the weights for a check."""
 
 
 class MadeUpRecords:
@@ -65,6 +69,28 @@ class MadeUpRecords:
         return values * self._weights[piece]
 
 
+@contextmanager
+def off_zero(network: nn.Module) -> Iterator[None]:
+    """For the duration, a network whose weights lie a little beside its own; then its own again, bit for bit.
+
+    At their start branches end in zeros, behind which a gradient does not show. What is added is public, and the same
+    each time.
+    """
+    parameters = list(network.parameters())
+    own = [parameter.detach().clone() for parameter in parameters]
+    try:
+        with torch.no_grad():
+            generator = torch.Generator().manual_seed(0)
+            for parameter in parameters:
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter.add_(_DISTANCE * noise.to(parameter))
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, weights in zip(parameters, own, strict=True):
+                parameter.copy_(weights)
+
+
 def check_before_training(
     denoiser: Denoiser,
     config: UNetConfig,
@@ -72,24 +98,30 @@ def check_before_training(
     *,
     micro_batch: int,
     workers: int,
+    bf16: bool = False,
     processes: Processes = ALONE,
 ) -> None:
-    """The checks in brief, on a run's own network and plan, before it touches an image.
+    """The checks in brief, on a run's own network and plan, before it touches an image. Its weights stay as they are.
+
+    Args:
+        micro_batch, workers, bf16, processes: of the run, as for `check_all`.
 
     Raises:
         PrivacyError: the step does not do what the plan says.
     """
     made_up = MadeUpRecords(denoiser, config, plan.noise_multiplicity, _BRIEF_RECORDS)
-    findings = check_all(
-        denoiser.network,
-        made_up.losses,
-        plan,
-        records=made_up.count,
-        suspects={what: made_up.suspects[what] for what in _BRIEF},
-        micro_batch=micro_batch,
-        workers=workers,
-        processes=processes,
-    )
+    with off_zero(denoiser.network):
+        findings = check_all(
+            denoiser.network,
+            made_up.losses,
+            plan,
+            records=made_up.count,
+            suspects={what: made_up.suspects[what] for what in _BRIEF},
+            micro_batch=micro_batch,
+            workers=workers,
+            bf16=bf16,
+            processes=processes,
+        )
     wrong = [finding for finding in findings if not finding.passed]
     if wrong:
         raise PrivacyError(

@@ -165,6 +165,7 @@ class Trainer:
                 self.ledger.plan,
                 micro_batch=self._micro_batch,
                 workers=self._workers,
+                bf16=self.settings.precision == "bf16",
                 processes=self._processes,
             )
 
@@ -268,11 +269,11 @@ class Trainer:
             copies=self.settings.noise_multiplicity,
             workers=self._workers,
             most=math.ceil(
-                _seldom_exceeded(self.expected_batch_size / self._processes.size) / self._workers
+                seldom_exceeded(self.expected_batch_size / self._processes.size) / self._workers
             ),
         )
 
 
-def _seldom_exceeded(expected_batch_size: float) -> float:
+def seldom_exceeded(expected_batch_size: float) -> float:
     """A public bound that nearly every Poisson batch keeps: four standard deviations above its mean."""
     return expected_batch_size + 4 * math.sqrt(expected_batch_size)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from mutants import MUTANTS
+from torch import Tensor
 from typer.testing import CliRunner
 
 from dpdm_cli import train
 from dpdm_cli.commands.app import app
 from dpdm_cli.errors import PrivacyError
+from dpdm_cli.privacy import layer_rules, mechanism
 from dpdm_cli.runs.trainer import Trainer
 
 SMALL = ["audit", "--dataset", "digits", "--device", "cpu"]
@@ -23,7 +27,14 @@ def test_the_checks_pass_and_are_shown() -> None:
     page = CliRunner().invoke(app, SMALL, env={"COLUMNS": "160"})
     assert page.exit_code == 0, page.output
     assert "FAIL" not in page.output
-    for check in ("sensitivity, huge record", "noise, each tensor", "sampler, rate", "ledger"):
+    assert "Replayed: 128 made-up records" in page.output  # the batch of a run
+    for check in (
+        "sensitivity, huge record",
+        "sensitivity, each tensor",
+        "noise, each tensor",
+        "sampler, rate",
+        "ledger",
+    ):
         assert check in page.output
 
 
@@ -45,6 +56,7 @@ def test_canaries_pass_and_are_drawn(tmp_path: Path) -> None:
     ("mutant", "arguments"),
     [
         ("noise x 0.9", SMALL),
+        ("a tensor left out of the norm", SMALL),
         ("no noise", STATISTICAL),
         ("copies clipped one by one", STATISTICAL),
         ("no clip", STATISTICAL),
@@ -63,12 +75,61 @@ def test_a_failed_audit_ends_with_5(
 
 def test_a_trained_run_is_audited_under_its_own_plan(tmp_path: Path) -> None:
     train("digits", tmp_path / "run", **TINY)
-    done = CliRunner().invoke(app, ["audit", str(tmp_path / "run"), "--json", "--quiet"])
+    how = ["--precision", "bf16", "--micro-batch", "12"]
+    done = CliRunner().invoke(app, ["audit", str(tmp_path / "run"), *how, "--json", "--quiet"])
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["plan"]["expected_batch_size"] == 32
+    result = json.loads(done.stdout)
+    assert result["plan"]["expected_batch_size"] == 32
+    assert (result["records"], result["micro_batch"], result["precision"]) == (32, 12, "bf16")
 
 
-@pytest.mark.parametrize("mutant", ["noise x 0.97", "no clip", "q x 1.5", "no line in the ledger"])
+@pytest.mark.parametrize("arguments", [SMALL, STATISTICAL])
+def test_the_step_is_audited_in_the_precision_asked_for(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under a clip that fails after a layer has run in bfloat16."""
+    real, clip, dtypes = layer_rules.F.conv2d, mechanism.clipped_sum, set()
+
+    def conv2d(x: Tensor, *rest: Any) -> Tensor:
+        dtypes.add(x.dtype)
+        return real(x, *rest)
+
+    def clipped_sum(rows: Tensor, norm: float) -> Tensor:
+        return rows.nan_to_num().sum(0) if torch.bfloat16 in dtypes else clip(rows, norm)
+
+    monkeypatch.setattr(layer_rules.F, "conv2d", conv2d)
+    monkeypatch.setattr(mechanism, "clipped_sum", clipped_sum)
+    for precision, exit_code in (("float32", 0), ("bf16", 5)):
+        out = ["--out", str(tmp_path / f"{precision}.png")]
+        done = CliRunner().invoke(app, [*arguments, *out, "--precision", precision])
+        assert done.exit_code == exit_code, done.output
+
+
+def test_tensors_with_too_few_canaries_are_named(tmp_path: Path) -> None:
+    few = ["--canaries", "60", "--steps", "2", "--out", str(tmp_path / "few.png")]
+    page = CliRunner().invoke(app, [*SMALL, "--no-checks", "--statistical", *few])
+    assert page.exit_code == 0, page.output
+    assert "71 of the network's tensors have too few canaries" in " ".join(page.output.split())
+    enough = ["--steps", "2", "--out", str(tmp_path / "enough.png"), "--json", "--quiet"]
+    done = CliRunner().invoke(app, [*SMALL, "--no-checks", "--statistical", *enough])
+    assert done.exit_code == 0, done.output
+    statistical = json.loads(done.stdout)["statistical"]
+    assert statistical["canaries"] > 10 * 70
+    # Some are too small, and now and then all coins of a tensor fall on one side.
+    assert "head.bias" in statistical["tensors_not_judged"]
+    assert len(statistical["tensors_not_judged"]) < 8
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        "noise x 0.97",
+        "no clip",
+        "a tensor left out of the norm",
+        "q x 1.5",
+        "no line in the ledger",
+    ],
+)
 def test_no_image_is_touched_by_a_step_that_fails_the_audit(
     mutant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +150,9 @@ def test_no_image_is_touched_by_a_step_that_fails_the_audit(
         ["--dataset", "nothing"],
         ["--eps", "-1"],
         ["--device", "nowhere"],
+        ["--device", "cpu", "--precision", "tf32"],
+        ["--precision", "float8"],
+        ["--micro-batch", "-1"],
     ],
 )
 def test_nonsense_is_refused(arguments: list[str]) -> None:

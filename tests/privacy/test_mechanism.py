@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dpdm_cli.errors import PrivacyError
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.mechanism import GaussianMechanism, clipped_sum
+from dpdm_cli.privacy.mechanism import GaussianMechanism, clip_factors, clipped_sum
 
 CPU = torch.device("cpu")
 
@@ -200,3 +200,14 @@ def test_the_clip_holds_to_the_last_digit_for_millions_of_parameters() -> None:
     for row in gradients:
         clipped = clipped_sum(row[None].clone(), 0.5)
         assert 0.5 * (1 - 2e-5) < float(clipped.double().norm()) <= 0.5
+
+
+@pytest.mark.parametrize("size", [1, 2047, 2048, 2049, 16_384, 267_908])
+def test_equal_elements_whose_squares_round_alike_keep_to_the_clip_norm(size: int) -> None:
+    # Added up by the thousand in float32 such squares are off by more than the slack.
+    values = torch.linspace(1, 2, 60, dtype=torch.float64)
+    gradients = (7 * values / math.sqrt(size)).float()[:, None].expand(-1, size)
+    factors = clip_factors(gradients.clone(), 1.0)
+    norms = gradients.double().norm(dim=1) * factors.double()
+    assert float(norms.max()) <= 1.0
+    assert float(norms.min()) > 1 - 2e-5

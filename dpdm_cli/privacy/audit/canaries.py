@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from dpdm_cli.privacy.accounting import claim
-from dpdm_cli.privacy.audit import lower_bounds
+from dpdm_cli.privacy.audit import layer_reads, lower_bounds
 from dpdm_cli.privacy.audit.lower_bounds import Scores
+from dpdm_cli.privacy.audit.replay import in_precision
 from dpdm_cli.privacy.entropy import bernoulli
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.per_example import PerExampleGradients
@@ -32,6 +33,8 @@ DENSE = "dense"
 POOL = "all"
 FAILING_RISK = 1e-4
 SHOWN_RISK = 0.05
+_FEWEST = 5
+"""Canaries of a group: among four, an unclipped tensor stood out at that risk in 8 of 80 draws."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class CanaryAudit:
         shown: bounds at 95 % for all canaries and for the dense ones.
         worst: the group with the highest bound at the risk at which an audit fails, that risk shared among groups.
         taken, left_out: scores in units of what one step adds to them without noise.
+        unjudged: tensors with too few canaries of their own, or all of them on one side: a leak of such a tensor shows
+            in the pool at most.
         ideal: what Gaussian scores of exactly the claimed strength would show on average, in place of `shown`.
     """
 
@@ -76,6 +81,7 @@ class CanaryAudit:
     worst: Bounds
     taken: Scores
     left_out: Scores
+    unjudged: tuple[str, ...]
     ideal: float
 
     @property
@@ -129,12 +135,7 @@ class Canaries:
                     self.groups.append(name)
             if len(self.reads) == before:
                 break
-        self._slots: dict[tuple[nn.Module, str], int] = {}
-        for module in network.modules():
-            for name, parameter in module.named_parameters(recurse=False):
-                for tensor, known in enumerate(per_example.parameters):
-                    if parameter is known:
-                        self._slots[module, name] = tensor
+        self._layers = layer_reads.place_of(network, per_example.parameters)
 
     def __len__(self) -> int:
         return len(self.reads)
@@ -143,14 +144,13 @@ class Canaries:
         """Losses [b] of some canaries, each the mean over its copies."""
         rows = piece.repeat_interleave(copies).tolist()
         total = torch.zeros(len(rows), device=piece.device)
-        for module in {module: None for module, _ in self._slots}:
-            chosen = {
-                name: [self.reads[row].get(self._slots[module, name]) for row in rows]
+        for layer, tensors in self._layers.items():
+            weight, bias = (
+                [self.reads[row].get(tensors.get(name, -1)) for row in rows]
                 for name in ("weight", "bias")
-                if (module, name) in self._slots
-            }
-            if any(any(reads) for reads in chosen.values()):
-                total = total + _read(module, chosen, len(rows), piece.device)
+            )
+            if any(weight) or any(bias):
+                total = total + _read_places(layer, weight, bias, piece.device)
         return LOUDNESS * total.view(len(piece), copies).mean(1)
 
     def scores(self, release: list[Tensor]) -> Scores:
@@ -169,6 +169,7 @@ def play(
     copies: int,
     micro_batch: int,
     workers: int = 1,
+    bf16: bool = False,
     progress: Any = None,
 ) -> CanaryAudit:
     """Flip a coin for each canary, run the real step for the whole plan on those that are in, and bound epsilon.
@@ -176,6 +177,7 @@ def play(
     Args:
         plan: of the audit itself, at sampling rate 1.
         copies: K of the losses.
+        bf16: whether they are computed with autocast to bfloat16.
         progress: called after each step.
     """
     if plan.sample_rate != 1:
@@ -186,9 +188,10 @@ def play(
     step = PrivateStep(
         network, Ledger(plan), records=len(members), micro_batch=micro_batch, workers=workers
     )
+    losses = in_precision(lambda piece: canaries.losses(members[piece], copies), device, bf16)
     scores = np.zeros(len(canaries))
     for _ in range(plan.steps):
-        step(lambda piece: canaries.losses(members[piece], copies))
+        step(losses)
         released = [
             p.grad.flatten() * plan.divisor
             for p in step.per_example.parameters
@@ -201,13 +204,22 @@ def play(
         parameter.grad = None
     is_in = np.zeros(len(canaries), bool)
     is_in[members.cpu().numpy()] = True
-    return judge(scores, is_in, canaries.groups, plan)
+    return judge(scores, is_in, canaries.groups, canaries.names, plan)
 
 
 def judge(
-    scores: Scores, is_in: np.ndarray[Any, np.dtype[np.bool_]], groups: list[str], plan: PrivacyPlan
+    scores: Scores,
+    is_in: np.ndarray[Any, np.dtype[np.bool_]],
+    groups: list[str],
+    tensors: list[str],
+    plan: PrivacyPlan,
 ) -> CanaryAudit:
-    """Compare what the scores prove with what the plan claims."""
+    """Compare what the scores prove with what the plan claims.
+
+    Args:
+        groups: of each canary, dense or the tensor it sits in.
+        tensors: all that the network has.
+    """
     claimed = claim(plan).epsilon
     halfway = plan.steps / 2  # a canary adds 1 to its score in each step, before the noise
     kinds = np.array(groups)
@@ -218,7 +230,7 @@ def judge(
     usable = {
         name: chosen
         for name, chosen in members.items()
-        if (chosen & is_in).any() and (chosen & ~is_in).any() and chosen.sum() >= 4
+        if (chosen & is_in).any() and (chosen & ~is_in).any() and chosen.sum() >= _FEWEST
     }
 
     def bounds(name: str, risk: float) -> Bounds:
@@ -248,6 +260,7 @@ def judge(
         worst=max(judged, key=lambda bounds: bounds.highest),
         taken=scores[is_in],
         left_out=scores[~is_in],
+        unjudged=tuple(name for name in tensors if name not in usable),
         ideal=_ideal(int(is_in.sum()), int((~is_in).sum()), plan),
     )
 
@@ -262,56 +275,28 @@ def _ideal(taken: int, left_out: int, plan: PrivacyPlan) -> float:
     return lower_bounds.gaussian_mean(quantiles[0] + mu, quantiles[1], plan.delta, SHOWN_RISK)
 
 
-def _read(
-    module: nn.Module,
-    chosen: dict[str, list[tuple[int, float] | None]],
-    rows: int,
+def _read_places(
+    layer: nn.Module,
+    weight: list[tuple[int, float] | None],
+    bias: list[tuple[int, float] | None],
     device: torch.device,
 ) -> Tensor:
-    """For each row the sum of its chosen weights of a layer, times their factors, read by calling the layer: [R].
-
-    The layer sees an input that is nonzero at one place, and one that is zero everywhere: their difference is a weight,
-    the second a bias.
-    """
-    layer: Any = module
-    shape = layer.weight.shape
-    row = torch.arange(rows, device=device)
-
-    def places(name: str) -> tuple[Tensor, Tensor]:
-        reads = chosen.get(name) or [None] * rows
-        return (
-            torch.tensor([0 if read is None else read[0] for read in reads], device=device),
-            torch.tensor([0.0 if read is None else read[1] for read in reads], device=device),
-        )
-
-    weight_place, factor = places("weight")
-    index = torch.unravel_index(weight_place, shape)
-    bias_place, bias_factor = places("bias")
-    read: Tensor
-    if isinstance(layer, nn.Embedding):
-        read = layer(index[0])[row, index[1]] * factor
-        return read
-    if isinstance(layer, nn.Conv2d):
-        zeros = torch.zeros(rows, shape[1], *shape[2:], device=device)
-        impulse = zeros.clone()
-        impulse[row, index[1], index[2], index[3]] = 1.0
-        height, width = int(layer.padding[0]), int(layer.padding[1])
-        with_weight, without = (layer(x)[:, :, height, width] for x in (impulse, zeros))
-    elif isinstance(layer, nn.Linear):
-        zeros = torch.zeros(rows, shape[1], device=device)
-        impulse = zeros.clone()
-        impulse[row, index[1]] = 1.0
-        with_weight, without = layer(impulse), layer(zeros)
-    elif isinstance(layer, nn.GroupNorm):
-        # Two pixels, +1 and -1 in every channel: normalised they stay (nearly) so, and weight and bias are half the
-        # difference and half the sum of what comes out.
-        pixels = torch.tensor([1.0, -1.0], device=device).view(1, 1, 2, 1)
-        y = layer(pixels.expand(rows, layer.num_channels, 2, 1).contiguous())[..., 0]  # [R, C, 2]
-        half_difference, half_sum = (y[..., 0] - y[..., 1]) / 2, (y[..., 0] + y[..., 1]) / 2
-        read = half_difference[row, index[0]] * factor + half_sum[row, bias_place] * bias_factor
-        return read
-    else:
-        raise TypeError(f"no canary for {type(layer).__name__}")
-    read = (with_weight - without)[row, index[0]] * factor  # of [R, O]
-    read = read + without[row, bias_place] * bias_factor
-    return read
+    """For each row the sum of its chosen weights of a layer, times their factors: [R]."""
+    rows = len(weight)
+    shape, outputs = layer_reads.inputs_of(layer), layer_reads.outputs_of(layer)
+    count = math.prod(shape)
+    impulse = torch.zeros(rows, count)
+    factors, biases = torch.zeros(rows, outputs), torch.zeros(rows, outputs)
+    for row, read in enumerate(weight):
+        if read is not None:
+            place, factor = read
+            if isinstance(layer, nn.Embedding):
+                source, target = divmod(place, outputs)
+            else:
+                target, source = divmod(place, count)
+            impulse[row, source], factors[row, target] = 1.0, factor
+    for row, read in enumerate(bias):
+        if read is not None:
+            biases[row, read[0]] = read[1]
+    impulse = impulse.view(rows, *shape)
+    return layer_reads.read(layer, *(part.to(device) for part in (impulse, factors, biases)))

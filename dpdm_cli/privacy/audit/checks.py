@@ -17,14 +17,25 @@ from torch import nn
 
 from dpdm_cli.privacy.audit.findings import Finding
 from dpdm_cli.privacy.audit.noise_checks import check_noise
-from dpdm_cli.privacy.audit.replay import steps_alone
+from dpdm_cli.privacy.audit.replay import in_precision, steps_alone
 from dpdm_cli.privacy.audit.sampler_checks import check_sampler
-from dpdm_cli.privacy.audit.step_checks import check_precision, check_sensitivity
+from dpdm_cli.privacy.audit.step_checks import (
+    check_precision,
+    check_sensitivity,
+    check_tensors,
+)
+from dpdm_cli.privacy.audit.tensor_records import TensorRecords
 from dpdm_cli.privacy.audit.warm_start_checks import check_warm_start
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.step import Losses, PrivateStep
 from dpdm_cli.processes import ALONE, Processes
+
+_LOUDNESS = 1e3
+"""Norm of a known record's gradient, in units of C."""
+
+_FEW = 16
+_MOST_BYTES = {"cpu": 512 << 20, "other": 64 << 30}
 
 
 def check_all(
@@ -36,6 +47,7 @@ def check_all(
     suspects: Mapping[str, int],
     micro_batch: int,
     workers: int = 1,
+    bf16: bool = False,
     processes: Processes = ALONE,
 ) -> list[Finding]:
     """All checks of the step that `network`, `losses` and `plan` make.
@@ -47,7 +59,10 @@ def check_all(
         records: number of made-up records.
         suspects: what is special about a record, and which it is; each is removed in turn.
         micro_batch, workers, processes: as for `PrivateStep`.
+        bf16: whether the run computes its losses with autocast to bfloat16.
     """
+    device = next(network.parameters()).device
+    known = TensorRecords(network, _LOUDNESS * plan.clip_norm)
 
     def step(sigma: float, steps: int) -> PrivateStep:
         return PrivateStep(
@@ -59,13 +74,29 @@ def check_all(
             processes=processes,
         )
 
+    def computed(of_records: Losses) -> Losses:
+        return in_precision(of_records, device, bf16)
+
     everyone = torch.arange(records)
-    findings = [*check_sensitivity(step, losses, everyone, suspects, plan)]
-    findings += check_noise(step, losses, everyone, plan, processes)
-    findings += check_precision(plan, next(network.parameters()).device, processes)
-    findings += check_sampler(plan)
-    if plan.warm_releases:
-        findings += check_warm_start(plan, processes)
-    for parameter in network.parameters():
-        parameter.grad = None
+    try:
+        findings = check_sensitivity(step, computed(losses), everyone, suspects, plan)
+        many = _as_many_as_a_run(plan, known.size, device)
+        findings += check_tensors(step, computed(known.losses), known, plan, many)
+        # What is added to a sum does not depend on how many are in it.
+        findings += check_noise(step, computed(losses), everyone[-_FEW:], plan, processes)
+        findings += check_precision(plan, device, processes)
+        findings += check_sampler(plan)
+        if plan.warm_releases:
+            findings += check_warm_start(plan, processes)
+    finally:
+        for parameter in network.parameters():
+            parameter.grad = None
     return findings
+
+
+def _as_many_as_a_run(plan: PrivacyPlan, size: int, device: torch.device) -> int:
+    """How many gradients [P] of known records to play in one batch: those of a run, where that takes no longer than a
+    second or so.
+    """
+    most = _MOST_BYTES["cpu" if device.type == "cpu" else "other"] // (4 * size)
+    return min(round(plan.expected_batch_size), most)

@@ -19,6 +19,16 @@ def steps_alone(plan: PrivacyPlan, sigma: float, steps: int) -> PrivacyPlan:
     return dataclasses.replace(plan, sigma=sigma, steps=steps, warm_start="none", warm_sigma=None)
 
 
+def in_precision(losses: Losses, device: torch.device, bf16: bool) -> Losses:
+    """The same losses, computed as a run does it: with `bf16`, by autocast."""
+
+    def computed(piece: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            return losses(piece)
+
+    return computed
+
+
 class _Fixed:
     """A sampler whose next batch is given."""
 

@@ -15,6 +15,7 @@ from dpdm_cli.privacy.audit.findings import (
     Finding,
 )
 from dpdm_cli.privacy.audit.replay import Maker, release_of, steps_alone
+from dpdm_cli.privacy.audit.tensor_records import TensorRecords
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.mechanism import GaussianMechanism
 from dpdm_cli.privacy.plan import PrivacyPlan
@@ -45,6 +46,53 @@ def check_sensitivity(
             )
         )
     return findings
+
+
+def check_tensors(
+    make: Maker, losses: Losses, records: TensorRecords, plan: PrivacyPlan, many: int
+) -> list[Finding]:
+    """No tensor escapes the clip, and none is clipped by itself: records of known gradients, far above C.
+
+    One record for each tensor, all in one batch. Since they are orthogonal, the sum holds in each tensor what its
+    record adds: that must be C in the direction of its gradient. It is more when the tensor is left out of the norm or
+    of the clip, or counts twice in the sum; less when it counts twice in the norm, or when norms of other records go
+    into the factor; elsewhere when two tensors change places. Tensors that are clipped one by one, or in groups, keep
+    to C there: the record in all of them does not, since each group adds C.
+
+    Args:
+        losses: of the records, in the precision of the run.
+        many: records in that batch, those of some tensors repeated; at least one for each.
+    """
+    count = len(records.names)
+    everyone = torch.arange(max(many, count)) % count
+    step = make(ALMOST_NO_NOISE, 2)
+    total = release_of(step, losses, everyone) / plan.clip_norm
+    directions = records.directions()
+    parts = torch.split(total, [len(direction) for direction in directions])
+    repeats = torch.bincount(everyone, minlength=count).tolist()
+    distances = {
+        name: (float(part.norm()) / times, float((part / times - direction).norm()))
+        for name, part, times, direction in zip(
+            records.names, parts, repeats, directions, strict=True
+        )
+    }
+    # The worst first; NaN is the worst.
+    worst = max(distances, key=lambda name: (math.isnan(distances[name][1]), distances[name][1]))
+    distance, off = distances[worst]
+    in_all = float(release_of(step, losses, everyone.new_tensor([count])).norm()) / plan.clip_norm
+    return [
+        Finding(
+            "sensitivity, each tensor",
+            off <= SENSITIVITY_SLACK,
+            f"{distance:.6f} C for a loud record in {worst} alone, and {off:.6f} C from what it "
+            f"should add: the furthest off of {count} tensors (limit {SENSITIVITY_SLACK:g} C)",
+        ),
+        Finding(
+            "sensitivity, all tensors",
+            abs(in_all - 1.0) <= SENSITIVITY_SLACK,
+            f"{in_all:.6f} C for a loud record in all {count} tensors at once, 1 +- {SENSITIVITY_SLACK:g} allowed",
+        ),
+    ]
 
 
 def check_precision(
