@@ -189,7 +189,7 @@ class Attention(nn.Module):
         super().__init__()
         self.norm = _norm(channels)
         self.qkv = _conv(channels, 3 * channels, kernel=1)
-        for layer in self.qkv.weight.split(channels):  # q, k and v: fans of C each, not of C and 3C
+        for layer in self.qkv.weight.chunk(3):  # q, k and v: fans of C each, not of C and 3C
             _scaled(layer, _ATTENTION_SCALE)
         self.out = _conv(channels, channels, kernel=1, scale=0.0)
 
