@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dpdm_cli.commands.console import Console
-from dpdm_cli.commands.options import MODEL, OUTPUT, PRIVACY, Device, Json, Preset, Quiet
+from dpdm_cli.commands.options import (
+    MODEL,
+    OUTPUT,
+    PRIVACY,
+    Device,
+    Json,
+    Preset,
+    Quiet,
+    SettingsFor,
+)
 from dpdm_cli.errors import PrivacyError
 from dpdm_cli.launched import require_one_process
 
@@ -48,6 +57,7 @@ def audit(
     preset: Annotated[
         Preset, typer.Option(help="Network and plan to audit.", rich_help_panel=MODEL)
     ] = Preset.small,
+    settings_for: SettingsFor = None,
     dataset: Annotated[
         str, typer.Option(help="Named set the network is for.", rich_help_panel=MODEL)
     ] = "mnist",
@@ -92,6 +102,7 @@ def audit(
         checks=checks,
         statistical=statistical,
         preset=preset.value,
+        settings_for=settings_for,
         dataset=dataset,
         epsilon=epsilon,
         plan=plan,

@@ -31,8 +31,8 @@ class Profile(StrEnum):
     paper = "paper"
 
 
-def paper_defaults(dataset: str) -> dict[str, Any]:
-    """Public figures of a data set's plan.
+def paper_defaults(dataset: str, settings_for: str | None = None) -> dict[str, Any]:
+    """A data set's public size, and the settings of its plan or of another's.
 
     Returns:
         dataset_size, batch_size, epochs, delta, noise_multiplicity, clip_norm.
@@ -40,8 +40,7 @@ def paper_defaults(dataset: str) -> dict[str, Any]:
     Raises:
         UsageError: no such data set.
     """
-    from dpdm_cli.data.named import NAMED
-    from dpdm_cli.runs.settings import preset_settings, sets_in
+    from dpdm_cli.runs.settings import published_size, sets_in
 
     known = sets_in("paper")
     if dataset not in known:
@@ -49,10 +48,23 @@ def paper_defaults(dataset: str) -> dict[str, Any]:
             f"no plan is known for the data set {dataset!r}",
             f"choose one of {', '.join(known)}, or give -n, --batch-size, --epochs and --delta",
         )
-    settings = preset_settings("paper", dataset, 10.0)
+    return {"dataset_size": published_size(dataset), **paper_settings(settings_for or dataset)}
+
+
+def paper_settings(settings_for: str) -> dict[str, Any]:
+    """The settings of a data set's plan, and nothing that is known of its images.
+
+    Returns:
+        batch_size, epochs, delta, noise_multiplicity, clip_norm.
+
+    Raises:
+        UsageError: the preset has none for it.
+    """
+    from dpdm_cli.runs.settings import preset_settings
+
+    settings = preset_settings("paper", settings_for, 10.0, settings_for)
     names = ("batch_size", "epochs", "delta", "noise_multiplicity", "clip_norm")
-    size = NAMED[dataset].train_size if dataset in NAMED else settings.dataset_size
-    return {"dataset_size": size, **{name: getattr(settings, name) for name in names}}
+    return {name: getattr(settings, name) for name in names}
 
 
 def calibrate(
@@ -131,10 +143,19 @@ def calibrate(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Take the plan of a known data set: digits, mnist, fashion-mnist, cifar10, celeba "
-            "or imagenet32. (default: mnist, unless -n is given)",
+            help="Take the plan of a known data set: digits, mnist, fashion-mnist, cifar10, celeba, "
+            "celeba64 or imagenet32. (default: mnist, unless -n is given)",
             show_default=False,
             rich_help_panel=DATA,
+        ),
+    ] = None,
+    settings_for: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SET",
+            help="Take the paper's batch size, epochs, delta, C and K for this data set, with N from -n or --dataset.",
+            show_default=False,
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     dataset_size: Annotated[
@@ -189,6 +210,7 @@ def calibrate(
         refuse_existing(out)
     facts = _facts(
         dataset,
+        settings_for,
         dataset_size=dataset_size,
         batch_size=batch_size,
         epochs=epochs,
@@ -219,19 +241,25 @@ def calibrate(
     console.result({**plan.to_dict(), **claimed}, lambda: _human(plan, result, epsilon))
 
 
-def _facts(dataset: str | None, **given: Any) -> dict[str, Any]:
-    """The plan's public figures: what was given, else the data set's."""
+def _facts(dataset: str | None, settings_for: str | None, **given: Any) -> dict[str, Any]:
+    """The plan's public figures: what was given, else the data set's; settings may be another's."""
     size = given["dataset_size"]
     if size is not None and size < 1:
         raise UsageError(
             f"N must be at least 1, found {size}", "give the public number of images with -n"
         )
-    own = dataset is None and size is not None
-    facts: dict[str, Any] = (
-        {"clip_norm": 1.0, "noise_multiplicity": DEFAULT_MULTIPLICITY}
-        if own
-        else paper_defaults(dataset or DEFAULT_DATASET)
-    )
+    facts: dict[str, Any]
+    if dataset is not None or (size is None and settings_for is None):
+        facts = paper_defaults(dataset or DEFAULT_DATASET, settings_for)
+    elif settings_for is not None:
+        facts = paper_settings(settings_for)
+        if size is None:
+            raise UsageError(
+                f"N is not known: --settings-for {settings_for} takes settings alone",
+                "state the number of images with -n, or name a published set with --dataset",
+            )
+    else:
+        facts = {"clip_norm": 1.0, "noise_multiplicity": DEFAULT_MULTIPLICITY}
     if given["epochs"] is not None and given["steps"] is not None:
         raise UsageError("--epochs and --steps say the same twice", "give one of them")
     if given["steps"] is not None:

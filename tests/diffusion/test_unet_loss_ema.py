@@ -29,7 +29,7 @@ from dpdm_cli.runs.settings import preset_settings
 def test_the_paper_preset_has_the_papers_number_of_parameters(
     data: str, side: int, channels: int, classes: int, parameters: int
 ) -> None:
-    settings = preset_settings("paper", data, 10.0)
+    settings = preset_settings("paper", data, 10.0, settings_for=data)
     assert settings.attention is not None
     config = UNetConfig(
         image_size=side,
