@@ -31,42 +31,6 @@ class Profile(StrEnum):
     paper = "paper"
 
 
-def paper_defaults(dataset: str, settings_for: str | None = None) -> dict[str, Any]:
-    """A data set's public size, and the settings of its plan or of another's.
-
-    Returns:
-        dataset_size, batch_size, epochs, delta, noise_multiplicity, clip_norm.
-
-    Raises:
-        UsageError: no such data set.
-    """
-    from dpdm_cli.runs.settings import published_size, sets_in
-
-    known = sets_in("paper")
-    if dataset not in known:
-        raise UsageError(
-            f"no plan is known for the data set {dataset!r}",
-            f"choose one of {', '.join(known)}, or give -n, --batch-size, --epochs and --delta",
-        )
-    return {"dataset_size": published_size(dataset), **paper_settings(settings_for or dataset)}
-
-
-def paper_settings(settings_for: str) -> dict[str, Any]:
-    """The settings of a data set's plan, and nothing that is known of its images.
-
-    Returns:
-        batch_size, epochs, delta, noise_multiplicity, clip_norm.
-
-    Raises:
-        UsageError: the preset has none for it.
-    """
-    from dpdm_cli.runs.settings import preset_settings
-
-    settings = preset_settings("paper", settings_for, 10.0, settings_for)
-    names = ("batch_size", "epochs", "delta", "noise_multiplicity", "clip_norm")
-    return {name: getattr(settings, name) for name in names}
-
-
 def calibrate(
     epsilon: Annotated[
         float | None,
@@ -248,6 +212,8 @@ def _facts(dataset: str | None, settings_for: str | None, **given: Any) -> dict[
         raise UsageError(
             f"N must be at least 1, found {size}", "give the public number of images with -n"
         )
+    from dpdm_cli.runs.settings import paper_defaults, paper_settings
+
     facts: dict[str, Any]
     if dataset is not None or (size is None and settings_for is None):
         facts = paper_defaults(dataset or DEFAULT_DATASET, settings_for)

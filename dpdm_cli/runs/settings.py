@@ -220,6 +220,38 @@ def _preset(preset: str) -> dict[str, Any]:
     return tomllib.loads(text)
 
 
+def paper_settings(settings_for: str) -> dict[str, Any]:
+    """The settings of a data set's plan in the paper, and nothing that is known of its images.
+
+    Returns:
+        batch_size, epochs, delta, noise_multiplicity, clip_norm.
+
+    Raises:
+        UsageError: the preset has none for it.
+    """
+    settings = preset_settings("paper", settings_for, 10.0, settings_for)
+    names = ("batch_size", "epochs", "delta", "noise_multiplicity", "clip_norm")
+    return {name: getattr(settings, name) for name in names}
+
+
+def paper_defaults(dataset: str, settings_for: str | None = None) -> dict[str, Any]:
+    """A published data set's size, and the settings of its plan or of another's.
+
+    Returns:
+        dataset_size, and what `paper_settings` gives.
+
+    Raises:
+        UsageError: no such data set.
+    """
+    known = sets_in("paper")
+    if dataset not in known:
+        raise UsageError(
+            f"no plan is known for the data set {dataset!r}",
+            f"choose one of {', '.join(known)}, or give -n, --batch-size, --epochs and --delta",
+        )
+    return {"dataset_size": published_size(dataset), **paper_settings(settings_for or dataset)}
+
+
 def _entries_for(preset: str, data: str, settings_for: str | None) -> str | None:
     """Whose entries of a preset a run takes, beside the general ones."""
     known = sets_in(preset)
