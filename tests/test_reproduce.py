@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -80,6 +82,46 @@ def test_a_row_that_was_interrupted_goes_on_and_is_recorded_once(copy: Path) -> 
     assert third.returncode == 0, said
     assert "was recorded" in said
     assert len(lines(copy)) == 1
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """What run.sh leaves before it records a row, but for the FID."""
+    plan = {"warm_start": "none", "warm_sigma": 0.0, "sigma": 1.0, "steps": 10}
+    plan |= {"noise_multiplicity": 1, "sample_rate": 0.1}
+    files: dict[str, dict[str, object]] = {
+        "statement.json": {"epsilon": 9.9, "plan": plan},
+        "private/classify.json": {"logreg": 90.0, "mlp": 91.0, "cnn": 92.0, "n": 60},
+        "private/pixels.json": {"fid": {"train": 0.5}},
+    }
+    folder = tmp_path / "row"
+    (folder / "private").mkdir(parents=True)
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))
+    (tmp_path / "row.seconds").write_text("60\n")
+    return folder
+
+
+@pytest.fixture
+def record(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(REPOSITORY / "examples" / "reproduce"))
+    return importlib.import_module("record")
+
+
+def test_a_fid_stands_beside_the_papers_only_when_its_images_were_resized_alike(
+    finished: Path, record: ModuleType
+) -> None:
+    assert record.measured(finished)["fid"] is None
+    score = {"fid": {"train": 5.0}, "extractor": "inception"}
+    file = finished / "private" / "fid.json"
+
+    file.write_text(json.dumps(score | {"resize": "legacy_tensorflow"}))
+    found = record.measured(finished)
+    assert (found["fid"], found["fid_resize"]) == (5.0, "legacy_tensorflow")
+
+    file.write_text(json.dumps(score | {"resize": "clean"}))
+    with pytest.raises(SystemExit, match="--resize legacy_tensorflow"):
+        record.measured(finished)
 
 
 def test_a_budget_that_is_none_is_refused_before_anything_is_written(copy: Path) -> None:

@@ -18,6 +18,7 @@ from dpdm_cli.commands.options import (
     Precision,
     Preset,
     Quiet,
+    SettingsFor,
 )
 from dpdm_cli.errors import PrivacyError
 from dpdm_cli.launched import require_one_process
@@ -58,6 +59,7 @@ def audit(
     preset: Annotated[
         Preset, typer.Option(help="Network and plan to audit.", rich_help_panel=MODEL)
     ] = Preset.small,
+    settings_for: SettingsFor = None,
     dataset: Annotated[
         str, typer.Option(help="Named set the network is for.", rich_help_panel=MODEL)
     ] = "mnist",
@@ -122,6 +124,7 @@ def audit(
         checks=checks,
         statistical=statistical,
         preset=preset.value,
+        settings_for=settings_for,
         dataset=dataset,
         epsilon=epsilon,
         plan=plan,

@@ -40,30 +40,6 @@ class Profile(StrEnum):
     paper = "paper"
 
 
-def paper_defaults(dataset: str) -> dict[str, Any]:
-    """Public figures of a data set's plan.
-
-    Returns:
-        dataset_size, batch_size, epochs, delta, noise_multiplicity, clip_norm.
-
-    Raises:
-        UsageError: no such data set.
-    """
-    from dpdm_cli.data.named import NAMED
-    from dpdm_cli.runs.settings import preset_settings, sets_in
-
-    known = sets_in("paper")
-    if dataset not in known:
-        raise UsageError(
-            f"no plan is known for the data set {dataset!r}",
-            f"choose one of {', '.join(known)}, or give -n, --batch-size, --epochs and --delta",
-        )
-    settings = preset_settings("paper", dataset, 10.0)
-    names = ("batch_size", "epochs", "delta", "noise_multiplicity", "clip_norm")
-    size = NAMED[dataset].train_size if dataset in NAMED else settings.dataset_size
-    return {"dataset_size": size, **{name: getattr(settings, name) for name in names}}
-
-
 def calibrate(
     data: Annotated[
         str | None,
@@ -147,10 +123,19 @@ def calibrate(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Take the plan of a known data set: digits, mnist, fashion-mnist, cifar10, celeba "
-            "or imagenet32. (default: mnist, unless -n is given)",
+            help="Take the plan of a known data set: digits, mnist, fashion-mnist, cifar10, celeba, "
+            "celeba64 or imagenet32. (default: mnist, unless -n is given)",
             show_default=False,
             rich_help_panel=DATA,
+        ),
+    ] = None,
+    settings_for: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SET",
+            help="Take the paper's batch size, epochs, delta, C and K for this data set, with N from -n or --dataset.",
+            show_default=False,
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     dataset_size: Annotated[
@@ -212,6 +197,7 @@ def calibrate(
         dataset,
         own,
         public_metadata,
+        settings_for,
         dataset_size=dataset_size,
         batch_size=batch_size,
         epochs=epochs,
@@ -244,9 +230,9 @@ def calibrate(
 
 def _named(data: str | None, dataset: str | None) -> tuple[str | None, str | None]:
     """The known data set whose plan is taken, and the path of images of the user's own."""
-    from dpdm_cli.runs.settings import sets_in
+    from dpdm_cli.data.named import NAMED
 
-    if data not in sets_in("paper"):
+    if data not in NAMED:
         return dataset, data
     if dataset is not None:
         raise UsageError(f"{data} and --dataset {dataset} are two data sets", "name one of them")
@@ -254,20 +240,35 @@ def _named(data: str | None, dataset: str | None) -> tuple[str | None, str | Non
 
 
 def _facts(
-    dataset: str | None, path: str | None, public_metadata: bool, **given: Any
+    dataset: str | None,
+    path: str | None,
+    public_metadata: bool,
+    settings_for: str | None,
+    **given: Any,
 ) -> dict[str, Any]:
-    """The plan's public figures: what was given, else the data set's; N of the images at `path` if it is declared."""
+    """The plan's public figures: what was given, else the data set's; settings may be another's.
+
+    N of the images at `path` is counted if that is declared public.
+    """
     size = given["dataset_size"]
     if size is not None and size < 1:
         raise UsageError(
             f"N must be at least 1, found {size}", "give the public number of images with -n"
         )
-    own = dataset is None and (size is not None or path is not None)
-    facts: dict[str, Any] = (
-        {"clip_norm": 1.0, "noise_multiplicity": DEFAULT_MULTIPLICITY}
-        if own
-        else paper_defaults(dataset or DEFAULT_DATASET)
-    )
+    from dpdm_cli.runs.settings import paper_defaults, paper_settings
+
+    facts: dict[str, Any]
+    if dataset is not None or (size is None and path is None and settings_for is None):
+        facts = paper_defaults(dataset or DEFAULT_DATASET, settings_for)
+    elif settings_for is not None:
+        facts = paper_settings(settings_for)
+        if size is None and path is None:
+            raise UsageError(
+                f"N is not known: --settings-for {settings_for} takes settings alone",
+                "state the number of images with -n, or name a published set with --dataset",
+            )
+    else:
+        facts = {"clip_norm": 1.0, "noise_multiplicity": DEFAULT_MULTIPLICITY}
     if given["epochs"] is not None and given["steps"] is not None:
         raise UsageError("--epochs and --steps say the same twice", "give one of them")
     if given["steps"] is not None:

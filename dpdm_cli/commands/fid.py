@@ -72,7 +72,12 @@ def fid(
         ),
     ] = None,
     resize: Annotated[
-        Resize, typer.Option(help="How Inception's input is resized.", rich_help_panel=MODEL)
+        Resize,
+        typer.Option(
+            help="How Inception's input is resized. Distances compare within one mode only; DPDM's published ones are "
+            "by legacy_tensorflow.",
+            rich_help_panel=MODEL,
+        ),
     ] = Resize.clean,
     cache_dir: Annotated[
         Path | None,

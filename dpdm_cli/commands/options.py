@@ -18,6 +18,18 @@ class Preset(StrEnum):
     paper = "paper"
 
 
+SettingsFor = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SET",
+        help="Take the preset's settings for this data set, celeba64 or imagenet32 for example; what is known of the "
+        "images, N for one, stays that of the data. (default: those for a named set)",
+        rich_help_panel=MODEL,
+        show_default=False,
+    ),
+]
+
+
 class WarmStart(StrEnum):
     """What is released of each class before the first step."""
 

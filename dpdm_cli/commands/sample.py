@@ -73,10 +73,15 @@ def sample(
     ] = None,
     sampler: Annotated[
         SamplerKind | None,
-        typer.Option(help="How noise becomes an image. (default: ddim)", rich_help_panel=SAMPLING),
+        typer.Option(help="How noise becomes an image. (default: heun)", rich_help_panel=SAMPLING),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Noise levels. (default: 50)", rich_help_panel=SAMPLING)
+        int | None,
+        typer.Option(
+            help="Noise levels. (default: 30 for heun, 50 for the others, which evaluate the network once a step "
+            "where heun does twice)",
+            rich_help_panel=SAMPLING,
+        ),
     ] = None,
     guidance: Annotated[
         float | None,

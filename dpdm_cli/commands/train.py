@@ -25,6 +25,7 @@ from dpdm_cli.commands.options import (
     Preset,
     PublicMetadata,
     Quiet,
+    SettingsFor,
     Verbose,
     WarmStart,
 )
@@ -136,6 +137,7 @@ def train(
             rich_help_panel=MODEL,
         ),
     ] = None,
+    settings_for: SettingsFor = None,
     config: Annotated[
         Path | None,
         typer.Option(help="TOML file of settings; flags override it.", rich_help_panel=MODEL),
@@ -251,6 +253,7 @@ def train(
 
     chosen: dict[str, Any] = {
         "preset": preset and str(preset),
+        "settings_for": settings_for,
         "config": config,
         "plan": plan,
         "device": device,
@@ -263,7 +266,13 @@ def train(
         return
     if preset is None and not resume and not console.quiet:
         remark = forecasting.preset_remark(
-            data, device, config=config, plan=plan, private=not non_private, flags=settings
+            data,
+            device,
+            settings_for=settings_for,
+            config=config,
+            plan=plan,
+            private=not non_private,
+            flags=settings,
         )
         if remark:
             console.note(remark)

@@ -3,6 +3,20 @@
 All share one signature, `sampler(denoise, x, grid, noise, churn)`, and integrate the probability-flow equation
 dx/dt = (x - D(x; t)) / t from t_max to 0 with sigma(t) = t (EDM, arXiv 2206.00364, equation 3 and algorithm 2;
 DPDM, arXiv 2210.09929, section 5). They know a denoising function and tensors, nothing else.
+
+What they do to the variance of data whose denoiser is known, a mixture of ten Gaussians with the class means of
+scikit-learn's digits and the covariance within classes: variance of 20,000 samples in units of the true one, along all
+64 axes and along the narrower half of them, which hold the details (`tests/benchmarks/samplers.py`):
+
+    sampler, steps         evaluations   all     narrow
+    ddim, 50                        50   0.910   0.893
+    stochastic-ddim, 50             50   1.055   1.095
+    heun, 20                        39   1.066   1.103
+    heun, 25                        49   1.040   1.063
+    heun, 30 (default)              59   1.027   1.043
+    heun, 50                        99   1.009   1.015
+    ddim, 250                      250   0.981   0.979
+    stochastic-ddim, 250           250   1.011   1.018
 """
 
 from __future__ import annotations

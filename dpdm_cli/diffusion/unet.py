@@ -20,6 +20,7 @@ from dpdm_cli.group_norm import GroupNorm
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 _SKIP_SCALE = math.sqrt(0.5)
+_ATTENTION_SCALE = 0.1  # of the variance q, k and v start with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,12 +179,18 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over the pixels of one image, one head."""
+    """Self-attention over the pixels of one image, one head.
+
+    q, k and v are one convolution, but start as three of C x C with scale 0.1, as in DDPM++: standard deviation
+    sqrt(0.1 / C).
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = _norm(channels)
         self.qkv = _conv(channels, 3 * channels, kernel=1)
+        for layer in self.qkv.weight.chunk(3):  # q, k and v: fans of C each, not of C and 3C
+            _scaled(layer, _ATTENTION_SCALE)
         self.out = _conv(channels, channels, kernel=1, scale=0.0)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -221,8 +228,13 @@ def _linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 def _initialised(layer: Layer, scale: float) -> Layer:
-    """Variance scaling over the average of fan-in and fan-out; `scale` 0 starts a branch at (almost) nothing."""
-    nn.init.xavier_uniform_(layer.weight, gain=math.sqrt(max(scale, 1e-10)))
+    """No bias, and weights by `_scaled`."""
+    _scaled(layer.weight, scale)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def _scaled(weight: Tensor, scale: float) -> None:
+    """Variance scaling over the average of fan-in and fan-out; `scale` 0 starts a branch at (almost) nothing."""
+    nn.init.xavier_uniform_(weight, gain=math.sqrt(max(scale, 1e-10)))

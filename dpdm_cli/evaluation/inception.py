@@ -33,7 +33,8 @@ from dpdm_cli.evaluation.weights import FILE_NAME, sha256_of
 
 RESIZE_MODES = ("clean", "legacy_tensorflow")
 """`clean` resizes to 299x299 by PIL's bicubic filter with antialiasing; `legacy_tensorflow` leaves
-the resizing to the network, as the first FID code did. clean-fid's `legacy_pytorch` is left out:
+the resizing to the network, as the first FID code did and DPDM's authors do (arXiv 2210.09929: the
+network of StyleGAN3's metrics, given images at their own size). clean-fid's `legacy_pytorch` is left out:
 its weights are a pickle."""
 
 _PIXELS_SIDE = 16

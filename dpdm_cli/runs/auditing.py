@@ -115,6 +115,7 @@ def audit(
     checks: bool = True,
     statistical: bool = False,
     preset: str = "small",
+    settings_for: str | None = None,
     dataset: str = "mnist",
     epsilon: float = 10.0,
     plan: Path | None = None,
@@ -132,7 +133,7 @@ def audit(
         checkpoint: audit the network and the plan of this model or run; by default those of a preset.
         checks: replay it: sensitivity, noise, sampler, ledger.
         statistical: play canaries through it and bound epsilon from below.
-        preset, dataset, epsilon: the network, and the plan that is replayed.
+        preset, settings_for, dataset, epsilon: the network, and the plan that is replayed; settings as for `train`.
         plan: a plan file to replay instead.
         canaries, steps: of the statistical audit, which runs a plan of its own at sampling rate 1 that claims
             `epsilon` at delta 1e-5. By default so many canaries that there are some for each tensor.
@@ -155,7 +156,7 @@ def audit(
     set_precision(precision, where)
     bf16 = precision == "bf16"
     denoiser, config, whose, the_plan = _subject(
-        checkpoint, preset, dataset, epsilon, plan, where, checks
+        checkpoint, preset, settings_for, dataset, epsilon, plan, where, checks
     )
     workers = workers_on(where)
     findings: list[Finding] = []
@@ -220,6 +221,7 @@ def _chosen(
 def _subject(
     checkpoint: Path | str | None,
     preset: str,
+    settings_for: str | None,
     dataset: str,
     epsilon: float,
     plan: Path | None,
@@ -237,7 +239,7 @@ def _subject(
             raise PrivacyError(f"{checkpoint} claims no privacy, so there is nothing to audit")
         the_plan, whose = PrivacyPlan.from_dict(model.statement.get("plan")), str(checkpoint)
     else:
-        settings = preset_settings(preset, dataset, epsilon)
+        settings = preset_settings(preset, dataset, epsilon, settings_for)
         if dataset not in NAMED:
             raise UsageError(
                 f"no network is known for {dataset!r}", f"choose one of {', '.join(NAMED)}"
@@ -252,7 +254,8 @@ def _subject(
                 PARAMETERISATIONS[settings.denoiser], settings.noise_mean, settings.noise_std
             ),
         )
-        whose = f"the {preset} network for {dataset}"
+        of = f" of {settings_for}" if settings_for else ""
+        whose = f"the {preset} network{of} for {dataset}"
         the_plan = None
         if with_plan and plan is None:
             the_plan = plan_run(NAMED[dataset].train_size, settings)

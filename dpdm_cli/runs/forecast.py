@@ -58,6 +58,7 @@ def forecast(
     data: str,
     *,
     preset: str | None = None,
+    settings_for: str | None = None,
     config: Path | None = None,
     plan: Path | None = None,
     private: bool = True,
@@ -77,6 +78,7 @@ def forecast(
     settings, origins = choose_settings(
         data,
         preset=preset or default_preset(resolve_device(device).type),
+        settings_for=settings_for,
         config=config,
         plan=plan,
         flags=flags,
@@ -148,6 +150,7 @@ def preset_remark(
     data: str,
     device: str,
     *,
+    settings_for: str | None = None,
     config: Path | None,
     plan: Path | None,
     private: bool,
@@ -160,7 +163,9 @@ def preset_remark(
     try:
         torch_device = resolve_device(device)
         chosen = default_preset(torch_device.type)
-        settings, _ = choose_settings(data, preset=chosen, config=config, plan=plan, flags=flags)
+        settings, _ = choose_settings(
+            data, preset=chosen, settings_for=settings_for, config=config, plan=plan, flags=flags
+        )
         _check_cheaply(data, settings, plan, private)
     except DpdmError:
         return ""
@@ -169,7 +174,7 @@ def preset_remark(
     remark = "preset small (this is a CPU); --preset paper takes the paper's network and schedule"
     if data not in NAMED:
         return remark
-    paper = preset_settings("paper", data, settings.epsilon)
+    paper = preset_settings("paper", data, settings.epsilon, settings_for)
     steps = step_count(NAMED[data].train_size, paper)
     seconds = (
         steps

@@ -30,6 +30,7 @@ def choose_settings(
     data: str,
     *,
     preset: str,
+    settings_for: str | None = None,
     config: Path | None,
     plan: Path | None,
     flags: Mapping[str, Any],
@@ -39,7 +40,9 @@ def choose_settings(
     Raises:
         UsageError: flags or the file give, beside a plan, what that already holds; or see `merge`.
     """
-    settings, origins = merge(data, preset=preset, config=config, flags=flags)
+    settings, origins = merge(
+        data, preset=preset, settings_for=settings_for, config=config, flags=flags
+    )
     both = [name for name in asked_for(origins) if name in _IN_THE_PLAN]
     if plan is not None and both:
         given = [name if origins[name] == "flag" else f"{name} ({origins[name]})" for name in both]

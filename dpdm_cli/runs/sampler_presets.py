@@ -63,13 +63,15 @@ def choose_sampler(
     """
     if base is not None and purpose is not None:
         raise UsageError("a sampler and a purpose are both given", "give one of them")
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
     if purpose is not None:
         choice = paper_sampler(dataset, purpose, epsilon=epsilon, image_size=image_size)
+    elif base is not None:
+        choice = SamplerChoice(settings=base, origin="given")
     else:
-        choice = SamplerChoice(
-            settings=base or SamplerSettings(), origin="default" if base is None else "given"
-        )
-    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+        # Of the sampler that is asked for: its default number of steps is its own.
+        asked = {name: value for name, value in given.items() if name == "sampler"}
+        choice = SamplerChoice(settings=SamplerSettings(**asked), origin="default")
     if not given:
         return choice
     return SamplerChoice(

@@ -109,7 +109,7 @@ def sample(
         out: the folder; empty, absent, or of the same call. By default `synth` beside the model, of a shard
             `synth-3-of-16`.
         n: images, at least 1.
-        sampler: whole settings; by default DDIM with 50 steps.
+        sampler: whole settings; by default Heun with 30 steps.
         purpose: `fid` or `accuracy` takes the paper's settings for the model's data set and epsilon.
         overrides: settings by name over either: sampler, steps, guidance, churn, s_min, s_max, s_noise.
         labels: classes to draw, by name or index (a name wins), repeated in this order; by default all in turn, so that

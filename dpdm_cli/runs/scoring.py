@@ -117,7 +117,8 @@ def fid(
         split: of the reference. A folder that is not divided into `train` and `test` is taken whole.
         extractor: `inception`, `pixels`, or the path of a TorchScript file (whose code is run).
         weights: TorchScript file of Inception; by default the published one, fetched if it must be.
-        resize: `clean` or `legacy_tensorflow`; Inception only.
+        resize: `clean` or `legacy_tensorflow`; Inception only. The figures of DPDM (arXiv 2210.09929) are by the
+            network's own resizing, `legacy_tensorflow`, against training images.
         data_dir, download: for named sets and for the weights.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         batch_size: images at a time; no figure depends on it but by rounding.

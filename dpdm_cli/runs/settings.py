@@ -1,7 +1,7 @@
 """What a training run is told, and where each value came from.
 
 Flags override the configuration file, which overrides the preset, which overrides the defaults below. Presets are data:
-see `presets/*.toml`.
+see `presets/*.toml`. What a run takes from them are settings; what is known of the data, N above all, is not.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from dpdm_cli.data.named import NAMED
 from dpdm_cli.errors import UsageError
 from dpdm_cli.privacy.plan import WARM_SHARE, WARM_STARTS
 
@@ -140,19 +141,26 @@ _IN_WORDS = {
 
 
 def merge(
-    data: str, *, preset: str, config: Path | None = None, flags: Mapping[str, Any] | None = None
+    data: str,
+    *,
+    preset: str,
+    settings_for: str | None = None,
+    config: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
 ) -> tuple[TrainSettings, dict[str, str]]:
     """The settings of a run and, by name, where each came from.
 
     Args:
-        data: name of the data set or a path; named sets may have entries of their own in a preset.
+        data: name of the data set or a path; a named set takes the entries of its name in the preset.
         preset: one of `PRESETS`.
+        settings_for: take these entries of the preset instead, see `sets_in`. They are settings and nothing else: what
+            is known of the data, N for one, does not depend on them.
         config: a TOML file with settings by name.
         flags: settings given explicitly; None values are ignored.
 
     Raises:
-        UsageError: an unknown preset or setting, a value of another type or out of range, or a file that cannot be
-            read or is not TOML.
+        UsageError: an unknown preset, entry or setting, a value of another type or out of range, or a file that cannot
+            be read or is not TOML.
     """
     values: dict[str, Any] = {}
     origins = dict.fromkeys(FIELDS, "default")
@@ -169,7 +177,8 @@ def merge(
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     from_file = _read_toml(config) if config else {}
     epsilon = given.get("epsilon", from_file.get("epsilon", TrainSettings.epsilon))
-    for layer, origin in _preset_layers(preset, data, _typed("epsilon", epsilon, "flag")):
+    entries = _entries_for(preset, data, settings_for)
+    for layer, origin in _preset_layers(preset, entries, _typed("epsilon", epsilon, "flag")):
         overlay(layer, origin)
     if config:
         overlay(from_file, str(config))
@@ -184,14 +193,24 @@ def default_preset(device_type: str) -> str:
     return "small" if device_type == "cpu" else "paper"
 
 
-def preset_settings(preset: str, data: str, epsilon: float) -> TrainSettings:
-    """A preset's settings for a data set and a budget, nothing overridden."""
-    return merge(data, preset=preset, flags={"epsilon": epsilon})[0]
+def preset_settings(
+    preset: str, data: str, epsilon: float, settings_for: str | None = None
+) -> TrainSettings:
+    """A preset's settings for a data set and a budget, nothing overridden; see `merge`."""
+    return merge(data, preset=preset, settings_for=settings_for, flags={"epsilon": epsilon})[0]
 
 
 def sets_in(preset: str) -> tuple[str, ...]:
     """The data sets a preset has entries of their own for."""
     return tuple(_preset(preset)["set"])
+
+
+def published_size(name: str) -> int | None:
+    """Images in the training split of a set that is published, also of those that are no named ones here."""
+    if name in NAMED:
+        return NAMED[name].train_size
+    sizes: dict[str, int] = _preset("paper")["published_size"]
+    return sizes.get(name)
 
 
 def _preset(preset: str) -> dict[str, Any]:
@@ -201,15 +220,67 @@ def _preset(preset: str) -> dict[str, Any]:
     return tomllib.loads(text)
 
 
-def _preset_layers(preset: str, data: str, epsilon: float) -> list[tuple[dict[str, Any], str]]:
-    """General entries, then those of the data set, then those of the nearest budget there."""
+def paper_settings(settings_for: str) -> dict[str, Any]:
+    """The settings of a data set's plan in the paper, and nothing that is known of its images.
+
+    Returns:
+        batch_size, epochs, delta, noise_multiplicity, clip_norm.
+
+    Raises:
+        UsageError: the preset has none for it.
+    """
+    settings = preset_settings("paper", settings_for, 10.0, settings_for)
+    names = ("batch_size", "epochs", "delta", "noise_multiplicity", "clip_norm")
+    return {name: getattr(settings, name) for name in names}
+
+
+def paper_defaults(dataset: str, settings_for: str | None = None) -> dict[str, Any]:
+    """A published data set's size, and the settings of its plan or of another's.
+
+    Returns:
+        dataset_size, and what `paper_settings` gives.
+
+    Raises:
+        UsageError: no such data set.
+    """
+    known = sets_in("paper")
+    if dataset not in known:
+        raise UsageError(
+            f"no plan is known for the data set {dataset!r}",
+            f"choose one of {', '.join(known)}, or give -n, --batch-size, --epochs and --delta",
+        )
+    return {"dataset_size": published_size(dataset), **paper_settings(settings_for or dataset)}
+
+
+def _entries_for(preset: str, data: str, settings_for: str | None) -> str | None:
+    """Whose entries of a preset a run takes, beside the general ones."""
+    known = sets_in(preset)
+    if settings_for is None:
+        # By its name only a named set: a folder may be called anything.
+        return data if data in NAMED and data in known else None
+    if settings_for not in known:
+        elsewhere = [other for other in PRESETS if settings_for in sets_in(other)]
+        raise UsageError(
+            f"the preset {preset} has no settings for {settings_for!r}",
+            f"add --preset {elsewhere[0]}" if elsewhere else f"choose one of {', '.join(known)}",
+        )
+    return settings_for
+
+
+def _preset_layers(
+    preset: str, entries: str | None, epsilon: float
+) -> list[tuple[dict[str, Any], str]]:
+    """General entries, then those of a data set, then those of the nearest budget there."""
     content = _preset(preset)
-    own = dict(content.get("set", {}).get(data, {}))
+    layers = [(content["every"], f"preset {preset}")]
+    if entries is None:
+        return layers
+    own = dict(content["set"][entries])
     budgets = own.pop("epsilon", {})
-    layers = [(content["every"], f"preset {preset}"), (own, f"preset {preset}, {data}")]
+    layers.append((own, f"preset {preset}, {entries}"))
     if budgets and epsilon > 0 and math.isfinite(epsilon):
         nearest = min(budgets, key=lambda key: abs(math.log(float(key) / epsilon)))
-        layers.append((budgets[nearest], f"preset {preset}, {data} at epsilon {nearest}"))
+        layers.append((budgets[nearest], f"preset {preset}, {entries} at epsilon {nearest}"))
     return layers
 
 

@@ -67,6 +67,7 @@ def train(
     out: Path | str,
     *,
     preset: str | None = None,
+    settings_for: str | None = None,
     config: Path | None = None,
     plan: Path | None = None,
     private: bool = True,
@@ -91,6 +92,8 @@ def train(
         data: digits, mnist, fashion-mnist, cifar10, celeba, or a folder, zip or npz of images, or a file of `prepare`.
         out: the run folder; must be empty or absent unless `resume`.
         preset: small or paper; by default small on a CPU, paper elsewhere.
+        settings_for: take the preset's settings for this data set, `celeba64` or `imagenet32` for example; by default
+            those for `data` where it is a named set. What is known of the images, N for one, stays that of `data`.
         config: TOML file of settings.
         settings: fields of `TrainSettings`, which override it.
         plan: a plan written by `dpdm calibrate --out`; it replaces epsilon, delta, batch size, steps, C and K.
@@ -136,6 +139,7 @@ def train(
             wanted, origins = choose_settings(
                 data,
                 preset=preset or default_preset(torch_device.type),
+                settings_for=settings_for,
                 config=config,
                 plan=plan,
                 flags=settings,

@@ -28,6 +28,8 @@ PAPER: dict[tuple[str, str], tuple[list[float], float, list[float]]] = {
     ("fashion-mnist", "1"): ([76.3, 76.9, 79.4], 37.8, [79.6, 79.6, 70.5]),
     ("fashion-mnist", "0.2"): ([70.4, 71.3, 72.3], 78.4, [74.8, 73.9, 59.5]),
 }
+# The authors' network resizes by itself.
+PAPER_RESIZE = "legacy_tensorflow"
 BUDGETS = ("full", "gpu25", "cpu150", "cpu30")
 
 
@@ -60,7 +62,7 @@ def measured(out: Path) -> dict[str, Any]:
     return {
         **accuracies_in(scores),
         "images": scores["n"],
-        "fid": distance(load(fid)) if fid.is_file() else None,
+        **(inception(load(fid)) if fid.is_file() else {"fid": None}),
         "pixels": distance(load(out / "private" / "pixels.json")),
         **planned(statement),
         "minutes": minutes(out),
@@ -107,6 +109,16 @@ def minutes(out: Path) -> float:
 def distance(score: dict[str, Any]) -> float:
     """Against the training images, as the paper measures it."""
     return round(float(score["fid"]["train"]), 3)
+
+
+def inception(score: dict[str, Any]) -> dict[str, Any]:
+    """A FID that may stand beside the paper's, and how its images were resized."""
+    if score["extractor"] != "inception" or score["resize"] != PAPER_RESIZE:
+        raise SystemExit(
+            f"a distance by {score['extractor']}, resize {score['resize']}, does not compare with the paper's; "
+            f"measure it again by inception with --resize {PAPER_RESIZE}"
+        )
+    return {"fid": distance(score), "fid_resize": score["resize"]}
 
 
 def load(path: Path) -> dict[str, Any]:

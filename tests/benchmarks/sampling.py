@@ -81,7 +81,7 @@ def main() -> None:
         for turn, replaced in (("free", forward), ("timed", timed)):
             UNet.forward = replaced  # type: ignore[method-assign]
             start = time.perf_counter()
-            settings = SamplerSettings(steps=options.steps)
+            settings = SamplerSettings(sampler="ddim", steps=options.steps)
             out = Path(folder) / turn
             sample(path, out, n=options.n, sampler=settings, device=str(device))
             totals.append(time.perf_counter() - start)

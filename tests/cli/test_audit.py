@@ -14,8 +14,11 @@ from typer.testing import CliRunner
 
 from dpdm_cli import train
 from dpdm_cli.commands.app import app
+from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.errors import PrivacyError
 from dpdm_cli.privacy import layer_rules, mechanism
+from dpdm_cli.runs import auditing
+from dpdm_cli.runs.settings import preset_settings
 from dpdm_cli.runs.trainer import Trainer
 
 SMALL = ["audit", "--dataset", "digits", "--device", "cpu"]
@@ -158,3 +161,27 @@ def test_no_image_is_touched_by_a_step_that_fails_the_audit(
 def test_nonsense_is_refused(arguments: list[str]) -> None:
     done = CliRunner().invoke(app, ["audit", *arguments])
     assert done.exit_code == 2, done.output
+
+
+def test_the_network_of_another_sets_settings_is_audited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the plan of its set's N: settings whose delta is too large for that are refused."""
+    shapes = []
+
+    def remember(config: UNetConfig) -> UNet:
+        shapes.append(config)
+        return UNet(config)
+
+    monkeypatch.setattr(auditing, "_started", remember)
+    words = ["audit", "--dataset", "mnist", "--settings-for", "digits", "--device", "cpu"]
+    refused = CliRunner().invoke(app, words, env={"COLUMNS": "160"})
+    assert refused.exit_code == 5
+    assert "delta is 0.0001, but must be below 1/N" in refused.output
+    (shape,) = shapes
+    settings = preset_settings("small", "digits", 10.0)
+    assert (shape.image_size, shape.multipliers) == (28, settings.multipliers)
+    assert (shape.patch, shape.embedding) == (settings.patch, settings.embedding)
+    assert settings.patch != preset_settings("small", "mnist", 10.0).patch
+
+    unknown = CliRunner().invoke(app, ["audit", "--settings-for", "svhn"], env={"COLUMNS": "160"})
+    assert unknown.exit_code == 2
+    assert "no settings for 'svhn'" in unknown.output

@@ -12,12 +12,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from dpdm_cli.commands.calibrate import calibrate, paper_defaults
+from dpdm_cli.commands.calibrate import calibrate
 from dpdm_cli.commands.console import reports_errors
 from dpdm_cli.errors import UsageError
 from dpdm_cli.privacy import accountants, accounting
 from dpdm_cli.privacy.accounting import Claim, check_plan_file, claim
 from dpdm_cli.privacy.plan import load_plan, steps_for_epochs
+from dpdm_cli.runs.settings import paper_defaults
 
 NAMES = {
     "accountant",
@@ -285,7 +286,7 @@ def test_pld_in_place_of_prv_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    "dataset", ["digits", "mnist", "fashion-mnist", "cifar10", "celeba", "imagenet32"]
+    "dataset", ["digits", "mnist", "fashion-mnist", "cifar10", "celeba", "celeba64", "imagenet32"]
 )
 def test_every_known_data_set_has_a_whole_plan(dataset: str) -> None:
     facts = paper_defaults(dataset)
@@ -300,3 +301,35 @@ def test_every_known_data_set_has_a_whole_plan(dataset: str) -> None:
 def test_an_unknown_data_set_is_named() -> None:
     with pytest.raises(UsageError, match="svhn"):
         paper_defaults("svhn")
+
+
+def test_settings_of_a_set_go_with_a_number_of_images_of_ones_own() -> None:
+    values = values_of("--eps", "10", "--settings-for", "imagenet32", "-n", "100000")
+    assert values["dataset_size"] == 100_000
+    assert (values["expected_batch_size"], values["delta"]) == (2048, 7e-7)
+    assert values["steps"] == steps_for_epochs(100_000, 2048, 100)
+    assert values["noise_multiplicity"] == 8
+    own = values_of(
+        "--eps", "10", "--settings-for", "celeba64", "-n", "5000", "-b", "100", "--steps", "9"
+    )
+    assert (own["expected_batch_size"], own["steps"], own["delta"]) == (100, 9, 1e-6)
+
+
+def test_settings_of_one_set_go_with_the_published_size_of_another() -> None:
+    values = values_of("--sigma", "2", "--dataset", "mnist", "--settings-for", "cifar10")
+    assert values["dataset_size"] == 60_000
+    assert (values["expected_batch_size"], values["noise_multiplicity"]) == (2048, 8)
+
+
+def test_settings_alone_say_nothing_of_n() -> None:
+    result = dpdm("--eps", "10", "--settings-for", "imagenet32")
+    assert result.exit_code == 2
+    assert "N is not known" in result.stderr
+    assert "-n" in result.stderr
+
+
+def test_settings_for_an_unknown_set_are_refused_with_those_that_are_known() -> None:
+    result = dpdm("--eps", "10", "--settings-for", "svhn", "-n", "1000")
+    assert result.exit_code == 2
+    for known in ("svhn", "celeba64", "imagenet32"):
+        assert known in result.stderr

@@ -203,3 +203,23 @@ def test_the_estimate_is_coarse_and_only_for_those_who_read_it(
 )
 def test_durations_have_one_digit_and_a_unit(seconds: float, text: str) -> None:
     assert forecast._roughly(seconds) == text
+
+
+def test_settings_for_another_set_leave_the_datas_public_figures_alone() -> None:
+    command = ["train", "cifar10", "--preset", "paper", "--settings-for", "imagenet32", "--dry-run"]
+    result = CliRunner().invoke(app, [*command, "--device", "cpu", "--json"])
+    assert result.exit_code == 0, result.stderr
+    shown = json.loads(result.stdout)
+    assert shown["privacy"]["dataset_size"] == 50_000
+    assert shown["privacy"]["dataset_size_source"] == "published"
+    assert shown["network"]["classes"] == 10
+    assert shown["settings"]["epochs"] == {"value": 100, "from": "preset paper, imagenet32"}
+    assert shown["settings"]["dataset_size"]["value"] is None
+
+
+def test_settings_for_an_unknown_set_end_with_the_code_for_usage() -> None:
+    for words in (["--dry-run"], ["--out", "never"]):
+        code, out, err = run("--preset", "paper", "--settings-for", "imagenet", *words)
+        assert (code, out) == (2, "")
+        assert "celeba64" in err
+        assert "imagenet32" in err

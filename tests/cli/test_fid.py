@@ -83,17 +83,21 @@ def test_quiet_prints_no_result(samples: Path, tmp_path: Path) -> None:
     assert "warning" in err
 
 
-def test_weights_in_a_given_file_are_used_and_named_by_their_digest(
-    samples: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("options", "resize"),
+    [((), "clean"), (("--resize", "legacy_tensorflow"), "legacy_tensorflow")],
+)
+def test_weights_in_a_given_file_are_used_and_named_by_their_digest_and_the_resizing(
+    samples: Path, tmp_path: Path, options: tuple[str, ...], resize: str
 ) -> None:
     weights = tmp_path / "stand-in.pt"
     torch.jit.script(StandIn()).save(str(weights))
     command = (samples, "--against", samples, "--inception-weights", weights)
-    code, out, err = run(*command, "--cache-dir", tmp_path, "--json")
+    code, out, err = run(*command, *options, "--cache-dir", tmp_path, "--json")
     assert code == 0
     values = json.loads(out)
     assert values["fid"] == {"all": pytest.approx(0.0, abs=1e-9)}
-    assert (values["extractor"], values["resize"]) == ("inception", "clean")
+    assert (values["extractor"], values["resize"]) == ("inception", resize)
     assert len(values["extractor_sha256"]) == 64
     assert "not the published Inception" in " ".join(err.split())
 

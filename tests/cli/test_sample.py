@@ -66,7 +66,7 @@ def test_json_is_one_object_with_the_images_their_sampler_and_their_claim(
         3,
         4,
     ]
-    assert (values["sampler"]["sampler"], values["sampler"]["steps"]) == ("ddim", 2)
+    assert (values["sampler"]["sampler"], values["sampler"]["steps"]) == ("heun", 2)
     assert (values["epsilon"], values["delta"], values["statement"]) == (0.2, 1e-5, "a claim")
     assert values["headline"] == "epsilon 0.2, delta 1e-05, per image"
     assert Path(values["grid"]).is_file()
@@ -151,7 +151,7 @@ def test_a_signal_ends_with_its_code_and_says_how_to_go_on(
         [],
         ["-n", 3, "--sampler", "ddpm"],
         ["-n", 3, "--steps", 0],
-        ["-n", 3, "--churn", 5],
+        ["-n", 3, "--sampler", "ddim", "--churn", 5],
         ["-n", 3, "--guidance", "nan"],
         ["-n", 3, "--labels", "z"],
         ["-n", 3, "--batch-size", 0],

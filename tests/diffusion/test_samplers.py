@@ -1,14 +1,16 @@
-"""Samplers against the one case with a closed form: Gaussian data, whose denoiser is known."""
+"""Samplers against the cases with a closed form: Gaussian data and mixtures of it, whose denoisers are known."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
+import gaussian_mixture
 import pytest
 import torch
 from torch import Tensor
 
+from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.diffusion.samplers import SAMPLERS, Churn, guided, noise_grid
 from dpdm_cli.errors import UsageError
 
@@ -246,3 +248,32 @@ def test_churn_that_makes_no_sense_is_refused(values: dict[str, float]) -> None:
 def test_a_grid_that_makes_no_sense_is_refused(steps: int, values: dict[str, float]) -> None:
     with pytest.raises(UsageError):
         noise_grid(steps, **values)
+
+
+def test_the_default_keeps_the_variance_of_a_mixture_within_three_percent_where_ddim_does_not() -> (
+    None
+):
+    """As `tests/benchmarks/samplers.py`, with fewer samples and the denoiser in closed form."""
+    data = gaussian_mixture.digits()
+    rows = 10_000
+    whole, narrow = data.spread(SamplerSettings(), rows)
+    costs, data.calls = data.calls, 0
+    ddim_whole, ddim_narrow = data.spread(SamplerSettings(sampler="ddim"), rows)
+    assert abs(whole - 1) < 0.03
+    assert ddim_whole < 0.93
+    assert abs(narrow - 1) < abs(ddim_narrow - 1)
+    assert costs < 1.2 * data.calls
+
+
+def test_the_mixtures_denoiser_is_the_mean_of_what_noise_hides() -> None:
+    """Tweedie: D(x; s) = x + s^2 times the slope of the log density of data with noise s."""
+    data = gaussian_mixture.digits()
+    x = torch.randn(5, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for noise in (0.1, 1.0, 10.0):
+        rows = x.flatten(1).requires_grad_()
+        deviations = (data.variances + noise**2).sqrt()
+        parts = torch.distributions.Normal(data.means, deviations).log_prob(rows[:, None]).sum(-1)
+        (slope,) = torch.autograd.grad(parts.logsumexp(1).sum(), rows)
+        expected = rows + noise**2 * slope
+        found = data(x, torch.full((5,), noise, dtype=torch.float64)).flatten(1)
+        torch.testing.assert_close(found, expected.detach())

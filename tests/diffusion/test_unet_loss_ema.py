@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import tiny
 import torch
@@ -9,7 +11,7 @@ import torch
 from dpdm_cli.diffusion.ema import EMA
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
-from dpdm_cli.diffusion.unet import UNet, UNetConfig
+from dpdm_cli.diffusion.unet import Attention, UNet, UNetConfig
 from dpdm_cli.runs.settings import preset_settings
 
 
@@ -27,7 +29,7 @@ from dpdm_cli.runs.settings import preset_settings
 def test_the_paper_preset_has_the_papers_number_of_parameters(
     data: str, side: int, channels: int, classes: int, parameters: int
 ) -> None:
-    settings = preset_settings("paper", data, 10.0)
+    settings = preset_settings("paper", data, 10.0, settings_for=data)
     assert settings.attention is not None
     config = UNetConfig(
         image_size=side,
@@ -62,6 +64,22 @@ def test_a_fresh_network_outputs_almost_nothing_so_that_training_starts_at_the_s
 ):
     output = UNet(tiny.config())(torch.randn(4, 1, 8, 8), torch.zeros(4))
     assert output.abs().max() < 1e-3
+
+
+def test_queries_keys_and_values_start_as_three_square_layers_of_scale_a_tenth() -> None:
+    """Variance 0.1 / C each, uniform: DDPM++'s, whose attention has three layers of C x C."""
+    channels = 64
+    torch.manual_seed(0)
+    attention = Attention(channels)
+    deviation = math.sqrt(0.1 / channels)
+    assert deviation == pytest.approx(0.0395, abs=1e-4)
+    for block in attention.qkv.weight.detach().flatten(1).split(channels):
+        assert block.shape == (channels, channels)
+        # Four standard errors: the variance of a uniform number's square is 4/5 of its squared mean.
+        assert block.var().item() == pytest.approx(deviation**2, rel=4 * math.sqrt(0.8) / channels)
+        assert block.abs().max().item() == pytest.approx(deviation * math.sqrt(3), rel=0.01)
+    assert attention.qkv.bias is not None
+    assert not attention.qkv.bias.any()
 
 
 def test_patches_and_sizes_that_do_not_divide_are_refused() -> None:
@@ -132,14 +150,18 @@ def test_label_dropout_is_drawn_once_an_image_at_its_rate() -> None:
     assert (rows[:, 0] == 3).double().mean().item() == pytest.approx(0.1, abs=0.02)
 
 
-def test_the_average_warms_up_and_then_forgets_at_its_decay() -> None:
-    network = torch.nn.Linear(1, 1, bias=False)
+def test_the_average_warms_up_from_two_elevenths_and_then_forgets_at_its_decay() -> None:
+    """From a zero average and weights of one, each update shrinks the distance to one by its decay."""
+    network = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
     torch.nn.init.zeros_(network.weight)
-    average, expected = EMA(network, 0.5), 0.0
+    average = EMA(network, 0.5)
     torch.nn.init.ones_(network.weight)
-    for update in range(30):
+    decays, distance = [], 1.0
+    for update in range(10):
         average.update(network, update)
-        decay = min(0.5, (1 + update) / (10 + update))
-        expected = decay * expected + (1 - decay)
-        assert average.averaged.weight.item() == pytest.approx(expected, rel=1e-6)
+        left = 1 - average.averaged.weight.item()
+        decays.append(left / distance)
+        distance = left
+    expected = [2 / 11, 3 / 12, 4 / 13, 5 / 14, 6 / 15, 7 / 16, 8 / 17, 0.5, 0.5, 0.5]
+    assert decays == pytest.approx(expected, rel=1e-6)
     assert not average.averaged.weight.requires_grad

@@ -34,7 +34,7 @@ def heun(amount: float, lowest: float, guidance: float = 0.0) -> SamplerSettings
         ("fashion-mnist", 10, "accuracy", heun(10, 0.1)),
         ("celeba", 1, "fid", heun(50, 0.005)),
         ("celeba", 10, "fid", heun(50, 0.005)),
-        ("celeba", 10, "accuracy", SamplerSettings(steps=1000)),
+        ("celeba", 10, "accuracy", SamplerSettings(sampler="ddim", steps=1000)),
     ],
 )
 def test_the_papers_rows_are_taken_without_a_remark(
@@ -63,7 +63,7 @@ def test_without_a_row_for_the_budget_the_nearest_on_a_log_scale_is_taken_and_na
 
 
 @pytest.mark.parametrize("dataset", ["digits", "cifar10", "custom"])
-@pytest.mark.parametrize(("purpose", "kind"), [("fid", "stochastic-ddim"), ("accuracy", "ddim")])
+@pytest.mark.parametrize(("purpose", "kind"), [("fid", "stochastic-ddim"), ("accuracy", "heun")])
 def test_without_a_row_for_the_data_set_the_choice_says_it_is_not_the_papers(
     dataset: str, purpose: Any, kind: str
 ) -> None:
@@ -101,8 +101,20 @@ def test_a_sampler_without_churn_drops_the_papers_churn() -> None:
     assert choice.settings == SamplerSettings(sampler="ddim", steps=1000, guidance=0.25)
 
 
-def test_nothing_said_is_ddim_with_50_steps() -> None:
-    assert choose_sampler().settings == SamplerSettings(sampler="ddim", steps=50)
+def test_nothing_said_is_heun_with_30_steps() -> None:
+    assert choose_sampler().settings == SamplerSettings(sampler="heun", steps=30)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "stochastic-ddim", "euler"])
+def test_a_sampler_named_alone_has_as_many_steps_as_cost_about_the_same(sampler: str) -> None:
+    choice = choose_sampler(overrides={"sampler": sampler})
+    assert (
+        choice.settings
+        == SamplerSettings(sampler=sampler)
+        == SamplerSettings(sampler=sampler, steps=50)
+    )
+    assert choice.origin == "default; sampler as given"
+    assert choose_sampler(overrides={"sampler": sampler, "steps": 7}).settings.steps == 7
 
 
 @pytest.mark.parametrize(
@@ -111,7 +123,7 @@ def test_nothing_said_is_ddim_with_50_steps() -> None:
         ({"base": SamplerSettings(), "purpose": "fid"}, "both"),
         ({"purpose": "speed"}, "speed"),
         ({"overrides": {"stepz": 3}}, "stepz"),
-        ({"overrides": {"churn": 10.0}}, "churn"),
+        ({"overrides": {"sampler": "ddim", "churn": 10.0}}, "churn"),
         ({"overrides": {"sampler": "heun", "s_min": 0.1}}, "s_min"),
         ({"overrides": {"steps": 0}}, "step"),
         ({"overrides": {"sampler": "heun", "churn": -1.0}}, "churn"),

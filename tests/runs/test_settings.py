@@ -6,8 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from dpdm_cli.data.named import NAMED
 from dpdm_cli.errors import UsageError
-from dpdm_cli.runs.settings import FIELDS, PRESETS, merge, preset_settings
+from dpdm_cli.runs.settings import (
+    FIELDS,
+    PRESETS,
+    merge,
+    preset_settings,
+    published_size,
+    sets_in,
+)
 
 
 def toml(folder: Path, text: str) -> Path:
@@ -59,7 +67,7 @@ def test_the_paper_takes_v_prediction_at_small_budgets_and_edm_otherwise(
 def test_the_paper_preset_holds_the_papers_table(
     data: str, batch: int, epochs: int, copies: int, delta: float
 ) -> None:
-    settings = preset_settings("paper", data, 10.0)
+    settings = preset_settings("paper", data, 10.0, settings_for=data)
     assert (settings.batch_size, settings.epochs, settings.noise_multiplicity, settings.delta) == (
         batch,
         epochs,
@@ -133,3 +141,45 @@ def test_what_is_no_toml_is_refused(tmp_path: Path) -> None:
 
 def test_every_setting_has_an_origin() -> None:
     assert set(merge("folder/of/mine", preset="small")[1]) == set(FIELDS)
+
+
+@pytest.mark.parametrize("data", ["a/folder", "imagenet.safetensors", "imagenet32", "mnist"])
+def test_settings_for_a_set_are_taken_whatever_the_data_are_called(data: str) -> None:
+    settings, origins = merge(data, preset="paper", settings_for="imagenet32", flags={"ema": 0.5})
+    assert (settings.batch_size, settings.epochs, settings.delta) == (2048, 100, 7e-7)
+    assert (settings.noise_multiplicity, settings.image_size, settings.ema) == (8, 32, 0.5)
+    assert origins["epochs"] == "preset paper, imagenet32"
+    assert origins["ema"] == "flag"
+
+
+@pytest.mark.parametrize(("preset", "name"), [(p, n) for p in PRESETS for n in sets_in(p)])
+def test_a_preset_says_how_to_train_never_how_many_images_there_are(preset: str, name: str) -> None:
+    settings, origins = merge("a/folder", preset=preset, settings_for=name)
+    assert settings.dataset_size is None
+    assert origins["dataset_size"] == "default"
+
+
+@pytest.mark.parametrize("name", ["imagenet32", "celeba64"])
+def test_a_folder_that_is_called_like_a_set_is_not_that_set(name: str) -> None:
+    assert name not in NAMED
+    assert merge(name, preset="paper") == merge("a/folder", preset="paper")
+
+
+def test_an_unknown_set_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(
+        UsageError, match="the preset paper has no settings for 'imagenet'"
+    ) as caught:
+        merge("mnist", preset="paper", settings_for="imagenet")
+    assert caught.value.hint == f"choose one of {', '.join(sets_in('paper'))}"
+    assert {"celeba64", "imagenet32"} <= set(sets_in("paper"))
+    with pytest.raises(UsageError, match="the preset small has no settings") as caught:
+        merge("mnist", preset="small", settings_for="imagenet32")
+    assert caught.value.hint == "add --preset paper"
+
+
+def test_sizes_are_known_of_all_sets_that_the_paper_trains_on_and_of_no_others() -> None:
+    sizes = {name: published_size(name) for name in sets_in("paper")}
+    assert sizes["celeba64"] == sizes["celeba"] == 162_770
+    assert sizes["imagenet32"] == 1_281_167
+    assert all(sizes.values())
+    assert published_size("a/folder") is None

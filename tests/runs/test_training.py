@@ -14,9 +14,10 @@ from PIL import Image
 from dpdm_cli.errors import DataError, InterruptedRunError, PrivacyError, ResourceError, UsageError
 from dpdm_cli.privacy.accounting import calibrate, claim
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.runs import training_loop
+from dpdm_cli.runs import training, training_loop
 from dpdm_cli.runs.checkpoint import load_model, read_tensors
 from dpdm_cli.runs.run_folder import RunFolder
+from dpdm_cli.runs.settings import TrainSettings
 from dpdm_cli.runs.trainer import Trainer
 from dpdm_cli.runs.training import TrainResult, train
 
@@ -57,6 +58,21 @@ def test_a_run_leaves_a_model_a_statement_a_picture_and_a_manifest(finished: Tra
     assert 0 < stored["epsilon"] <= 10
     assert stored["steps_taken"] == stored["steps"] == 6
     Image.open(finished.folder / "samples.png").verify()
+
+
+def test_from_python_too_settings_can_be_those_for_another_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class SeenError(Exception):
+        """Enough was seen."""
+
+    def set_up(data: str, wanted: TrainSettings, *_: Any, **__: Any) -> None:
+        raise SeenError(data, wanted.epochs, wanted.dataset_size)
+
+    monkeypatch.setattr(training, "set_up", set_up)
+    with pytest.raises(SeenError) as seen:
+        train("mnist", tmp_path, preset="paper", settings_for="imagenet32", device="cpu")
+    assert seen.value.args == ("mnist", 100, None)
 
 
 def test_what_may_be_published_names_no_host_path_or_loss(finished: TrainResult) -> None:
