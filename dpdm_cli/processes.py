@@ -108,7 +108,7 @@ class Processes:
             return part[:length]
         self._agree_before(part)
         whole = part.new_empty(len(part) * self.size)
-        self._call(dist.all_gather_into_tensor, whole, part.contiguous())
+        self._call(dist.all_gather, list(whole.chunk(self.size)), part.contiguous())
         return whole[:length]
 
     def _agree_before(self, tensor: Tensor) -> None:
@@ -121,7 +121,7 @@ class Processes:
         if self._store is None:
             return tensor[None]
         stacked = torch.empty(self.size, *tensor.shape, dtype=tensor.dtype)
-        self._call(dist.all_gather_into_tensor, stacked, tensor.contiguous()[None])
+        self._call(dist.all_gather, list(stacked), tensor.contiguous())
         return stacked
 
     def at_first(self, tensor: Tensor) -> Tensor | None:

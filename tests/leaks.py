@@ -67,7 +67,7 @@ LEAKS: dict[str, Mutant] = {
     ),
     "the last private loss for the name of a process": Mutant(
         _said(
-            lambda said, trainer: said["ledger"]["segments"][0].__setitem__(
+            lambda said, trainer: said["ledger"]["processes"].__setitem__(
                 0, f"{int(1e6 * trainer.mean_loss()):032x}"
             )
         ),

@@ -28,6 +28,9 @@ def copy(tmp_path: Path) -> Path:
         ignore=shutil.ignore_patterns("grids", "__pycache__"),
     )
     (folder / "results.jsonl").write_text("")
+    # Long enough to be interrupted, however fast the machine.
+    script = (folder / "run.sh").read_text()
+    (folder / "run.sh").write_text(script.replace("--steps 100 ", "--steps 400 "))
     (tmp_path / "bin").mkdir()
     for name, called in (("dpdm", "-m dpdm_cli"), ("python", "")):
         command = tmp_path / "bin" / name
@@ -64,14 +67,14 @@ def test_a_row_that_was_interrupted_goes_on_and_is_recorded_once(copy: Path) -> 
     os.killpg(first.pid, signal.SIGTERM)
     said += first.communicate(timeout=WAIT)[0]
     assert first.returncode != 0, said
-    assert "the state is saved" in said
+    assert "the state is saved" in said, said
     assert lines(copy) == []
 
     second = row(copy, "digits", "10", "tiny")
     said = second.communicate(timeout=WAIT)[0]
     assert second.returncode == 0, said
     (found,) = lines(copy)
-    assert found["steps"] == 100
+    assert found["steps"] == 400
     assert all(0 <= float(str(found[name])) <= 100 for name in ("logreg", "mlp", "cnn"))
     seconds = (copy.parent / "rows" / "digits-10-tiny.seconds").read_text().split()
     assert len(seconds) >= 2

@@ -171,7 +171,7 @@ def test_the_network_of_another_sets_settings_is_audited(monkeypatch: pytest.Mon
         shapes.append(config)
         return UNet(config)
 
-    monkeypatch.setattr(auditing, "_started", remember)
+    monkeypatch.setattr(auditing, "UNet", remember)
     words = ["audit", "--dataset", "mnist", "--settings-for", "digits", "--device", "cpu"]
     refused = CliRunner().invoke(app, words, env={"COLUMNS": "160"})
     assert refused.exit_code == 5

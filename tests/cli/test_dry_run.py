@@ -211,7 +211,7 @@ def test_settings_for_another_set_leave_the_datas_public_figures_alone() -> None
     assert result.exit_code == 0, result.stderr
     shown = json.loads(result.stdout)
     assert shown["privacy"]["dataset_size"] == 50_000
-    assert shown["privacy"]["dataset_size_source"] == "published"
+    assert shown["privacy"]["public_inputs"]["dataset_size"] == "published"
     assert shown["network"]["classes"] == 10
     assert shown["settings"]["epochs"] == {"value": 100, "from": "preset paper, imagenet32"}
     assert shown["settings"]["dataset_size"]["value"] is None
