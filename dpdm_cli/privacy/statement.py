@@ -27,6 +27,7 @@ REASONS = {
     "not computable": "that one has no trustworthy answer for this plan",
     "above RDP": "that one answers more than RDP does",
     "in disagreement": "that one and another differ by more than sound accountants can",
+    "too coarse": "that one's error is a large share of what it answers, and another answers less",
 }
 """Why a claim is not by the accountant that its plan names."""
 
@@ -143,6 +144,11 @@ def rebuilt_statement(statement: dict[str, Any]) -> dict[str, Any]:
             f"no privacy is claimed: {NOT_PRIVATE}",
             "publish it only if its training images may be published",
         )
+    if "public_inputs" not in statement:
+        raise DamagedFileError(
+            "the statement is of an earlier release of dpdm: it does not say what is taken as public",
+            "train the model anew",
+        )
     stored = statement.get("ledger")
     if not isinstance(stored, dict):
         raise DamagedFileError("the statement holds no ledger")
@@ -150,7 +156,7 @@ def rebuilt_statement(statement: dict[str, Any]) -> dict[str, Any]:
     source = statement.get("init_from")
     if source is not None and not (isinstance(source, str) and _SHA256.fullmatch(source)):
         raise DamagedFileError(f"the statement's init_from is {_short(source)}, no SHA-256")
-    public = PublicInputs.from_dict(statement.get("public_inputs"))
+    public = PublicInputs.from_dict(statement["public_inputs"])
     true = private_statement(ledger, public, source)
     # In the order in which a model's file holds it.
     return dict(json.loads(json.dumps(true, sort_keys=True)))
@@ -208,7 +214,9 @@ def _reason(plan: PrivacyPlan, result: Claim) -> str:
     asked = result.epsilon_by.get(plan.accountant)
     if asked is None:
         return "not computable"
-    return "above RDP" if asked > result.epsilon_by["rdp"] else "in disagreement"
+    if asked > result.epsilon_by["rdp"]:
+        return "above RDP"
+    return "in disagreement" if "disagree" in result.reason else "too coarse"
 
 
 def _check_number(name: str, value: object) -> None:

@@ -129,6 +129,8 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
                 )
             tensors = {name: file.get_tensor(name) for name in names}
             is_ours = _text(header) == metadata[_KEY]  # no blanks, no key twice, no NaN
+        if not _is_bare(path):
+            raise DamagedFileError(f"{path}: says more than dpdm writes", hint)
     except (SafetensorError, ValueError, RecursionError, OSError) as error:
         raise DamagedFileError(f"{path}: damaged: {str(error).splitlines()[0]}", hint) from error
     written = header.pop(_DIGEST, None)
@@ -260,18 +262,18 @@ def _check_shapes(
     if of_prior is not None and not all(1 <= count <= 1 << 12 for count in of_prior.values()):
         raise ValueError("a prior of another size than any of ours")
     with torch.device("meta"):
-        expected = {name: t.shape for name, t in UNet(config).state_dict().items()}
+        expected = {name: _form(t) for name, t in UNet(config).state_dict().items()}
         if prior := _prior(config, of_prior):
-            expected |= {_PRIOR + name: t.shape for name, t in prior.state_dict().items()}
-    if sum(4 * math.prod(s) for s in expected.values()) > _MOST_BYTES:
+            expected |= {_PRIOR + name: _form(t) for name, t in prior.state_dict().items()}
+    if sum(4 * math.prod(s) for s, _ in expected.values()) > _MOST_BYTES:
         raise ValueError("larger than any network of ours")
-    found = {name: tensor.shape for name, tensor in tensors.items()}
+    found = {name: _form(tensor) for name, tensor in tensors.items()}
     wrong = [n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n)]
     if wrong:
         name = min(wrong)
         raise DamagedFileError(
             f"{path}: {len(wrong)} tensors do not fit the network it describes, first {name}: "
-            f"expected {_shape(expected.get(name))}, found {_shape(found.get(name))}",
+            f"expected {_shown(expected.get(name))}, found {_shown(found.get(name))}",
             "the file was written for another network",
         )
 
@@ -285,14 +287,40 @@ def _may_be_safetensors(path: Path) -> bool:
         return True
 
 
+def _is_bare(path: Path) -> bool:
+    """Whether the head of a safetensors file describes its tensors once each, in their order, and holds nothing else.
+
+    The library ignores other keys there, repeated tensors, blanks and the order. It pads with at most 7 blanks.
+    """
+    with path.open("rb") as file:
+        head = file.read(int.from_bytes(file.read(8), "little"))
+    values = json.loads(head)
+    described = {name: entry for name, entry in values.items() if name != "__metadata__"}
+    compact = json.dumps(values, separators=(",", ":"), ensure_ascii=False).encode()
+    starts = [entry["data_offsets"][0] for entry in described.values()]
+    return (
+        len(head) < len(compact) + 8
+        and list(described) == sorted(described)
+        and starts == sorted(starts)
+        and all(list(entry) == ["dtype", "shape", "data_offsets"] for entry in described.values())
+    )
+
+
 def _text(values: dict[str, Any], *keys: str) -> str:
     """A description, or the values under some keys of it, as they are written."""
     shown = {key: values[key] for key in keys if key in values} if keys else values
     return json.dumps(shown, sort_keys=True, allow_nan=False)
 
 
-def _shape(shape: torch.Size | None) -> str:
-    return "none" if shape is None else str(tuple(shape))
+def _form(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:
+    return tensor.shape, tensor.dtype
+
+
+def _shown(form: tuple[torch.Size, torch.dtype] | None) -> str:
+    if form is None:
+        return "none"
+    shape, dtype = form
+    return f"{tuple(shape)}" if dtype == torch.float32 else f"{tuple(shape)} of {dtype}"
 
 
 def _digest(tensors: dict[str, Tensor], header: dict[str, Any]) -> str:

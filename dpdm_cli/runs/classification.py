@@ -102,6 +102,10 @@ def classify(
         raise DataError(
             f"{source} has no classes to tell apart", "classify needs a data set with labels"
         )
+    # A model may know classes that no test image is of: those that were stated, whatever the images are.
+    drawn = metadata.get("classes")
+    if isinstance(drawn, list) and set(classes) < set(map(str, drawn)):
+        classes = tuple(map(str, drawn))
     if baseline and "train" not in splits:
         raise UsageError(
             f"--baseline {baseline} needs real training images, but {source} is not divided",

@@ -1,14 +1,16 @@
 """The images of a finished set, read from files that hold them and nothing else.
 
-What a file can carry beside pixels (PNG chunks, archive members, comments) is found here, and so neither verified nor
-released. Imports no torch.
+What a file can carry beside pixels (PNG chunks, archive members, comments, words between members) is found here, and so
+neither verified nor released. Imports no torch.
 """
 
 from __future__ import annotations
 
+import struct
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +28,8 @@ from dpdm_cli.runs.writing import Album, Format, place_of
 _MOST = 256  # images at a time
 _HEADER = 1 << 12  # bytes that an array of ours has before its numbers, at most
 _TEXT = 1 << 26  # bytes
+# Bytes of a zip's records, beside names and extras (APPNOTE 4.3): before a member, of it in the directory, at the end.
+_LOCAL, _CENTRAL, _END, _END_64 = 30, 46, 22, 76
 
 
 def finished_images(
@@ -65,6 +69,7 @@ def _from_archive(
     with _named(path), zipfile.ZipFile(path) as archive:
         if archive.comment or any(member.comment for member in archive.infolist()):
             raise ValueError("it carries a comment")
+        _check_places(archive, path)
         yield from reader(archive, album, metadata)
 
 
@@ -120,6 +125,36 @@ def _check_members(archive: zipfile.ZipFile, expected: list[str]) -> None:
     if found != expected:
         strange = next((n for n in found if n not in set(expected)), "one at another place")
         raise ValueError(f"its members are not those of this set, first {strange[:80]!a}")
+
+
+def _check_places(archive: zipfile.ZipFile, path: Path) -> None:
+    """Whether members follow each other from the first byte to the directory, and no words stand beside them."""
+    at, directory = 0, _END
+    with path.open("rb") as file:
+        for member in archive.infolist():
+            bare = copy(member)
+            bare.extra = b""  # that of members beyond 4 GiB is in FileHeader's
+            file.seek(at)
+            fixed = file.read(_LOCAL)
+            *_, name, extra = struct.unpack(f"<{_LOCAL - 4}xHH", fixed)
+            found = fixed + file.read(name + extra)
+            if member.header_offset != at or found != bare.FileHeader(zip64=extra > 0):
+                raise ValueError(f"something stands before {member.filename[:80]!a}")
+            about = member.date_time, member.external_attr, member.internal_attr
+            if about != ((1980, 1, 1, 0, 0, 0), 0o644 << 16, 0) or not _is_size(member.extra):
+                raise ValueError(f"{member.filename[:80]!a} is described as dpdm does not")
+            at += len(found) + member.compress_size
+            directory += _CENTRAL + name + len(member.extra)
+        behind = file.seek(0, 2) - at
+    if archive.start_dir != at or behind not in (directory, directory + _END_64):
+        raise ValueError("something stands beside its members")
+
+
+def _is_size(extra: bytes) -> bool:
+    """Whether what a directory adds to a member is nothing, or sizes and a place that need 8 bytes each."""
+    if not extra:
+        return True
+    return len(extra) in (12, 20, 28) and extra[:4] == struct.pack("<HH", 1, len(extra) - 4)
 
 
 def _content(archive: zipfile.ZipFile, name: str, most: int) -> bytes:

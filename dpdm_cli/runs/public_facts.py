@@ -71,14 +71,15 @@ def public_facts(
     published = _published(NAMED.get(data))
     size = known_size(data, settings, planned)
     said = {
-        "dataset_size": size,
+        # A plan says what N is, not who knows it: it may have been counted.
+        "dataset_size": size if published else settings.dataset_size,
         "classes": stated.classes,
         "image_size": settings.image_size,
         "channels": stated.channels,
     }
     count = len(images.images)
     found = {
-        "dataset_size": count,
+        "dataset_size": count if size is None else size,
         "classes": images.classes,
         "image_size": images.size[0],
         "channels": images.channels,
@@ -186,7 +187,7 @@ def _unstated(data: str, found: Mapping[str, Any]) -> PrivacyError:
         "\n".join(lines),
         f"If everybody may know them whatever the images are, say so; they are published with the model:\n"
         f"    {declare}\n"
-        f"  or, better, state figures that do not come from single images, such as a round number and every class "
-        f"there could be:\n"
+        f"  or, better, state figures that do not come from single images: a round number and every class there could "
+        f"be, in the place of those that were found:\n"
         f"    {state}",
     )

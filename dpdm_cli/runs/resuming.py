@@ -59,6 +59,11 @@ def resumed_stated(saved: dict[str, Any], wanted: Stated) -> Stated:
         PrivacyError: classes or channels are given that differ.
         DamagedFileError: what was saved makes no sense.
     """
+    if "stated" not in saved:
+        raise DamagedFileError(
+            "the resume state is of an earlier release of dpdm: it does not say what was taken as public",
+            "finish it with the release that began it, or start a new run in another --out",
+        )
     try:
         classes = saved["stated"]["classes"]
         said = {**saved["stated"], "classes": None if classes is None else tuple(classes)}

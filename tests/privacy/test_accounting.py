@@ -34,8 +34,11 @@ from dpdm_cli.privacy.accounting import (
     compose,
     round_up,
 )
+from dpdm_cli.privacy.ledger import PublishedLedger
 from dpdm_cli.privacy.paper_profile import calibrate_like_paper
 from dpdm_cli.privacy.plan import PrivacyPlan, steps_for_epochs, write_plan_file
+from dpdm_cli.privacy.public_inputs import PUBLISHED
+from dpdm_cli.privacy.statement import private_statement
 
 MNIST: dict[str, Any] = {
     "dataset_size": 60_000,
@@ -367,6 +370,8 @@ def test_where_prv_is_too_coarse_pld_claims_and_says_why() -> None:
     assert made.accountant == "pld"
     assert made.epsilon == made.epsilon_by["pld"] < made.epsilon_by["prv"]
     assert "PRV's grid" in made.reason
+    ledger = PublishedLedger(plan, 1, ("0" * 32,))
+    assert private_statement(ledger, PUBLISHED)["reason"] == "too coarse"
     assert claim(dataclasses.replace(plan, accountant="pld")).reason == ""
 
 

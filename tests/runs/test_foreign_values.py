@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 import zipfile
 import zlib
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.torch
+import torch
 from drawn import draw, save
 from PIL import Image, PngImagePlugin
 
@@ -257,6 +259,42 @@ def test_words_beside_the_description_of_a_model_are_damage(run: Path) -> None:
     refused(run, "model.safetensors")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda head: head[:-1] + b" \t" * 40 + b"}",
+        lambda head: head + b" " * 8,
+        lambda head: head.replace(b'{"dtype":', b'{"note":"Ada Lovelace","dtype":', 1),
+        lambda head: head[:-1] + b"," + re.findall(rb'"classes.weight":{.*?}', head)[0] + b"}",
+        lambda head: json.dumps(dict(reversed(json.loads(head).items()))).encode(),
+    ],
+    ids=["blanks", "blanks behind", "a key", "a tensor twice", "another order"],
+)
+def test_what_safetensors_ignores_in_the_head_of_a_model_is_damage(
+    run: Path, change: Callable[[bytes], bytes]
+) -> None:
+    path = run / "model.safetensors"
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    head = change(content[8:end].rstrip())
+    assert len(head) > end - 8
+    path.write_bytes(len(head).to_bytes(8, "little") + head + content[end:])
+    safetensors.torch.load_file(path)  # it is one
+    digest_again(run)
+    refused(run, "model.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int64])
+def test_weights_of_another_type_hold_more_than_weights(run: Path, dtype: torch.dtype) -> None:
+    path = run / "model.safetensors"
+    tensors, facts = read_tensors(path, "model")
+    del facts["format"], facts["kind"]
+    wider = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    checkpoint.write_tensors(path, wider, "model", facts)
+    digest_again(run)
+    refused(run, "model.safetensors")
+
+
 def test_what_was_rewritten_without_a_change_is_what_was_written(run: Path, drawn: Path) -> None:
     """Else the tests above would show nothing."""
     content = (run / "model.safetensors").read_bytes()
@@ -360,7 +398,50 @@ def with_other_metadata(path: Path) -> None:
             archive.writestr(member, content)
 
 
-@pytest.mark.parametrize("change", [with_comment, with_member, with_other_metadata])
+def with_words_in_front(path: Path) -> None:
+    path.write_bytes(MARK.encode() + path.read_bytes())
+
+
+def with_words_before_the_directory(path: Path) -> None:
+    content = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        start = archive.start_dir
+    end = content.rindex(b"PK\5\6")
+    moved = (start + len(MARK)).to_bytes(4, "little")
+    path.write_bytes(
+        content[:start] + MARK.encode() + content[start : end + 16] + moved + content[end + 20 :]
+    )
+
+
+def with_words_in_a_member(
+    path: Path, *, extra: bytes = b"\x99\x99\x0c\0" + MARK.encode(), **about: Any
+) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = [(info, archive.read(info)) for info in archive.infolist()]
+    with zipfile.ZipFile(path, "w") as archive:
+        for old, content in members:
+            info = zipfile.ZipInfo(old.filename, **about)
+            info.external_attr, info.compress_type = old.external_attr, old.compress_type
+            info.extra = extra
+            archive.writestr(info, content)
+
+
+def with_dates(path: Path) -> None:
+    with_words_in_a_member(path, extra=b"", date_time=(2015, 12, 10, 0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        with_comment,
+        with_member,
+        with_other_metadata,
+        with_words_in_front,
+        with_words_before_the_directory,
+        with_words_in_a_member,
+        with_dates,
+    ],
+)
 @pytest.mark.parametrize("format", ["npz", "zip"])
 def test_an_archive_holds_its_images_and_their_description_and_nothing_else(
     drawn: Path, tmp_path: Path, format: str, change: Callable[[Path], None]

@@ -288,7 +288,9 @@ def test_calibrating_for_a_named_set_takes_its_published_plan(
     )
 
 
-def test_the_n_of_a_plan_is_stated_and_another_is_refused(tmp_path: Path, unchecked: None) -> None:
+def test_the_n_of_a_plan_is_stated_or_declared_and_another_is_refused(
+    tmp_path: Path, unchecked: None
+) -> None:
     source = as_npz(tmp_path / "set", LABELS)
     path = tmp_path / "plan.json"
     figures: dict[str, Any] = {"delta": 1e-3, "expected_batch_size": 8, "steps": 1}
@@ -297,12 +299,20 @@ def test_the_n_of_a_plan_is_stated_and_another_is_refused(tmp_path: Path, unchec
     network = {
         name: TINY[name] for name in ("preset", "width", "multipliers", "embedding", "patch")
     }
+    options: dict[str, Any] = {"plan": path, "device": "cpu", **network}
     rest = {name: value for name, value in STATED.items() if name != "dataset_size"}
-    result = train(str(source), tmp_path / "run", plan=path, device="cpu", **network, **rest)
-    assert result.statement["plan"] == load_plan(path).to_dict()
-    assert set(result.statement["public_inputs"].values()) == {"stated"}
+    # The plan does not say whether it was counted.
+    with pytest.raises(PrivacyError, match="number of images: 30"):
+        train(str(source), tmp_path / "run", **options, **rest)
+    for said, word in (({"dataset_size": 30}, "stated"), ({"public_metadata": True}, "declared")):
+        result = train(str(source), tmp_path / word, **options, **rest, **said)
+        assert result.statement["plan"] == load_plan(path).to_dict()
+        assert result.statement["public_inputs"] == {
+            **dict.fromkeys(STATED, "stated"),
+            "dataset_size": word,
+        }
     with pytest.raises(PrivacyError, match="N = 30"):
-        train(str(source), tmp_path / "other", plan=path, device="cpu", **network, **STATED)
+        train(str(source), tmp_path / "other", **options, **STATED)
 
 
 def test_a_resumed_run_goes_on_with_what_was_stated(
