@@ -11,7 +11,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "pretraining"))
 
 import pretrain
-from families import Dice, Family, curve
+from families import Family
+from shapes import Dice, curve
 
 from dpdm_cli.runs.checkpoint import read_tensors
 from dpdm_cli.runs.public_start import shipped_start

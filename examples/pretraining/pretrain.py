@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from families import Dice, Family
+from families import Family
+from shapes import Dice
 from torch import Tensor
 
 from dpdm_cli.data import ImageSet
