@@ -47,6 +47,13 @@ class Precision(StrEnum):
     bf16 = "bf16"
 
 
+class Init(StrEnum):
+    """What a network starts from."""
+
+    none = "none"
+    procedural = "procedural"
+
+
 Json = Annotated[
     bool,
     typer.Option("--json", help="Print the result as one JSON object.", rich_help_panel=OUTPUT),

@@ -20,6 +20,7 @@ from dpdm_cli.commands.options import (
     Device,
     Download,
     ImageSize,
+    Init,
     Json,
     Precision,
     Preset,
@@ -142,6 +143,14 @@ def train(
         Path | None,
         typer.Option(help="TOML file of settings; flags override it.", rich_help_panel=MODEL),
     ] = None,
+    init: Annotated[
+        Init | None,
+        typer.Option(
+            help="procedural: start from a network of this package that was trained on images drawn by a program. "
+            "It needs a warm start. (default: the preset's)",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     init_from: Annotated[
         Path | None,
         typer.Option(
@@ -232,6 +241,7 @@ def train(
         "accountant": accountant,
         "warm_start": warm_start and str(warm_start),
         "warm_share": warm_share,
+        "init": init and str(init),
         "image_size": image_size,
         "denoiser": denoiser and str(denoiser),
         "learning_rate": learning_rate,

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from dpdm_cli.diffusion.gaussian_prior import GaussianPrior
 
+_CLEAN_SCALE = math.sqrt(3)
+"""Brings clean images to variance 1: over the standard deviation of uniform [-1, 1]."""
+
 
 class Scalings(NamedTuple):
     """Preconditioning at given noise levels; each has the shape of sigma."""
@@ -146,9 +149,13 @@ class Denoiser(nn.Module):
     """D(x; sigma, y) over a network F(x, c_noise, y).
 
     Args:
-        network: called as F(x [R, C, H, W], c_noise [R], labels [R] or None) -> [R, C, H, W].
+        network: called as F(x [R, C', H, W], c_noise [R], labels [R] or None) -> [R, C, H, W].
         parameterisation: scalings, weight and noise levels.
         prior: takes the place of c_skip and c_out.
+        sees_prior: whether the network is shown the prior's estimate beside the noisy image, as C' = 2 C channels.
+
+    Raises:
+        ValueError: a network that is to be shown a prior, and none.
     """
 
     def __init__(
@@ -156,11 +163,16 @@ class Denoiser(nn.Module):
         network: nn.Module,
         parameterisation: Parameterisation,
         prior: GaussianPrior | None = None,
+        *,
+        sees_prior: bool = False,
     ) -> None:
         super().__init__()
+        if sees_prior and prior is None:
+            raise ValueError("the network is to be shown a prior, and there is none")
         self.network = network
         self.parameterisation = parameterisation
         self.prior = prior
+        self.sees_prior = sees_prior
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         """Denoise.
@@ -174,11 +186,16 @@ class Denoiser(nn.Module):
             Estimates of the clean images [R, C, H, W].
         """
         c_skip, c_out, c_in, c_noise = self.parameterisation.scalings(sigma)
+        shown = _over_pixels(c_in) * x
+        if self.prior is None:
+            output: Tensor = self.network(shown, c_noise, labels).to(x.dtype)
+            return _over_pixels(c_skip) * x + _over_pixels(c_out) * output
+        estimate = self.prior.posterior_mean(x, sigma, labels)
+        if self.sees_prior:
+            shown = torch.cat([shown, _CLEAN_SCALE * estimate], dim=1)
+        output = self.network(shown, c_noise, labels).to(x.dtype)
+        return estimate + self.prior.scaled(output, sigma, labels)
 
-        def over_pixels(scale: Tensor) -> Tensor:
-            return scale.view(-1, 1, 1, 1)
 
-        output: Tensor = self.network(over_pixels(c_in) * x, c_noise, labels).to(x.dtype)
-        if self.prior is not None:
-            return self.prior.denoised(x, output, sigma, labels)
-        return over_pixels(c_skip) * x + over_pixels(c_out) * output
+def _over_pixels(scale: Tensor) -> Tensor:
+    return scale.view(-1, 1, 1, 1)

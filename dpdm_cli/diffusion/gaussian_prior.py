@@ -52,47 +52,60 @@ class GaussianPrior(nn.Module):
         self.register_buffer("variances", torch.full((labels, k), 1 / 3))
         self.register_buffer("elsewhere", torch.tensor(1 / 3))
 
-    def denoised(self, x: Tensor, output: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        """mu + S (S + sigma^2)^-1 (x - mu) + sigma S^1/2 (S + sigma^2)^-1/2 output.
+    def posterior_mean(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        """The best estimate of the clean images, mu + S (S + sigma^2)^-1 (x - mu).
 
         Args:
             x: noisy images [R, C, H, W].
-            output: of the network, [R, C, H, W].
             sigma: noise levels [R], > 0.
             labels: [R]; None for no class.
 
         Returns:
             [R, C, H, W].
         """
-        with torch.autocast(x.device.type, enabled=False):
-            return self._denoised(x, output, sigma, labels)
-
-    def _denoised(self, x: Tensor, output: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        if labels is None:
-            labels = torch.full(x.shape[:1], len(self.means) - 1, device=x.device)
         squared = sigma.square()[:, None]
 
         def of_signal(variance: Tensor) -> Tensor:
             return variance / (variance + squared)
 
+        with torch.autocast(x.device.type, enabled=False):
+            labels = self._labels(x, labels)
+            means = self.means[labels]
+            low = self._beyond(of_signal, self.low.coefficients(x) - means, labels)
+            elsewhere = of_signal(self.elsewhere)
+            low = low + (1 - elsewhere) * means
+            return _over_pixels(elsewhere) * x + self.low.images(low)
+
+    def scaled(self, output: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        """sigma S^1/2 (S + sigma^2)^-1/2 output: of the size of that estimate's error where the output's variance is 1.
+
+        Args, returns: as above; `output` of the network, [R, C, H, W].
+        """
+        squared = sigma.square()[:, None]
+
         def of_output(variance: Tensor) -> Tensor:
-            return (of_signal(variance) * squared).sqrt()
+            return (variance * squared / (variance + squared)).sqrt()
 
-        def beyond(scale: Callable[[Tensor], Tensor]) -> Tensor:
-            """How much more is taken along the directions than elsewhere."""
-            return scale(self.variances[labels]) - scale(self.elsewhere)
+        with torch.autocast(output.device.type, enabled=False):
+            low = self._beyond(
+                of_output, self.low.coefficients(output), self._labels(output, labels)
+            )
+            return _over_pixels(of_output(self.elsewhere)) * output + self.low.images(low)
 
-        means, directions = self.means[labels], self.directions[labels]
-        deviation = self.low.coefficients(x) - means
-        pair = torch.stack([deviation, self.low.coefficients(output)], dim=1)
-        along_signal, along_output = (pair @ directions).unbind(1)  # [R, k] each
-        along = beyond(of_signal) * along_signal + beyond(of_output) * along_output
-        low = (directions @ along[..., None]).squeeze(-1)
-        low = low + (1 - of_signal(self.elsewhere)) * means
+    def _labels(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        if labels is None:
+            return torch.full(x.shape[:1], len(self.means) - 1, device=x.device)
+        return labels
 
-        def over_pixels(scale: Tensor) -> Tensor:
-            return scale.view(-1, 1, 1, 1)
+    def _beyond(
+        self, scale: Callable[[Tensor], Tensor], coefficients: Tensor, labels: Tensor
+    ) -> Tensor:
+        """How much more a function of S gives of coefficients [R, d] along its directions than elsewhere."""
+        directions = self.directions[labels]
+        along = (coefficients[:, None] @ directions).squeeze(1)
+        more = (scale(self.variances[labels]) - scale(self.elsewhere)) * along
+        return (directions @ more[..., None]).squeeze(-1)
 
-        elsewhere = over_pixels(of_signal(self.elsewhere)) * x
-        elsewhere = elsewhere + over_pixels(of_output(self.elsewhere)) * output
-        return elsewhere + self.low.images(low)
+
+def _over_pixels(scale: Tensor) -> Tensor:
+    return scale.view(-1, 1, 1, 1)

@@ -37,6 +37,7 @@ class UNetConfig:
         attention: resolutions, in pixels of the (patched) grid, that get attention.
         patch: side of the pixel blocks folded into channels before the first layer; 1 for the paper's networks.
         embedding: width of the noise embedding's two linear layers.
+        sees_prior: whether the input is two images, the noisy one and the prior's estimate; see `Denoiser`.
     """
 
     image_size: int
@@ -48,6 +49,7 @@ class UNetConfig:
     attention: tuple[int, ...] = (7,)
     patch: int = 1
     embedding: int = 128
+    sees_prior: bool = False
 
     def __post_init__(self) -> None:
         step = self.patch * 2 ** (len(self.multipliers) - 1)
@@ -71,7 +73,7 @@ class UNet(nn.Module):
 
         self.classes = nn.Embedding(config.classes + 1, width) if config.classes else None
         self.noise = nn.ModuleList([_linear(width, embedding), _linear(embedding, embedding)])
-        self.stem = _conv(pixels, width)
+        self.stem = _conv(pixels * (2 if config.sees_prior else 1), width)
 
         def attention_here(channels: int) -> Attention | None:
             return Attention(channels) if resolution in config.attention else None
@@ -116,7 +118,7 @@ class UNet(nn.Module):
         self.head = _conv(channels, pixels, scale=0.0)
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Args: x [R, C, H, W]; c_noise [R]; labels int64 [R] with `classes` for none. Returns [R, C, H, W]."""
+        """Args: x [R, C or 2 C, H, W]; c_noise [R]; labels int64 [R] with `classes` for none. Returns [R, C, H, W]."""
         embedding = sinusoids(c_noise, self.config.channels)
         if self.classes is not None:
             if labels is None:

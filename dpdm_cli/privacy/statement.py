@@ -31,6 +31,9 @@ REASONS = {
 }
 """Why a claim is not by the accountant that its plan names."""
 
+PROCEDURAL_STARTS = frozenset({"4af557d7b10dafbe41138a7d10a38f5358ebfb4aef7a3218a11bb4c3049c640a"})
+"""SHA-256 of the networks that have shipped with this package, trained on images drawn by a program."""
+
 NOT_PRIVATE = "NOT PRIVATE: trained without clipping and without noise. Nothing is claimed about the training images."
 
 NOT_COVERED = (
@@ -51,7 +54,7 @@ def private_statement(
     Args:
         ledger: the releases made.
         public: who says that N, class names, image size and colours are public.
-        init_from: SHA-256 of the model the weights started from, declared public.
+        init_from: SHA-256 of the model the weights started from: one of `PROCEDURAL_STARTS`, or declared public.
 
     Returns:
         A JSON object; `epsilon` and `delta` are what is claimed, `text` says it in words. Epsilon is that of the
@@ -241,7 +244,12 @@ def _text(
     init_from: str | None,
 ) -> str:
     source = ""
-    if init_from is not None:
+    if init_from in PROCEDURAL_STARTS:
+        source = (
+            f" The weights started from a network of this package that was trained on images drawn by a program; no "
+            f"data (SHA-256 {init_from})."
+        )
+    elif init_from is not None:
         source = (
             f" The weights started from a model trained without privacy on images that whoever ran this declares to be "
             f"public (SHA-256 {init_from}); nothing is claimed about those."

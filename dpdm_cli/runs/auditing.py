@@ -233,8 +233,9 @@ def _subject(
     if checkpoint is not None:
         model = load_model(Path(checkpoint).expanduser())
         config = model.config
-        denoiser = Denoiser(placed(UNet(config), device), PARAMETERISATIONS[model.parameterisation])
-        denoiser.network.load_state_dict(model.denoiser.network.state_dict())
+        network = UNet(config)
+        network.load_state_dict(model.denoiser.network.state_dict())
+        parameterisation = PARAMETERISATIONS[model.parameterisation]
         if not model.statement.get("private"):
             raise PrivacyError(f"{checkpoint} claims no privacy, so there is nothing to audit")
         the_plan, whose = PrivacyPlan.from_dict(model.statement.get("plan")), str(checkpoint)
@@ -248,11 +249,8 @@ def _subject(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             network = UNet(config)
-        denoiser = Denoiser(
-            placed(network, device),
-            with_noise_levels(
-                PARAMETERISATIONS[settings.denoiser], settings.noise_mean, settings.noise_std
-            ),
+        parameterisation = with_noise_levels(
+            PARAMETERISATIONS[settings.denoiser], settings.noise_mean, settings.noise_std
         )
         of = f" of {settings_for}" if settings_for else ""
         whose = f"the {preset} network{of} for {dataset}"
@@ -261,9 +259,13 @@ def _subject(
             the_plan = plan_run(NAMED[dataset].train_size, settings)
     if plan is not None:
         the_plan = check_plan_file(plan)[0]
-    if the_plan is not None and the_plan.warm_releases:
+    prior = None
+    if config.sees_prior or (the_plan is not None and the_plan.warm_releases):
         shape = config.image_channels, config.image_size, config.image_size
-        denoiser.prior = new_prior(shape, config.classes).to(device)
+        prior = new_prior(shape, config.classes).to(device)
+    denoiser = Denoiser(
+        placed(network, device), parameterisation, prior, sees_prior=config.sees_prior
+    )
     return denoiser, config, whose, the_plan
 
 

@@ -184,7 +184,10 @@ def load_model(path: Path) -> Model:
         of_prior = header["prior"]
         _check_shapes(path, config, of_prior, tensors)
         denoiser = Denoiser(
-            UNet(config), PARAMETERISATIONS[parameterisation], _prior(config, of_prior)
+            UNet(config),
+            PARAMETERISATIONS[parameterisation],
+            _prior(config, of_prior),
+            sees_prior=config.sees_prior,
         )
         if len(classes) != config.classes or not isinstance(statement, dict):
             raise ValueError("classes or statement do not fit the network")

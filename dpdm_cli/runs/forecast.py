@@ -31,8 +31,9 @@ from dpdm_cli.runs.planning import (
     step_count,
 )
 from dpdm_cli.runs.public_facts import Stated, known_size, public_facts
-from dpdm_cli.runs.public_start import read_public
+from dpdm_cli.runs.public_start import check_start, chosen_start
 from dpdm_cli.runs.settings import TrainSettings, default_preset, preset_settings
+from dpdm_cli.runs.warm_start import new_prior
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +96,7 @@ def forecast(
             classes=classes,
         )
     network = network_config(images, settings)
-    if init_from is not None:
-        read_public(init_from, network, data if private else None)
+    chosen_start(init_from, settings.init, network, data if private else None)
     values = asdict(settings)
     if private:
         stated = Stated(
@@ -107,6 +107,7 @@ def forecast(
         size = None if plan is None else load_plan(plan).dataset_size
         dataset_size, public = public_facts(data, images, settings, stated, size)
         the_plan = plan_run(dataset_size, settings, plan)
+        check_start(settings.init, the_plan)
         claimed = claim(the_plan)
         if plan is not None:
             planned = _planned(the_plan, claimed)
@@ -122,6 +123,7 @@ def forecast(
         known = known_size(data, settings)
         dataset_size = len(images.images) if known is None else known
         check_batch_size(dataset_size, settings)
+        check_start(settings.init, None)
         privacy = {"claim": NOT_PRIVATE, "steps": step_count(dataset_size, settings)}
     return Forecast(
         settings={name: {"value": value, "from": origins[name]} for name, value in values.items()},
@@ -213,7 +215,16 @@ def _seconds_a_row(
     """Time of one noisy copy through forward and backward, measured on blank images by all workers together."""
     images = blank_images(data, settings)
     config = network_config(images, settings)
-    denoiser = Denoiser(placed(UNet(config), device), PARAMETERISATIONS[settings.denoiser])
+    prior = None
+    if settings.warm_start != "none":
+        shape = config.image_channels, config.image_size, config.image_size
+        prior = new_prior(shape, config.classes).to(device)
+    denoiser = Denoiser(
+        placed(UNet(config), device),
+        PARAMETERISATIONS[settings.denoiser],
+        prior,
+        sees_prior=config.sees_prior,
+    )
     keys = torch.arange(rows, device=device)
     x = torch.zeros(rows, config.image_channels, *images.size, device=device)
     labels = torch.zeros_like(keys) if config.classes else None

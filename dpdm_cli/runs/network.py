@@ -40,6 +40,7 @@ def network_config(images: ImageSet, settings: TrainSettings) -> UNetConfig:
         attention=attention,
         patch=settings.patch,
         embedding=settings.embedding,
+        sees_prior=settings.init == "procedural",
     )
 
 

@@ -1,34 +1,104 @@
-"""Start from a network that was trained on public images. Its only cost is the user's word that they are public."""
+"""What a network starts from: nothing, a model of public images, or images drawn by a program.
+
+A model of public images costs the user's word that they are public. The network that ships with this package, which
+`examples/pretraining` makes anew, has seen no data. It goes on from what a warm start tells of a class, and needs one.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from importlib import resources
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.diffusion.unet import UNetConfig
 from dpdm_cli.errors import PrivacyError, UsageError
-from dpdm_cli.runs.checkpoint import load_model
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.runs.checkpoint import load_model, read_tensors
+from dpdm_cli.runs.files import sha256_of
 
 _OF_CLASSES = "classes."
 _MAY_DIFFER = {"classes", "image_size"}
+_SHIPPED = {1: "procedural-grey.safetensors"}  # by number of colours
 
 
 @dataclass(frozen=True)
 class PublicStart:
-    """A public model.
+    """Weights to start from.
 
     Attributes:
-        sha256: of its file.
-        trained_on: the named sets behind it, and "custom" for other images.
+        sha256: of their file.
+        trained_on: the named sets behind them, and "custom" for other images.
         weights: by name, those that fit; the classes' embeddings only where there are as many.
     """
 
     sha256: str
     trained_on: list[str]
     weights: dict[str, Tensor]
+
+
+def chosen_start(
+    init_from: Path | None, init: str, shape: UNetConfig, private_set: str | None
+) -> PublicStart | None:
+    """What a network of `shape` starts from, if anything; see `read_public` and `read_procedural`.
+
+    Raises:
+        UsageError: two starts are named.
+        PrivacyError, DataError, DamagedFileError: see there.
+    """
+    if init_from is not None and init != "none":
+        raise UsageError(
+            f"--init-from {init_from} and --init {init} are two starts", "choose one of them"
+        )
+    if init_from is not None:
+        return read_public(init_from, shape, private_set)
+    return read_procedural(shape) if init == "procedural" else None
+
+
+def check_start(init: str, plan: PrivacyPlan | None) -> None:
+    """Raise `UsageError` when the run has no warm start for a procedural one to go on from."""
+    if init == "procedural" and not (plan and plan.warm_releases):
+        raise UsageError(
+            "a procedural start goes on from a warm start, and this run has none",
+            "add --warm-start moments, or --init none",
+        )
+
+
+def shipped_start(channels: int) -> Path:
+    """Where the network lies that was trained on images drawn by a program, with so many colours.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if channels not in _SHIPPED:
+        raise UsageError(
+            "there is no procedural start for colour images yet", "leave --init procedural away"
+        )
+    return Path(str(resources.files(__package__))) / "starts" / _SHIPPED[channels]
+
+
+def read_procedural(shape: UNetConfig) -> PublicStart:
+    """The procedural start for a network of `shape`. All classes begin alike: nothing is known of any.
+
+    Raises:
+        UsageError: there is none for these colours or this network.
+        DataError, DamagedFileError: the package is not whole.
+    """
+    path = shipped_start(shape.image_channels)
+    weights, facts = read_tensors(path, "start")
+    for name, value in asdict(shape).items():
+        ours, theirs = list(value) if isinstance(value, tuple) else value, facts["network"][name]
+        if name not in _MAY_DIFFER and theirs != ours:
+            raise UsageError(
+                f"the procedural start is a network with {name} = {theirs}, this run's has {ours}",
+                "leave --init procedural away, or take the network of --preset small",
+            )
+    if shape.classes:
+        weights["classes.weight"] = torch.zeros(shape.classes + 1, shape.channels)
+    return PublicStart(sha256=sha256_of(path), trained_on=[], weights=weights)
 
 
 def read_public(path: Path, shape: UNetConfig, private_set: str | None) -> PublicStart:

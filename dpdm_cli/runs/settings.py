@@ -25,6 +25,7 @@ PRESETS = ("small", "paper")
 DENOISERS = ("edm", "v", "vp", "ve")
 PRECISIONS = ("auto", "float32", "tf32", "bf16")
 SCHEDULES = ("constant", "cosine")
+INITS = ("none", "procedural")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,8 @@ class TrainSettings:
         accountant: prv, rdp or pld.
         warm_start: none, means or moments: what is released of each class before the first step.
         warm_share: of the budget, for the warm start.
+        init: none or procedural: whether the weights start from a network of the package that was trained on images
+            drawn by a program.
         image_size: side in pixels; None keeps the images' own.
         denoiser: edm, v, vp or ve.
         noise_mean, noise_std: of ln sigma in training; edm only.
@@ -68,6 +71,7 @@ class TrainSettings:
     accountant: str = "prv"
     warm_start: str = "none"
     warm_share: float = WARM_SHARE
+    init: str = "none"
     image_size: int | None = None
     denoiser: str = "edm"
     noise_mean: float = -1.2
@@ -93,6 +97,7 @@ class TrainSettings:
             ("precision", PRECISIONS),
             ("schedule", SCHEDULES),
             ("warm_start", tuple(WARM_STARTS)),
+            ("init", INITS),
         ):
             if getattr(self, name) not in choices:
                 raise UsageError(

@@ -25,7 +25,7 @@ from dpdm_cli.runs.checkpoint import check_classes
 from dpdm_cli.runs.network import network_config
 from dpdm_cli.runs.planning import check_batch_size, plan_run, read_plan, step_count
 from dpdm_cli.runs.public_facts import Stated, known_size, public_facts
-from dpdm_cli.runs.public_start import PublicStart, read_public
+from dpdm_cli.runs.public_start import PublicStart, check_start, chosen_start, read_public
 from dpdm_cli.runs.resuming import fingerprint, resumed_settings, resumed_stated
 from dpdm_cli.runs.settings import TrainSettings
 
@@ -136,9 +136,10 @@ def set_up(
         if local_rank() == 0:
             images.verify()
         network = network_config(images, settings)
-        public = _public_start(init_from, network, data if private else None, saved)
+        public = _public_start(init_from, network, settings.init, data if private else None, saved)
         dataset_size, inputs = _public_inputs(data, settings, images, stated, plan, private, saved)
         ledger = _budget(dataset_size, settings, plan, private, saved)
+        check_start(settings.init, ledger.plan if ledger else None)
     if ledger is not None:
         settings = replace(settings, noise_multiplicity=ledger.plan.noise_multiplicity)
     salt = saved["salt"] if saved else processes.from_first(lambda: secrets.token_hex(16))
@@ -220,17 +221,21 @@ def _budget(
 
 
 def _public_start(
-    path: Path | None, network: UNetConfig, private_set: str | None, saved: dict[str, Any] | None
+    path: Path | None,
+    network: UNetConfig,
+    init: str,
+    private_set: str | None,
+    saved: dict[str, Any] | None,
 ) -> PublicStart | None:
     """The public model to start from; for a resumed run, that it was started from, without its weights.
 
     Raises:
         PrivacyError: a resumed run was started from another one; or see `read_public`.
-        DataError, DamagedFileError, UsageError: see `read_public`.
+        UsageError, DataError, DamagedFileError: see `chosen_start`.
     """
-    found = None if path is None else read_public(path, network, private_set)
     if saved is None:
-        return found
+        return chosen_start(path, init, network, private_set)
+    found = None if path is None else read_public(path, network, private_set)
     before = saved.get("init_from")
     if found is not None and (before is None or found.sha256 != before["sha256"]):
         raise PrivacyError(

@@ -80,6 +80,7 @@ class Trainer:
                 PARAMETERISATIONS[settings.denoiser], settings.noise_mean, settings.noise_std
             ),
             self._prior(),
+            sees_prior=config.sees_prior,
         )
         self._ema = EMA(self._denoiser.network, settings.ema)
         self._optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
@@ -105,7 +106,13 @@ class Trainer:
     @property
     def averaged(self) -> Denoiser:
         """The denoiser over the averaged weights: what a run publishes."""
-        return Denoiser(self._ema.averaged, self._denoiser.parameterisation, self._denoiser.prior)
+        trained = self._denoiser
+        return Denoiser(
+            self._ema.averaged,
+            trained.parameterisation,
+            trained.prior,
+            sees_prior=trained.sees_prior,
+        )
 
     def warm_up(self) -> None:
         """Make the plan's warm start, unless there is none or it has been made."""

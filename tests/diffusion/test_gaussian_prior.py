@@ -26,6 +26,12 @@ class Echo(nn.Module):
         return self.output
 
 
+def denoised(
+    prior: GaussianPrior, x: Tensor, output: Tensor, sigma: Tensor, labels: Tensor | None
+) -> Tensor:
+    return prior.posterior_mean(x, sigma, labels) + prior.scaled(output, sigma, labels)
+
+
 def random_prior(shape: tuple[int, int, int], labels: int = 3) -> GaussianPrior:
     prior = GaussianPrior(shape, labels - 1, 10, 4)
     prior.means.copy_(torch.randn(labels, 10))
@@ -68,7 +74,7 @@ def test_it_is_the_posterior_mean_of_its_gaussian_and_scales_outputs_by_the_post
     x, output = torch.randn(2, 5, *shape).double()
     sigma = torch.tensor([0.02, 0.3, 1.0, 5.0, 80.0]).double()
     labels = torch.tensor([0, 1, 2, 0, 1])
-    found = prior.denoised(x, output, sigma, labels)
+    found = denoised(prior, x, output, sigma, labels)
     for row, label in enumerate(labels.tolist()):
         mean = prior.low.images(prior.means[label][None]).flatten()
         along = prior.low.images(prior.directions[label].T).flatten(1).T  # [pixels, k]
@@ -97,7 +103,7 @@ def test_no_label_is_the_last_one() -> None:
     sigma = torch.ones(3).double()
     last = torch.full((3,), 2)
     torch.testing.assert_close(
-        prior.denoised(x, output, sigma, None), prior.denoised(x, output, sigma, last)
+        denoised(prior, x, output, sigma, None), denoised(prior, x, output, sigma, last)
     )
 
 
@@ -105,8 +111,8 @@ def test_rows_do_not_see_each_other() -> None:
     prior = random_prior((1, 8, 8))
     x, output = torch.randn(2, 3, 1, 8, 8).double()
     sigma, labels = torch.tensor([0.5, 1.0, 2.0]).double(), torch.tensor([0, 1, 2])
-    whole = prior.denoised(x, output, sigma, labels)
-    alone = prior.denoised(x[1:2], output[1:2], sigma[1:2], labels[1:2])
+    whole = denoised(prior, x, output, sigma, labels)
+    alone = denoised(prior, x[1:2], output[1:2], sigma[1:2], labels[1:2])
     torch.testing.assert_close(whole[1:2], alone)
 
 
@@ -115,8 +121,8 @@ def test_its_gradient_reaches_the_network_alone() -> None:
     assert not list(prior.parameters())
     output = torch.randn(2, 1, 8, 8).double().requires_grad_()
     x = torch.randn(2, 1, 8, 8).double()
-    denoised = prior.denoised(x, output, torch.ones(2).double(), torch.tensor([0, 1]))
-    (gradient,) = torch.autograd.grad(denoised.sum(), output)
+    found = denoised(prior, x, output, torch.ones(2).double(), torch.tensor([0, 1]))
+    (gradient,) = torch.autograd.grad(found.sum(), output)
     assert gradient.isfinite().all()
     assert gradient.abs().sum() > 0
 
@@ -125,6 +131,26 @@ def test_in_bf16_training_it_computes_in_float32() -> None:
     prior = GaussianPrior((1, 8, 8), 1, 20, 6)
     x, output = torch.randn(2, 4, 1, 8, 8)
     sigma, labels = torch.full((4,), 0.3), torch.tensor([0, 1, 1, 0])
-    wide = prior.denoised(x, output, sigma, labels)
+    wide = denoised(prior, x, output, sigma, labels)
     with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(prior.denoised(x, output, sigma, labels), wide)
+        torch.testing.assert_close(denoised(prior, x, output, sigma, labels), wide)
+
+
+def test_a_network_is_shown_the_estimate_beside_the_noisy_image() -> None:
+    prior = random_prior((1, 8, 8)).float()
+    x, sigma, labels = torch.randn(4, 1, 8, 8), torch.full((4,), 0.3), torch.tensor([0, 1, 2, 0])
+    seen = []
+
+    class Looks(nn.Module):
+        def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None) -> Tensor:
+            seen.append(x)
+            return torch.zeros(4, 1, 8, 8)
+
+    edm = EDM()
+    found = Denoiser(Looks(), edm, prior, sees_prior=True)(x, sigma, labels)
+    estimate = prior.posterior_mean(x, sigma, labels)
+    torch.testing.assert_close(found, estimate)
+    torch.testing.assert_close(seen[0][:, :1], edm.scalings(sigma).c_in.view(-1, 1, 1, 1) * x)
+    torch.testing.assert_close(seen[0][:, 1:], math.sqrt(3) * estimate)
+    with pytest.raises(ValueError, match="shown a prior"):
+        Denoiser(Looks(), edm, sees_prior=True)

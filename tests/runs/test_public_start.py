@@ -9,12 +9,14 @@ import pytest
 import torch
 from test_training import TINY, digits_folder, run
 
+from dpdm_cli import sample
 from dpdm_cli.data.named import NAMED
+from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.errors import DamagedFileError, PrivacyError, UsageError
-from dpdm_cli.privacy.statement import check_statement
-from dpdm_cli.runs.checkpoint import load_model
+from dpdm_cli.privacy.statement import PROCEDURAL_STARTS, check_statement
+from dpdm_cli.runs.checkpoint import load_model, read_tensors
 from dpdm_cli.runs.files import sha256_of
-from dpdm_cli.runs.public_start import read_public
+from dpdm_cli.runs.public_start import read_procedural, read_public, shipped_start
 from dpdm_cli.runs.trainer import Trainer
 from dpdm_cli.runs.verifying import verify
 
@@ -111,3 +113,76 @@ def test_resuming_keeps_the_source_and_refuses_another(
     other = run(tmp_path / "other", pictures, private=False, patch=1, **{**TINY, "seed": 5}).model
     with pytest.raises(PrivacyError, match="not what this run was started from"):
         run(tmp_path / "run", resume=True, init_from=other)
+
+
+PROCEDURAL = {
+    **TINY,
+    **{"width": 32, "multipliers": (1, 1), "embedding": 64, "patch": 2, "attention": ()},
+    "init": "procedural",
+    "warm_start": "moments",
+    "image_size": 12,
+    "steps": 1,
+}
+
+
+def test_the_procedural_start_is_named_as_no_data_and_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = {}
+
+    def check(self: Trainer) -> None:
+        begun.update({name: tensor.clone() for name, tensor in self.state().items()})
+
+    monkeypatch.setattr(Trainer, "check", check)
+    result = run(tmp_path / "run", **PROCEDURAL)
+    shipped = sha256_of(shipped_start(1))
+    assert shipped in PROCEDURAL_STARTS
+    assert result.statement["init_from"] == shipped
+    assert f"drawn by a program; no data (SHA-256 {shipped})" in result.statement["text"]
+    verify([tmp_path / "run"])
+    weights, _ = read_tensors(shipped_start(1), "start")
+    for name, tensor in weights.items():
+        assert torch.equal(begun[f"network/{name}"], tensor), name
+        assert torch.equal(begun[f"average/{name}"], tensor), name
+    assert not begun["network/classes.weight"].any()
+    drawn = sample(tmp_path / "run", n=20, out=tmp_path / "synth", overrides={"steps": 2})
+    verify([tmp_path / "run", drawn.folder])
+
+
+def test_with_classes_it_begins_as_the_same_network_without() -> None:
+    config = load_shape(classes=0)
+    alone, classed = UNet(config), UNet(dataclasses.replace(config, classes=3))
+    alone.load_state_dict(read_procedural(config).weights)
+    classed.load_state_dict(read_procedural(classed.config).weights)
+    x, noise = torch.randn(4, 2, 20, 20), torch.randn(4)
+    torch.testing.assert_close(classed(x, noise, torch.tensor([0, 1, 2, 3])), alone(x, noise))
+
+
+def load_shape(classes: int) -> UNetConfig:
+    facts = read_tensors(shipped_start(1), "start")[1]["network"]
+    shape = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
+    return UNetConfig(**{**shape, "classes": classes, "image_size": 20})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"width": 16}, "a network with channels = 32"),
+        ({"warm_start": "none"}, "goes on from a warm start"),
+        ({"private": False}, "goes on from a warm start"),
+        ({"init_from": Path("other.safetensors")}, "are two starts"),
+        ({"init": "wishful"}, "choose one of none, procedural"),
+    ],
+)
+def test_a_procedural_start_that_cannot_be_is_refused(
+    changes: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        run(tmp_path / "run", **{**PROCEDURAL, **changes})
+    assert message in f"{caught.value.message} {caught.value.hint}"
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_there_is_no_procedural_start_for_colour() -> None:
+    with pytest.raises(UsageError, match="colour"):
+        read_procedural(dataclasses.replace(load_shape(classes=0), image_channels=3))

@@ -97,9 +97,7 @@ def test_a_denoiser_that_starts_from_moments_is_better_than_one_that_starts_from
         prior = new_prior((1, SIDE, SIDE), 2)
         if kind:
             learn_prior(prior, images, ledger_with(kind, warm_sigma=3.0))
-        denoised = prior.denoised(
-            x + 0.7 * noise, torch.zeros_like(x), torch.full((500,), 0.7), labels
-        )
+        denoised = prior.posterior_mean(x + 0.7 * noise, torch.full((500,), 0.7), labels)
         errors.append(float((denoised - x).square().mean()))
     assert errors[0] < 0.8 * errors[1] < 0.8 * errors[2]
 
