@@ -114,7 +114,7 @@ def _plan(statement: Mapping[str, Any]) -> list[str]:
         "divisor": "divisor",
         "warm_start": "warm start",
         "warm_sigma": "noise on each sum of the warm start",
-        "init_from": "SHA-256 of the public model it started from",
+        "init_from": "SHA-256 of the network it started from",
     }
     by = ", ".join(f"{k.upper()} {v}" for k, v in statement["epsilon_by"].items())
     return [
