@@ -399,3 +399,16 @@ def test_the_private_plan_fits_sets_of_every_size(size: int) -> None:
     plan = private_classifier.plan_for(10.0, 1e-6, size)
     assert plan.expected_batch_size <= size
     assert claim(plan).epsilon <= 10.0
+
+
+def test_a_stated_class_that_no_test_image_is_of_is_told_apart_all_the_same(tmp_path: Path) -> None:
+    names = ["cat", "dog", "mouse"]
+    synth = write_classes(tmp_path / "synth", names, 10)
+    (synth / "metadata.json").write_text(json.dumps({"classes": names}))
+    real = write_classes(tmp_path / "real", names[:2], 6, seed=1)
+    result = classify(synth, test=real, models=("logreg",), epochs=2)
+    rows = torch.tensor(result.scores["logreg"].confusion).sum(dim=1)
+    assert rows.tolist() == [6, 6, 0]
+    (synth / "metadata.json").write_text(json.dumps({"classes": ["cat", "mouse"]}))
+    with pytest.raises(DataError, match="mouse"):
+        classify(synth, test=real, models=("logreg",), epochs=2)
