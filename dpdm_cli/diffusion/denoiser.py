@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from dpdm_cli.diffusion.gaussian_prior import GaussianPrior
+from dpdm_cli.diffusion.gaussian_prior import GaussianPrior, over_pixels
 
 _CLEAN_SCALE = math.sqrt(3)
 """Brings clean images to variance 1: over the standard deviation of uniform [-1, 1]."""
@@ -186,16 +186,12 @@ class Denoiser(nn.Module):
             Estimates of the clean images [R, C, H, W].
         """
         c_skip, c_out, c_in, c_noise = self.parameterisation.scalings(sigma)
-        shown = _over_pixels(c_in) * x
+        shown = over_pixels(c_in) * x
         if self.prior is None:
             output: Tensor = self.network(shown, c_noise, labels).to(x.dtype)
-            return _over_pixels(c_skip) * x + _over_pixels(c_out) * output
+            return over_pixels(c_skip) * x + over_pixels(c_out) * output
         estimate = self.prior.posterior_mean(x, sigma, labels)
         if self.sees_prior:
             shown = torch.cat([shown, _CLEAN_SCALE * estimate], dim=1)
         output = self.network(shown, c_noise, labels).to(x.dtype)
         return estimate + self.prior.scaled(output, sigma, labels)
-
-
-def _over_pixels(scale: Tensor) -> Tensor:
-    return scale.view(-1, 1, 1, 1)

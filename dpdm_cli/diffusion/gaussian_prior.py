@@ -74,7 +74,7 @@ class GaussianPrior(nn.Module):
             low = self._beyond(of_signal, self.low.coefficients(x) - means, labels)
             elsewhere = of_signal(self.elsewhere)
             low = low + (1 - elsewhere) * means
-            return _over_pixels(elsewhere) * x + self.low.images(low)
+            return over_pixels(elsewhere) * x + self.low.images(low)
 
     def scaled(self, output: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
         """sigma S^1/2 (S + sigma^2)^-1/2 output: of the size of that estimate's error where the output's variance is 1.
@@ -90,7 +90,7 @@ class GaussianPrior(nn.Module):
             low = self._beyond(
                 of_output, self.low.coefficients(output), self._labels(output, labels)
             )
-            return _over_pixels(of_output(self.elsewhere)) * output + self.low.images(low)
+            return over_pixels(of_output(self.elsewhere)) * output + self.low.images(low)
 
     def _labels(self, x: Tensor, labels: Tensor | None) -> Tensor:
         if labels is None:
@@ -107,5 +107,6 @@ class GaussianPrior(nn.Module):
         return (directions @ more[..., None]).squeeze(-1)
 
 
-def _over_pixels(scale: Tensor) -> Tensor:
+def over_pixels(scale: Tensor) -> Tensor:
+    """One number a row, [R], as it multiplies images: [R, 1, 1, 1]."""
     return scale.view(-1, 1, 1, 1)
