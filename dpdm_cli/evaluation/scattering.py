@@ -133,7 +133,8 @@ def _folded(spectrum: Tensor) -> Tensor:
     """The spectrum of every second row and column of what `spectrum` is of: [..., 2r, 2c] to [..., r, c]."""
     rows, columns = spectrum.shape[-2:]
     halves = spectrum.unflatten(-1, (2, columns // 2)).unflatten(-3, (2, rows // 2))
-    return halves.mean((-4, -2))
+    folded: Tensor = halves.mean((-4, -2))
+    return folded
 
 
 def _window(size: int, padded: int, step: int) -> Tensor:
@@ -144,7 +145,8 @@ def _window(size: int, padded: int, step: int) -> Tensor:
     # As if the padded image went round.
     distance = distance - padded * torch.round(distance / padded)
     weights = torch.exp(-(distance.double() ** 2) / (2 * deviation**2))
-    return weights / weights.sum(1, keepdim=True)
+    window: Tensor = weights / weights.sum(1, keepdim=True)
+    return window
 
 
 def _morlet(rows: int, columns: int, scale: int, angle: float) -> Tensor:
