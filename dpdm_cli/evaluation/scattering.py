@@ -22,7 +22,7 @@ from dpdm_cli.errors import DataError
 
 SCALES, ANGLES = 2, 8
 PATHS = 1 + SCALES * ANGLES + ANGLES**2 * SCALES * (SCALES - 1) // 2
-WINDOW = 2**SCALES
+WINDOW: int = 2**SCALES
 """Rows and columns of pixels behind one value of a path."""
 
 FEWEST_PIXELS = 8
@@ -126,15 +126,14 @@ class ScatteringExtractor:
 
 def _padded(size: int) -> int:
     """A multiple of the window with a margin on both sides."""
-    return -(-(size + 2 * _MARGIN) // WINDOW) * WINDOW
+    return math.ceil((size + 2 * _MARGIN) / WINDOW) * WINDOW
 
 
 def _folded(spectrum: Tensor) -> Tensor:
     """The spectrum of every second row and column of what `spectrum` is of: [..., 2r, 2c] to [..., r, c]."""
     rows, columns = spectrum.shape[-2:]
-    halves = spectrum.unflatten(-1, (2, columns // 2)).unflatten(-3, (2, rows // 2))
-    folded: Tensor = halves.mean((-4, -2))
-    return folded
+    halves = spectrum.reshape(*spectrum.shape[:-2], 2, rows // 2, 2, columns // 2)
+    return halves.mean((-4, -2))
 
 
 def _window(size: int, padded: int, step: int) -> Tensor:
@@ -166,4 +165,5 @@ def _morlet(rows: int, columns: int, scale: int, angle: float) -> Tensor:
             envelope += size
             wave += size * torch.exp(1j * frequency * along)
     wavelet = wave - wave.sum() / envelope.sum() * envelope
-    return torch.fft.fft2(wavelet * slant / (2 * math.pi * deviation**2)).real
+    spectrum: Tensor = torch.fft.fft2(wavelet * slant / (2 * math.pi * deviation**2)).real
+    return spectrum
