@@ -43,14 +43,21 @@ class Mixture:
         """Of the whole mixture along each axis, [D]."""
         return self.variances + self.means.var(0, correction=0)
 
+    def noisy(self, white: Tensor, sigma: float) -> Tensor:
+        """One Gaussian with the mixture's mean and covariance, and noise sigma."""
+        centred = self.means - self.means.mean(0)
+        covariance = self.variances.diag() + centred.T @ centred / len(centred)
+        root = torch.linalg.cholesky(covariance + sigma**2 * torch.eye(len(covariance)))
+        return (self.means.mean(0) + white.flatten(1) @ root.T).view(white.shape)
+
     def spread(self, settings: SamplerSettings, rows: int, seed: int = 0) -> tuple[float, float]:
         """Variance of that many samples in units of the mixture's: of all axes, and of the narrower half of them."""
         noise = _Noise((rows, 1, 8, 8), torch.Generator().manual_seed(seed))
         grid = settings.grid()
         sampler = SAMPLERS[settings.sampler]
-        found = (
-            sampler(self, noise.normal() * grid[0], grid, noise, settings.churn).flatten(1).var(0)
-        )
+        start = noise.normal()
+        start = self.noisy(start, grid[0]) if settings.from_prior else start * grid[0]
+        found = sampler(self, start, grid, noise, settings.churn).flatten(1).var(0)
         narrow = self.variances <= self.variances.median()
         return (
             (found.sum() / self.variance.sum()).item(),

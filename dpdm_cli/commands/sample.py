@@ -79,7 +79,7 @@ def sample(
         int | None,
         typer.Option(
             help="Noise levels. (default: 30 for heun, 50 for the others, which evaluate the network once a step "
-            "where heun does twice)",
+            "where heun does twice; 12 and 25 for a model with a warm start)",
             rich_help_panel=SAMPLING,
         ),
     ] = None,
@@ -87,6 +87,14 @@ def sample(
         float | None,
         typer.Option(
             help="Weight of classifier-free guidance; doubles the work. (default: 0)",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            help="How much images of a class vary: its covariance, in units of what was measured. Above 1 classifiers "
+            "learn more from the images, and these are less faithful; for a model with a warm start. (default: 1)",
             rich_help_panel=SAMPLING,
         ),
     ] = None,
@@ -178,6 +186,7 @@ def sample(
             "sampler": sampler and sampler.value,
             "steps": steps,
             "guidance": guidance,
+            "temperature": temperature,
             "churn": churn,
             "s_min": s_min,
             "s_max": s_max,

@@ -195,3 +195,18 @@ class Denoiser(nn.Module):
             shown = torch.cat([shown, _CLEAN_SCALE * estimate], dim=1)
         output = self.network(shown, c_noise, labels).to(x.dtype)
         return estimate + self.prior.scaled(output, sigma, labels)
+
+    def at_temperature(self, temperature: float) -> Denoiser:
+        """The same network over a prior at another temperature; see `GaussianPrior.at_temperature`.
+
+        Raises:
+            ValueError: there is no prior.
+        """
+        if self.prior is None:
+            raise ValueError("there is no prior that could have a temperature")
+        return Denoiser(
+            self.network,
+            self.parameterisation,
+            self.prior.at_temperature(temperature),
+            sees_prior=self.sees_prior,
+        )

@@ -8,6 +8,7 @@ network starts from all that means and covariances can say, and learns the rest.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -91,6 +92,26 @@ class GaussianPrior(nn.Module):
                 of_output, self.low.coefficients(output), self._labels(output, labels)
             )
             return over_pixels(of_output(self.elsewhere)) * output + self.low.images(low)
+
+    def noisy(self, white: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        """mu + (S + sigma^2)^1/2 white: noisy images at noise levels sigma, as far as means and covariances tell.
+
+        Args, returns: as above; `white` is standard normal, [R, C, H, W].
+        """
+        squared = sigma.square()[:, None]
+
+        def of_noisy(variance: Tensor) -> Tensor:
+            return (variance + squared).sqrt()
+
+        labels = self._labels(white, labels)
+        low = self.means[labels] + self._beyond(of_noisy, self.low.coefficients(white), labels)
+        return over_pixels(of_noisy(self.elsewhere)) * white + self.low.images(low)
+
+    def at_temperature(self, temperature: float) -> GaussianPrior:
+        """The Gaussians of p^(1/T): variances T times as large along the directions, as they are elsewhere."""
+        warmer = copy.deepcopy(self)
+        warmer.variances *= temperature
+        return warmer
 
     def _labels(self, x: Tensor, labels: Tensor | None) -> Tensor:
         if labels is None:

@@ -44,7 +44,7 @@ def draw_grid(
     labels = None
     if classes:
         labels = torch.arange(rows, device=device).repeat_interleave(columns)
-    settings = SamplerSettings()
+    settings = SamplerSettings.default(has_prior=model.denoiser.prior is not None)
     images = generate(
         placed(model.denoiser, device),
         torch.arange(rows * columns, device=device),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ Purpose = Literal["fid", "accuracy"]
 PURPOSES: tuple[Purpose, ...] = ("fid", "accuracy")
 
 _CHURN = {"churn": "amount", "s_min": "lowest", "s_max": "highest", "s_noise": "scale"}
-_OTHERS = ("sampler", "steps", "guidance")
+_OTHERS = ("sampler", "steps", "guidance", "temperature")
 _THEN, _AS_GIVEN = "; ", " as given"
 _SAME_BUDGET = math.log(1.05)  # a plan may spend a little less than its target
 
@@ -47,6 +47,7 @@ def choose_sampler(
     dataset: str = "custom",
     image_size: int | None = None,
     epsilon: float | None = None,
+    has_prior: bool = False,
     overrides: Mapping[str, Any] | None = None,
 ) -> SamplerChoice:
     """Settings given by name, over `base` or the paper's for a purpose, over the default.
@@ -54,8 +55,8 @@ def choose_sampler(
     Args:
         base: whole settings; not together with `purpose`.
         purpose: `fid` or `accuracy`, what the paper chose its settings for.
-        dataset, image_size, epsilon: of the model; epsilon is None without privacy.
-        overrides: some of sampler, steps, guidance, churn, s_min, s_max, s_noise; None values are
+        dataset, image_size, epsilon, has_prior: of the model; epsilon is None without privacy.
+        overrides: some of sampler, steps, guidance, temperature, churn, s_min, s_max, s_noise; None values are
             ignored. A sampler without churn drops that of the settings it overrides.
 
     Raises:
@@ -71,7 +72,8 @@ def choose_sampler(
     else:
         # Of the sampler that is asked for: its default number of steps is its own.
         asked = {name: value for name, value in given.items() if name == "sampler"}
-        choice = SamplerChoice(settings=SamplerSettings(**asked), origin="default")
+        settings = SamplerSettings.default(has_prior=has_prior, **asked)
+        choice = SamplerChoice(settings=settings, origin="default")
     if not given:
         return choice
     return SamplerChoice(
@@ -193,12 +195,5 @@ def _changed(settings: SamplerSettings, given: Mapping[str, Any]) -> SamplerSett
             f"{lone[0]} is given, but no noise is added back",
             "add --churn, or leave it out",
         )
-    return SamplerSettings(
-        sampler=sampler,
-        steps=given.get("steps", settings.steps),
-        guidance=given.get("guidance", settings.guidance),
-        churn=Churn(**churn),
-        t_min=settings.t_min,
-        t_max=settings.t_max,
-        rho=settings.rho,
-    )
+    others = {name: given[name] for name in _OTHERS if name in given}
+    return replace(settings, **others, churn=Churn(**churn))

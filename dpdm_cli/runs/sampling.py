@@ -109,9 +109,11 @@ def sample(
         out: the folder; empty, absent, or of the same call. By default `synth` beside the model, of a shard
             `synth-3-of-16`.
         n: images, at least 1.
-        sampler: whole settings; by default Heun with 30 steps.
+        sampler: whole settings; by default Heun's method, with 30 steps from white noise, or with 12 from the Gaussian
+            of each class, where the model has one.
         purpose: `fid` or `accuracy` takes the paper's settings for the model's data set and epsilon.
-        overrides: settings by name over either: sampler, steps, guidance, churn, s_min, s_max, s_noise.
+        overrides: settings by name over either: sampler, steps, guidance, temperature, churn, s_min, s_max,
+            s_noise.
         labels: classes to draw, by name or index (a name wins), repeated in this order; by default all in turn, so that
             image i has class i modulo their number.
         seed: 0 to 2^63 - 1.
@@ -148,8 +150,14 @@ def sample(
                 dataset=model.dataset,
                 image_size=model.image_shape[1],
                 epsilon=model.statement["epsilon"] if model.statement.get("private") else None,
+                has_prior=model.denoiser.prior is not None,
                 overrides=overrides,
             )
+            if choice.settings.temperature != 1 and model.denoiser.prior is None:
+                raise UsageError(
+                    f"the temperature is {choice.settings.temperature:g}, but the model has no Gaussian for each class",
+                    "leave it out, or train with --warm-start moments",
+                )
             cycle = _cycle(model.classes, labels)
             if choice.settings.guidance and not model.classes:
                 raise UsageError(
