@@ -57,7 +57,7 @@ def fid(
         str,
         typer.Option(
             metavar="NAME|FILE",
-            help="inception, pixels (needs no weights), or a TorchScript file taking float "
+            help="inception, scattering or pixels (need no weights), or a TorchScript file taking float "
             "[B,3,H,W] in 0..255; loading a file runs the code in it.",
             rich_help_panel=MODEL,
         ),
@@ -79,6 +79,23 @@ def fid(
             rich_help_panel=MODEL,
         ),
     ] = Resize.clean,
+    kid: Annotated[
+        bool,
+        typer.Option(
+            "--kid",
+            help="The kernel distance of the same features too (KID), unbiased for however few images.",
+            rich_help_panel=MODEL,
+        ),
+    ] = False,
+    precision_recall: Annotated[
+        bool,
+        typer.Option(
+            "--precision-recall",
+            help="Precision and recall of the same features too, with density and coverage: whether samples look real, "
+            "and how much of the real images they reach.",
+            rich_help_panel=MODEL,
+        ),
+    ] = False,
     cache_dir: Annotated[
         Path | None,
         typer.Option(
@@ -111,6 +128,8 @@ def fid(
         extractor=extractor,
         weights=inception_weights,
         resize=resize.value,
+        kid=kid,
+        precision_recall=precision_recall,
         data_dir=data_dir,
         download=download,
         device=device,
@@ -126,7 +145,8 @@ def _table(result: FidResult, synth: str) -> rich.table.Table:
     import rich.table
     from rich.markup import escape
 
-    measure = "FID" if result.extractor == "inception" else "Fréchet distance"
+    published = result.extractor == "inception"
+    measure, kernel = ("FID", "KID") if published else ("Fréchet distance", "kernel distance")
     table = rich.table.Table(
         title=escape(f"{measure}: {synth} ({result.n} images) against {result.against}"),
         caption=escape(
@@ -136,9 +156,17 @@ def _table(result: FidResult, synth: str) -> rich.table.Table:
         title_justify="left",
         caption_justify="left",
     )
-    table.add_column("split")
-    table.add_column("images", justify="right")
-    table.add_column(measure, justify="right")
-    for split, score in result.scores.items():
-        table.add_row(split, str(score.n), f"{score.fid:.4g}")
+    table.add_column()
+    for split in result.scores:
+        table.add_column(split, justify="right")
+    scores = result.scores.values()
+    table.add_row("images", *(str(score.n) for score in scores))
+    table.add_row(measure, *(f"{score.fid:.4g}" for score in scores))
+    if kid := [score.kid for score in scores if score.kid]:
+        table.add_row(kernel, *(f"{each.mean:.3g} ± {each.std:.1g}" for each in kid))
+        table.add_row("  over subsets", *(f"{each.subsets} x {each.subset_size}" for each in kid))
+    if found := [score.manifolds for score in scores if score.manifolds]:
+        for name in ("precision", "recall", "density", "coverage"):
+            table.add_row(name, *(f"{getattr(each, name):.3f}" for each in found))
+        table.add_row("  images on each side", *(str(each.n) for each in found))
     return table

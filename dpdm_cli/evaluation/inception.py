@@ -198,7 +198,7 @@ def load_torchscript(name: str, device: torch.device) -> TorchScriptExtractor:
     if not file.is_file():
         raise UsageError(
             f"unknown extractor {name!r}, and there is no such file",
-            "choose inception, pixels or the path of a TorchScript file",
+            "choose inception, scattering, pixels or the path of a TorchScript file",
         )
     return TorchScriptExtractor(file, device)
 

@@ -6,7 +6,8 @@ lie almost linearly in them (Oyallon and Mallat 2015, arXiv 1412.8659); with pri
 to beat (Tramèr and Boneh 2021, arXiv 2011.11660). Nothing in them is learnt: there are no weights to fetch, and
 whatever privacy a classifier of them has is its own.
 
-Symbols: B images of C channels, H rows and W columns; P = 1 + J L + L^2 J (J - 1) / 2 paths, 81 here.
+Symbols: B images of C channels, H rows and W columns; P = 1 + J L + L^2 J (J - 1) / 2 paths, 81 here, in this order:
+the image itself, the fine wavelets by angle, the coarse ones, and for each fine one all coarse ones after it.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from dpdm_cli.errors import DataError
 SCALES, ANGLES = 2, 8
 PATHS = 1 + SCALES * ANGLES + ANGLES**2 * SCALES * (SCALES - 1) // 2
 WINDOW: int = 2**SCALES
-"""Rows and columns of pixels behind one value of a path."""
+"""Rows and columns of pixels from one value of a path to the next."""
 
 FEWEST_PIXELS = 8
 _MARGIN = WINDOW
 _POOLED = 2
-_PIECE = 250
+_PIXELS_AT_ONCE = 2**18
+"""Margins included. 64 complex numbers are computed of each, 512 bytes."""
 
 
 class Scattering:
@@ -50,46 +52,48 @@ class Scattering:
         if min(height, width) < FEWEST_PIXELS:
             raise DataError(
                 f"images of {height}x{width} pixels are too small for wavelet scattering",
-                f"it needs {FEWEST_PIXELS}x{FEWEST_PIXELS} at least",
+                f"give images of {FEWEST_PIXELS}x{FEWEST_PIXELS} at least, or take other features",
             )
         rows, columns = _padded(height), _padded(width)
-        # Even numbers below and to the right too, so that the spectrum folds.
         self._margins = (_MARGIN, columns - width - _MARGIN, _MARGIN, rows - height - _MARGIN)
         angles = [math.pi * turn / ANGLES for turn in range(ANGLES)]
 
         def wavelets(scale: int) -> Tensor:
             filters = [_morlet(rows, columns, scale, angle) for angle in angles]
-            return torch.stack(filters).to(device, torch.float32)
+            return torch.stack(filters).float().to(device)
 
-        self._wavelets = [wavelets(scale) for scale in range(SCALES)]
+        self._fine, self._coarse = (wavelets(scale) for scale in range(SCALES))
         self._down, self._across = (
-            [_window(size, sides, step).to(device, torch.float32) for step in (1, 2)]
+            [_window(size, sides, step).float().to(device) for step in (1, 2)]
             for size, sides in ((height, rows), (width, columns))
         )
+        self._piece = max(1, _PIXELS_AT_ONCE // (rows * columns))
         self._device = device
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features of images [B, C, H, W], uint8, taken in [0, 1]: [B, C, P, ceil(H / 4), ceil(W / 4)] float32."""
-        return torch.cat([self._of_piece(piece) for piece in torch.split(images, _PIECE)])
+        pieces = torch.split(images.flatten(0, 1), self._piece)
+        features = torch.cat([self._of_channels(piece) for piece in pieces])
+        return features.view(*images.shape[:2], *features.shape[1:])
 
     @torch.no_grad()
-    def _of_piece(self, images: Tensor) -> Tensor:
-        pixels = images.to(self._device).float() / 255.0
-        spectrum = torch.fft.fft2(F.pad(pixels, self._margins, mode="reflect"))
-        fine, coarse = self._wavelets
-        zeroth = self._averaged(torch.fft.ifft2(spectrum).real[:, :, None], 1)
-        first_fine = torch.fft.ifft2(spectrum[:, :, None] * fine).abs()
-        first_coarse = torch.fft.ifft2(_folded(spectrum[:, :, None] * coarse)).abs()
-        spectra = torch.fft.fft2(first_fine)[:, :, :, None]
-        second = torch.fft.ifft2(_folded(spectra * coarse)).abs().flatten(2, 3)
+    def _of_channels(self, pixels: Tensor) -> Tensor:
+        """[B, H, W] to [B, P, ceil(H / 4), ceil(W / 4)]."""
+        scaled = pixels.to(self._device).float() / 255.0
+        image = F.pad(scaled, self._margins, mode="reflect")[:, None]
+        spectrum = torch.fft.fft2(image)
+        fine = torch.fft.ifft2(spectrum * self._fine).abs()
+        coarse = torch.fft.ifft2(_folded(spectrum * self._coarse)).abs()
+        spectra = torch.fft.fft2(fine)[:, :, None]
+        second = torch.fft.ifft2(_folded(spectra * self._coarse)).abs().flatten(1, 2)
         return torch.cat(
             [
-                zeroth,
-                self._averaged(first_fine, 1),
-                self._averaged(first_coarse, 2),
+                self._averaged(image, 1),
+                self._averaged(fine, 1),
+                self._averaged(coarse, 2),
                 self._averaged(second, 2),
             ],
-            dim=2,
+            dim=1,
         )
 
     def _averaged(self, x: Tensor, step: int) -> Tensor:
@@ -125,8 +129,8 @@ class ScatteringExtractor:
 
 
 def _padded(size: int) -> int:
-    """A multiple of the window with a margin on both sides."""
-    return math.ceil((size + 2 * _MARGIN) / WINDOW) * WINDOW
+    """With a margin on both sides, and even, so that the spectrum folds."""
+    return size + 2 * _MARGIN + size % 2
 
 
 def _folded(spectrum: Tensor) -> Tensor:
@@ -155,10 +159,10 @@ def _morlet(rows: int, columns: int, scale: int, angle: float) -> Tensor:
     wave = torch.zeros(rows, columns, dtype=torch.complex128)
     envelope = torch.zeros(rows, columns, dtype=torch.complex128)
     # It goes round, as the Fourier transform does.
-    for turn_rows in range(-2, 3):
-        for turn_columns in range(-2, 3):
-            down = (torch.arange(rows).double() + turn_rows * rows)[:, None]
-            across = (torch.arange(columns).double() + turn_columns * columns)[None]
+    for turn_rows in range(-1, 2):
+        for turn_columns in range(-1, 2):
+            down = (_offsets(rows) + turn_rows * rows)[:, None]
+            across = (_offsets(columns) + turn_columns * columns)[None]
             along = down * math.cos(angle) + across * math.sin(angle)
             beside = across * math.cos(angle) - down * math.sin(angle)
             size = torch.exp(-(along**2 + (slant * beside) ** 2) / (2 * deviation**2))
@@ -167,3 +171,9 @@ def _morlet(rows: int, columns: int, scale: int, angle: float) -> Tensor:
     wavelet = wave - wave.sum() / envelope.sum() * envelope
     spectrum: Tensor = torch.fft.fft2(wavelet * slant / (2 * math.pi * deviation**2)).real
     return spectrum
+
+
+def _offsets(size: int) -> Tensor:
+    """[size] float64: 0, 1, .., and what is nearer to 0 from the other side, as negative."""
+    offsets: Tensor = torch.fft.fftfreq(size, 1 / size, dtype=torch.float64)
+    return offsets

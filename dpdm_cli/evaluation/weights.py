@@ -116,5 +116,5 @@ def _absent(message: str, cache_dir: Path) -> ResourceError:
     return ResourceError(
         message,
         f"get {URL} ({SIZE}) where there is a network and put it at {cache_dir / FILE_NAME}, "
-        "or give its path with --inception-weights; `--extractor pixels` needs no weights",
+        "or give its path with --inception-weights; `--extractor scattering` needs no weights",
     )

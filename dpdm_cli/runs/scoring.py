@@ -1,7 +1,7 @@
 """`dpdm fid`: how far synthetic images are from real ones. Files in, figures out.
 
 The reference's mean and covariance are kept in the user's cache, in a folder `private/`: they are
-facts of the real images, and no noise protects them.
+facts of the real images, and no noise protects them. Features of single images are kept nowhere.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import zipfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import platformdirs
 import torch
+from torch import Tensor
 
 from dpdm_cli.data import ImageSet, load_images
 from dpdm_cli.errors import ResourceError, UsageError
@@ -28,8 +29,12 @@ from dpdm_cli.evaluation.inception import (
     PixelExtractor,
     load_torchscript,
 )
+from dpdm_cli.evaluation.kept_features import KeptFeatures
+from dpdm_cli.evaluation.kernel_distance import KernelDistance, kernel_distance
+from dpdm_cli.evaluation.manifolds import DENSITY_K, K, ManifoldScores, compare_manifolds
+from dpdm_cli.evaluation.scattering import ScatteringExtractor
 from dpdm_cli.evaluation.weights import SHA256, inception_weights
-from dpdm_cli.processes import Processes, joined
+from dpdm_cli.processes import Processes, joined, require_one_process
 from dpdm_cli.runs.device import resolve_device
 from dpdm_cli.runs.files import write_bytes
 from dpdm_cli.runs.reporter import Reporter, SilentReporter
@@ -50,11 +55,15 @@ class SplitScore:
         fid: squared Fréchet distance, at least 0; lower is closer.
         n: images in the split.
         digest: SHA-256 (hex) of its images, in order.
+        kid: kernel distance of the same features, where it was asked for; `first` are the synthetic images.
+        manifolds: precision, recall, density and coverage, where they were asked for.
     """
 
     fid: float
     n: int
     digest: str
+    kid: KernelDistance | None = None
+    manifolds: ManifoldScores | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,24 @@ class FidResult:
     scores: dict[str, SplitScore]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """For JSON; `kid` and `precision_recall` are there when they were asked for."""
+        kid = {
+            split: {
+                "mean": score.kid.mean,
+                "std": score.kid.std,
+                "subsets": score.kid.subsets,
+                "subset_size": score.kid.subset_size,
+                "n": score.kid.first,
+                "reference_n": score.kid.second,
+            }
+            for split, score in self.scores.items()
+            if score.kid
+        }
+        manifolds = {
+            split: {**asdict(score.manifolds), "k": K, "density_k": DENSITY_K}
+            for split, score in self.scores.items()
+            if score.manifolds
+        }
         return {
             "fid": {split: score.fid for split, score in self.scores.items()},
             "n": self.n,
@@ -86,6 +112,8 @@ class FidResult:
                 split: {"n": score.n, "sha256": score.digest}
                 for split, score in self.scores.items()
             },
+            **({"kid": kid} if kid else {}),
+            **({"precision_recall": manifolds} if manifolds else {}),
             "extractor": self.extractor,
             "extractor_sha256": self.extractor_digest,
             "resize": self.resize,
@@ -100,6 +128,8 @@ def fid(
     extractor: str = "inception",
     weights: Path | None = None,
     resize: str = "clean",
+    kid: bool = False,
+    precision_recall: bool = False,
     data_dir: Path | None = None,
     download: bool = True,
     device: str = "auto",
@@ -115,10 +145,14 @@ def fid(
         synth, against: as for `dpdm_cli.data.load_images`. The reference is brought to the size and
             channels of the synthetic images, as it was for training.
         split: of the reference. A folder that is not divided into `train` and `test` is taken whole.
-        extractor: `inception`, `pixels`, or the path of a TorchScript file (whose code is run).
+        extractor: `inception`, `scattering`, `pixels`, or the path of a TorchScript file (whose code is run).
         weights: TorchScript file of Inception; by default the published one, fetched if it must be.
         resize: `clean` or `legacy_tensorflow`; Inception only. The figures of DPDM (arXiv 2210.09929) are by the
             network's own resizing, `legacy_tensorflow`, against training images.
+        kid: the kernel distance of the same features too (Binkowski et al. 2018, arXiv 1801.01401).
+        precision_recall: improved precision and recall of the same features too, with density and coverage
+            (arXiv 1904.06991, 2002.09797), of as many images on both sides. For either, 10,000 images of a larger set
+            are chosen at random, always the same, and one process does it.
         data_dir, download: for named sets and for the weights.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         batch_size: images at a time; no figure depends on it but by rounding.
@@ -126,7 +160,7 @@ def fid(
 
     Raises:
         UsageError: options that do not go together.
-        DataError: images that cannot be used, or fewer than two.
+        DataError: images that cannot be used, or fewer than two, with precision and recall than six.
         DamagedFileError: a network's file that is none.
         ResourceError: weights or data that are not here and cannot be fetched; another process is gone.
     """
@@ -134,6 +168,8 @@ def fid(
         raise UsageError(f"unknown split {split!r}", "choose both, train or test")
     if batch_size < 1:
         raise UsageError(f"the batch size must be at least 1, found {batch_size}")
+    if kid or precision_recall:
+        require_one_process("dpdm fid with --kid or --precision-recall")
     cache = cache_dir or platformdirs.user_cache_path("dpdm", appauthor=False)
     where = resolve_device(device)
     with joined(where) as processes:
@@ -159,8 +195,9 @@ def fid(
                 f"{len(images)} synthetic images: below {FEWEST:,} the distance is too large by an amount that depends "
                 "on their number; compare it only with others of the same number"
             )
+        ours = _kept(images, kid or precision_recall)
         synthetic = _statistics(
-            images, network, batch_size, processes, say, "features of the samples"
+            images, network, batch_size, processes, say, "features of the samples", ours
         )
         _, channels, height, width = images.shape
         scores = {}
@@ -185,11 +222,17 @@ def fid(
                 "extractor_sha256": network.digest,
                 "resize": network.resize,
             }
+            theirs = _kept(reference, kid or precision_recall)
             statistics = _reference_statistics(
-                reference, key, cache, network, batch_size, processes, say
+                reference, key, cache, network, batch_size, processes, say, theirs
             )
             distance = processes.from_first(partial(frechet_distance, synthetic, statistics))
-            scores[name] = SplitScore(distance, len(reference), key["data_sha256"])
+            scores[name] = SplitScore(
+                distance,
+                len(reference),
+                key["data_sha256"],
+                *_further(ours, theirs, kid, precision_recall),
+            )
         say.warn(
             "this figure is computed from the real images and is not covered by the samples' privacy "
             "claim; keep it with your private files unless the reference is public"
@@ -243,7 +286,26 @@ def _extractor(
             f"weights of Inception are given, but the extractor is {name!r}",
             "leave out --inception-weights or --extractor",
         )
+    if name == "scattering":
+        return ScatteringExtractor(device)
     return PixelExtractor(device) if name == "pixels" else load_torchscript(name, device)
+
+
+def _kept(images: SharedImages, wanted: bool) -> KeptFeatures | None:
+    return KeptFeatures(len(images)) if wanted else None
+
+
+def _further(
+    ours: KeptFeatures | None, theirs: KeptFeatures | None, kid: bool, precision_recall: bool
+) -> tuple[KernelDistance | None, ManifoldScores | None]:
+    if ours is None or theirs is None:
+        return None, None
+    synthetic, real = ours.rows(), theirs.rows()
+    n = min(len(synthetic), len(real))
+    return (
+        kernel_distance(synthetic, real) if kid else None,
+        compare_manifolds(real[:n], synthetic[:n]) if precision_recall else None,
+    )
 
 
 def _reference_statistics(
@@ -254,8 +316,12 @@ def _reference_statistics(
     batch_size: int,
     processes: Processes,
     say: Reporter,
+    features: KeptFeatures | None,
 ) -> FeatureStatistics:
-    """As `_statistics`, from the cache where they are in it, and kept there."""
+    """As `_statistics`, from the cache where they are in it, and kept there.
+
+    Beside cached statistics only the images are looked at whose features are kept.
+    """
     file = _cache_file(cache, key)
     kept: list[FeatureStatistics] = []
 
@@ -264,10 +330,14 @@ def _reference_statistics(
             kept.append(found)
         return bool(kept)
 
-    if processes.from_first(is_kept):
-        return kept[0] if processes.is_first else FeatureStatistics.empty(0)
     title = f"features of {key['data']} ({key['split']})"
-    statistics = _statistics(images, network, batch_size, processes, say, title)
+    if processes.from_first(is_kept):
+        if features:
+            _statistics(
+                images, network, batch_size, processes, say, title, features, features.chosen
+            )
+        return kept[0] if processes.is_first else FeatureStatistics.empty(0)
+    statistics = _statistics(images, network, batch_size, processes, say, title, features)
     if processes.is_first:
         try:
             _write_statistics(file, key, statistics)
@@ -283,22 +353,32 @@ def _statistics(
     processes: Processes,
     say: Reporter,
     title: str,
+    kept: KeptFeatures | None = None,
+    indices: Tensor | None = None,
 ) -> FeatureStatistics:
-    """Of all images in the first process; in the others of what they have looked at."""
+    """Of all images in the first process; in the others of what they have looked at.
+
+    Args:
+        kept: takes the features; with one process alone.
+        indices: of the images to look at, by default all.
+    """
     mine: FeatureStatistics | None = None
-    with say.progress(title, len(images), "images") as progress:
-        left = len(images)
-        for batch in images.rounds(batch_size):
+    if indices is None:
+        indices = torch.arange(len(images))
+    with say.progress(title, len(indices), "images") as progress:
+        rounds = torch.split(indices, batch_size * processes.size)
+        for looked_at, batch in zip(rounds, images.rounds(batch_size, indices), strict=True):
             with processes.together():
                 if len(batch):
-                    part = FeatureStatistics.of(network(batch))
+                    features = network(batch)
+                    part = FeatureStatistics.of(features)
                     if mine is None:
                         mine = part
                     else:
                         mine.merge(part)
-            looked_at = min(left, batch_size * processes.size)
-            left -= looked_at
-            progress.advance(looked_at)
+                    if kept:
+                        kept.take(looked_at, features)
+            progress.advance(len(looked_at))
     return _together(mine, processes)
 
 

@@ -47,17 +47,21 @@ class SharedImages:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def rounds(self, size: int) -> Iterator[Tensor]:
-        """In each round this process's batch, uint8 [R, C, H, W], R at most `size` and 0 when there is none left."""
+    def rounds(self, size: int, indices: Tensor) -> Iterator[Tensor]:
+        """In each round this process's batch, uint8 [R, C, H, W], R at most `size` and 0 when there is none left.
+
+        Args:
+            indices: int64 [M], the images to look at, in this order.
+        """
         count, here = self._processes.size, self._processes.rank
-        for start in range(0, len(self), count * size):
+        for start in range(0, len(indices), count * size):
             given = None
             if self._images is not None:
-                rows = self._images.rows(torch.arange(start, min(start + count * size, len(self))))
+                rows = self._images.rows(indices[start : start + count * size])
                 given = rows
                 if len(rows) < count * size:
                     given = torch.zeros(count * size, *self.shape[1:], dtype=torch.uint8)
                     given[: len(rows)] = rows
                 given = given.view(count, size, *self.shape[1:])
             mine = self._processes.handed_out(given, (size, *self.shape[1:]), torch.uint8)
-            yield mine[: max(0, min(size, len(self) - start - here * size))]
+            yield mine[: max(0, min(size, len(indices) - start - here * size))]

@@ -70,9 +70,51 @@ def test_the_table_shows_both_splits_with_their_sizes(samples: Path, tmp_path: P
         samples, "--against", "digits", "--extractor", "pixels", "--cache-dir", tmp_path
     )
     assert code == 0
-    rows = [line.split()[:2] for line in out.splitlines() if line.split()]
-    assert ["train", "1438"] in rows
-    assert ["test", "359"] in rows
+    rows = [line.split() for line in out.splitlines()]
+    assert ["train", "test"] in rows
+    assert ["images", "1438", "359"] in rows
+    assert "KID" not in out
+    assert "precision" not in out
+
+
+def test_scattering_with_the_further_measures_in_the_table_and_in_json(
+    samples: Path, tmp_path: Path
+) -> None:
+    command = (samples, "--against", "digits", "--extractor", "scattering", "--kid")
+    command = (*command, "--precision-recall", "--cache-dir", tmp_path)
+    code, out, _ = run(*command, "--json")
+    assert code == 0
+    values = json.loads(out)
+    assert values["extractor"] == "scattering"
+    assert {each["subset_size"] for each in values["kid"].values()} == {10}
+    assert {each["n"] for each in values["precision_recall"].values()} == {20}
+    code, out, _ = run(*command)
+    assert code == 0
+
+    def row(name: str) -> list[str]:
+        (line,) = (line for line in out.splitlines() if line.strip().startswith(f"{name}  "))
+        return line.strip().removeprefix(name).split()
+
+    for split, column in (("train", 0), ("test", 1)):
+        kid, found = values["kid"][split], values["precision_recall"][split]
+        assert row("kernel distance")[3 * column] == f"{kid['mean']:.3g}"
+        for name in ("precision", "recall", "density", "coverage"):
+            assert row(name)[column] == f"{found[name]:.3f}"
+    assert row("over subsets") == ["100", "x", "10"] * 2
+    assert row("images on each side") == ["20", "20"]
+
+
+def test_several_processes_refuse_the_further_measures_with_one_message(
+    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    command = (samples, "--against", "digits", "--extractor", "pixels", "--cache-dir", tmp_path)
+    for number, messages in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("RANK", number)
+        for option in ("--kid", "--precision-recall"):
+            code, out, err = run(*command, option)
+            assert (code, out) == (2, "")
+            assert err.count("works in one process") == err.count("error: ") == messages
 
 
 def test_quiet_prints_no_result(samples: Path, tmp_path: Path) -> None:
@@ -112,7 +154,12 @@ def test_without_weights_and_network_the_message_says_what_to_put_where(
         samples, "--against", "digits", "--no-download", "--cache-dir", tmp_path, "--json"
     )
     assert (code, out) == (6, "")
-    for needed in (weights.URL, str(tmp_path / weights.FILE_NAME), "--inception-weights"):
+    for needed in (
+        weights.URL,
+        str(tmp_path / weights.FILE_NAME),
+        "--inception-weights",
+        "--extractor scattering",
+    ):
         assert needed in err
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,10 @@ from PIL import Image
 from dpdm_cli.data import load_images
 from dpdm_cli.errors import DataError, ResourceError, UsageError
 from dpdm_cli.evaluation.frechet import FeatureStatistics, frechet_distance
+from dpdm_cli.evaluation.inception import PixelExtractor
+from dpdm_cli.evaluation.kept_features import KeptFeatures
+from dpdm_cli.evaluation.kernel_distance import kernel_distance
+from dpdm_cli.evaluation.manifolds import compare_manifolds
 from dpdm_cli.runs import scoring
 from dpdm_cli.runs.reporter import SilentReporter
 
@@ -157,6 +162,9 @@ def test_misuse_is_refused_before_any_image_is_read(tmp_path: Path) -> None:
         scoring.fid("x", "digits", extractor="pixels", batch_size=0)
     with pytest.raises(UsageError, match="unknown device 'tpu0'"):
         scoring.fid("x", "digits", extractor="pixels", device="tpu0")
+    with pytest.raises(UsageError, match="unknown extractor 'scatering'") as caught:
+        scoring.fid("x", "digits", extractor="scatering", cache_dir=tmp_path)
+    assert "scattering" in caught.value.hint
     if not torch.cuda.is_available():
         with pytest.raises(ResourceError, match="no device 'cuda'"):
             scoring.fid("x", "digits", extractor="pixels", device="cuda")
@@ -166,3 +174,98 @@ def test_one_image_has_no_covariance(tmp_path: Path) -> None:
     single = write_images(tmp_path / "single", 1, 6)
     with pytest.raises(DataError, match="at least 2 images"):
         scoring.fid(single, "digits", extractor="pixels", cache_dir=tmp_path)
+
+
+def test_the_further_measures_are_of_the_pixels_and_of_as_many_on_both_sides(
+    synth: Path, tmp_path: Path
+) -> None:
+    result = scoring.fid(
+        synth, "digits", extractor="pixels", cache_dir=tmp_path, kid=True, precision_recall=True
+    )
+
+    def in_random_order(images: torch.Tensor) -> torch.Tensor:
+        kept = KeptFeatures(len(images))
+        kept.take(torch.arange(len(images)), images.flatten(1) / 255.0)
+        return kept.rows()
+
+    ours = in_random_order(load_images(synth).images)
+    for split, score in result.scores.items():
+        reference = in_random_order(load_images("digits", split=split).images)  # type: ignore[arg-type]
+        assert score.kid == kernel_distance(ours, reference)
+        assert score.manifolds == compare_manifolds(reference[:12], ours)
+
+
+def test_the_further_measures_are_in_the_result_when_asked_for(synth: Path, tmp_path: Path) -> None:
+    ask = partial(scoring.fid, synth, synth, extractor="pixels", cache_dir=tmp_path)
+    plain = ask().to_dict()
+    assert not {"kid", "precision_recall"} & set(plain)
+    kid = ask(kid=True).to_dict()
+    sizes = {"subsets": 100, "subset_size": 6, "n": 12, "reference_n": 12}
+    assert sizes.items() <= kid.pop("kid")["all"].items()
+    manifolds = ask(precision_recall=True).to_dict()
+    found = manifolds.pop("precision_recall")["all"]
+    assert (found["precision"], found["recall"], found["coverage"]) == (1.0, 1.0, 1.0)
+    assert (found["n"], found["k"], found["density_k"]) == (12, 3, 5)
+    assert plain == kid == manifolds
+
+
+def test_of_large_sets_a_random_choice_is_compared_and_its_number_stated(
+    synth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "KeptFeatures", partial(KeptFeatures, most=8))
+    ask = partial(scoring.fid, synth, "digits", extractor="pixels", cache_dir=tmp_path)
+    score = ask(kid=True, precision_recall=True).scores["test"]
+    assert score.kid is not None
+    assert score.manifolds is not None
+    assert (score.kid.first, score.kid.second, score.manifolds.n) == (8, 8, 8)
+    assert score.fid == ask().scores["test"].fid
+
+
+def test_beside_kept_statistics_only_the_chosen_images_are_looked_at(
+    synth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "KeptFeatures", partial(KeptFeatures, most=30))
+    seen: list[int] = []
+    extract = PixelExtractor.__call__
+
+    def seeing(self: PixelExtractor, images: torch.Tensor) -> torch.Tensor:
+        seen.append(len(images))
+        return extract(self, images)
+
+    monkeypatch.setattr(PixelExtractor, "__call__", seeing)
+    ask = partial(scoring.fid, synth, "digits", split="test", extractor="pixels")
+    ask = partial(ask, cache_dir=tmp_path, batch_size=20)
+    first = ask(kid=True, precision_recall=True)
+    assert sum(seen) == 12 + 359
+    seen.clear()
+    assert ask(kid=True, precision_recall=True) == first
+    assert seen == [12, 20, 10]
+    seen.clear()
+    assert ask().scores["test"].fid == first.scores["test"].fid
+    assert seen == [12]
+
+
+def test_extractors_do_not_share_kept_statistics(synth: Path, tmp_path: Path) -> None:
+    def distances(extractor: str, cache: Path) -> list[float]:
+        result = scoring.fid(synth, "digits", extractor=extractor, cache_dir=cache)
+        assert result.extractor == extractor
+        return [score.fid for score in result.scores.values()]
+
+    alone = distances("scattering", tmp_path / "alone")
+    assert distances("pixels", tmp_path / "shared") != alone
+    assert distances("scattering", tmp_path / "shared") == alone
+
+
+def test_images_too_small_for_scattering_are_refused(tmp_path: Path) -> None:
+    small = write_images(tmp_path / "small", 4, 7, size=4)
+    with pytest.raises(DataError, match="4x4 pixels are too small for wavelet scattering"):
+        scoring.fid(small, "digits", extractor="scattering", cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize("asked", ["kid", "precision_recall"])
+def test_the_further_measures_are_for_one_process(
+    asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="--kid or --precision-recall works in one process"):
+        scoring.fid("x", "digits", extractor="pixels", **{asked: True})  # type: ignore[arg-type]
