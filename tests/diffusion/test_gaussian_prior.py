@@ -154,3 +154,20 @@ def test_a_network_is_shown_the_estimate_beside_the_noisy_image() -> None:
     torch.testing.assert_close(seen[0][:, 1:], math.sqrt(3) * estimate)
     with pytest.raises(ValueError, match="shown a prior"):
         Denoiser(Looks(), edm, sees_prior=True)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_noisy_images_have_its_mean_and_its_covariance_with_the_noise(
+    shape: tuple[int, int, int],
+) -> None:
+    prior = random_prior(shape)
+    size = math.prod(shape)
+    white = torch.eye(size).double().view(size, *shape)
+    sigma, labels = torch.full((size,), 0.7).double(), torch.full((size,), 1)
+    mean = prior.noisy(torch.zeros_like(white[:1]), sigma[:1], labels[:1])
+    torch.testing.assert_close(mean, prior.low.images(prior.means[1:2]))
+    root = (prior.noisy(white, sigma, labels) - mean).flatten(1)
+    along = prior.low.images(prior.directions[1].T).flatten(1).T
+    expected = along @ torch.diag(prior.variances[1] - prior.elsewhere) @ along.T
+    expected = expected + (prior.elsewhere + 0.49) * torch.eye(size)
+    torch.testing.assert_close(root.T @ root, expected, atol=1e-6, rtol=1e-5)

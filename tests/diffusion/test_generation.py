@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from dpdm_cli.diffusion.denoiser import EDM, Denoiser
+from dpdm_cli.diffusion.gaussian_prior import GaussianPrior
 from dpdm_cli.diffusion.generation import SamplerSettings, generate
 from dpdm_cli.diffusion.samplers import SAMPLERS, Churn
 from dpdm_cli.errors import DpdmError, UsageError
@@ -17,6 +20,8 @@ SHAPE = (3, 4, 4)
 
 class Elementwise:
     """The denoiser of N(label / 10, 0.3^2) for each pixel on its own; label 3 is nobody's."""
+
+    prior = None
 
     def __init__(self) -> None:
         self.rows = 0
@@ -30,6 +35,8 @@ class Elementwise:
 
 class Constant:
     """All data are one image, whose pixels have the value of the label's entry."""
+
+    prior = None
 
     def __init__(self, *values: float) -> None:
         self.values = torch.tensor(values)
@@ -122,6 +129,8 @@ def test_numbers_that_are_not_finite_are_no_image() -> None:
         ({"sampler": "ddim", "churn": Churn(amount=1)}, "churn"),
         ({"sampler": "stochastic-ddim", "churn": Churn(amount=1)}, "churn"),
         ({"t_min": 100.0}, "t_min"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"temperature": math.inf}, "temperature"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_by_name(
@@ -138,3 +147,60 @@ def test_settings_are_json_even_with_an_unlimited_range() -> None:
     assert SamplerSettings().to_dict().keys() == {
         "sampler", "steps", "guidance", "t_min", "t_max", "rho",
     }  # fmt: skip
+
+
+class Nothing(nn.Module):
+    """A network that has nothing to add."""
+
+    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None) -> Tensor:
+        return torch.zeros_like(x)
+
+
+def gaussian_classes() -> Denoiser:
+    """The exact denoiser of two Gaussians, of 16 coefficients each; along the other axes there is little."""
+    prior = GaussianPrior((1, 6, 6), 2, 16, 6)
+    torch.manual_seed(0)
+    prior.means.copy_(torch.randn(3, 16) / 4)
+    prior.directions.copy_(torch.linalg.qr(torch.randn(3, 16, 6)).Q)
+    prior.variances.copy_(torch.rand(3, 6) / 20 + 0.02)
+    prior.elsewhere.fill_(0.001)
+    return Denoiser(Nothing(), EDM(), prior)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.25, 2.0])
+def test_from_the_prior_a_class_is_drawn_as_its_gaussian_at_that_temperature(
+    temperature: float,
+) -> None:
+    denoiser = gaussian_classes()
+    prior = denoiser.prior
+    assert prior is not None
+    settings = SamplerSettings(steps=30, t_max=3.0, from_prior=True, temperature=temperature)
+    labels = torch.full((4000,), 1)
+    drawn = generate(denoiser, torch.arange(4000), labels, (1, 6, 6), settings, seed=0)
+    found = prior.low.coefficients(drawn / 127.5 - 1)
+    torch.testing.assert_close(found.mean(0), prior.means[1], atol=0.02, rtol=0)
+    along = (found - found.mean(0)) @ prior.directions[1]
+    torch.testing.assert_close(
+        along.var(0) / prior.variances[1], torch.full((6,), temperature), atol=0, rtol=0.1
+    )
+    before = gaussian_classes().prior
+    assert before is not None
+    assert before.variances.equal(prior.variances)  # the model's own stay as they are
+
+
+@pytest.mark.parametrize("asked", [{"from_prior": True}, {"temperature": 2.0}])
+def test_a_model_without_gaussians_cannot_begin_with_them(asked: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="Gaussians"):
+        draw(Elementwise(), torch.arange(3), **asked)
+
+
+def test_a_start_and_a_temperature_are_written_where_there_is_one_and_come_back() -> None:
+    settings = SamplerSettings.default(has_prior=True)
+    assert settings.from_prior
+    assert settings.evaluations < SamplerSettings.default(has_prior=False).evaluations / 2
+    for given in (settings, replace(settings, temperature=1.5), SamplerSettings(temperature=2)):
+        assert SamplerSettings.from_dict(json.loads(json.dumps(given.to_dict()))) == given
+    stored = settings.to_dict()
+    for foreign in ({"start": "Ada"}, {"start": True}, {"from_prior": True}, {"temperature": 1}):
+        with pytest.raises((TypeError, ValueError)):
+            SamplerSettings.from_dict({**stored, **foreign})
