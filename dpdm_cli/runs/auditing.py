@@ -29,6 +29,7 @@ from dpdm_cli.runs.device import memory_errors, placed, resolve_device, set_prec
 from dpdm_cli.runs.made_up_records import MadeUpRecords, off_zero
 from dpdm_cli.runs.network import blank_images, network_config
 from dpdm_cli.runs.planning import plan_run
+from dpdm_cli.runs.public_start import with_start
 from dpdm_cli.runs.reporter import Reporter, SilentReporter
 from dpdm_cli.runs.settings import TrainSettings, preset_settings
 from dpdm_cli.runs.trainer import seldom_exceeded
@@ -245,7 +246,9 @@ def _subject(
             raise UsageError(
                 f"no network is known for {dataset!r}", f"choose one of {', '.join(NAMED)}"
             )
-        config = network_config(blank_images(dataset, settings), settings)
+        images = blank_images(dataset, settings)
+        settings, _ = with_start(settings, {}, preset, images, warm_start=settings.warm_start)
+        config = network_config(images, settings)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             network = UNet(config)

@@ -29,9 +29,10 @@ from dpdm_cli.runs.planning import (
     choose_settings,
     plan_run,
     step_count,
+    warm_start_of,
 )
 from dpdm_cli.runs.public_facts import Stated, known_size, public_facts
-from dpdm_cli.runs.public_start import check_start, chosen_start
+from dpdm_cli.runs.public_start import check_start, chosen_start, with_start
 from dpdm_cli.runs.settings import TrainSettings, default_preset, preset_settings
 from dpdm_cli.runs.warm_start import new_prior
 
@@ -76,9 +77,10 @@ def forecast(
 
     A named set's files are not opened: its facts are public. Raises as `train` does.
     """
+    preset = preset or default_preset(resolve_device(device).type)
     settings, origins = choose_settings(
         data,
-        preset=preset or default_preset(resolve_device(device).type),
+        preset=preset,
         settings_for=settings_for,
         config=config,
         plan=plan,
@@ -95,6 +97,14 @@ def forecast(
             channels=channels,
             classes=classes,
         )
+    settings, origins = with_start(
+        settings,
+        origins,
+        preset,
+        images,
+        warm_start=warm_start_of(settings, plan) if private else "none",
+        init_from=init_from,
+    )
     network = network_config(images, settings)
     chosen_start(init_from, settings.init, network, data if private else None)
     values = asdict(settings)

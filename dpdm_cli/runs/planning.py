@@ -8,7 +8,7 @@ from typing import Any
 
 from dpdm_cli.errors import PrivacyError, UsageError
 from dpdm_cli.privacy.accounting import calibrate, check_plan_file
-from dpdm_cli.privacy.plan import PrivacyPlan, steps_for_epochs
+from dpdm_cli.privacy.plan import PrivacyPlan, load_plan, steps_for_epochs
 from dpdm_cli.runs.settings import TrainSettings, merge
 
 _IN_THE_PLAN = (
@@ -60,6 +60,11 @@ def asked_for(origins: Mapping[str, str]) -> list[str]:
         for name, origin in origins.items()
         if origin != "default" and not origin.startswith("preset ")
     ]
+
+
+def warm_start_of(settings: TrainSettings, plan: Path | None) -> str:
+    """Of a private run: the plan file's, when there is one."""
+    return settings.warm_start if plan is None else load_plan(plan).warm_start
 
 
 def step_count(dataset_size: int, settings: TrainSettings) -> int:

@@ -6,19 +6,23 @@ A model of public images costs the user's word that they are public. The network
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from dpdm_cli.data import ImageSet
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.diffusion.unet import UNetConfig
 from dpdm_cli.errors import PrivacyError, UsageError
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.runs.checkpoint import load_model, read_tensors
 from dpdm_cli.runs.files import sha256_of
+from dpdm_cli.runs.network import network_config
+from dpdm_cli.runs.planning import asked_for
+from dpdm_cli.runs.settings import TrainSettings, where_started
 
 _OF_CLASSES = "classes."
 _MAY_DIFFER = {"classes", "image_size"}
@@ -56,6 +60,42 @@ def chosen_start(
     if init_from is not None:
         return read_public(init_from, shape, private_set)
     return read_procedural(shape) if init == "procedural" else None
+
+
+def with_start(
+    settings: TrainSettings,
+    origins: dict[str, str],
+    preset: str,
+    images: ImageSet,
+    *,
+    warm_start: str,
+    init_from: Path | None = None,
+) -> tuple[TrainSettings, dict[str, str]]:
+    """The settings and their origins with what a preset changes where there is a procedural start.
+
+    As they were, where another start or none was asked for, or these images and this network have none.
+
+    Args:
+        settings, origins, preset: see `merge`.
+        images: their size, colours and classes count.
+        warm_start: of the run; `none` without privacy.
+        init_from: another start.
+
+    Raises:
+        UsageError: no network can be had for these images.
+    """
+    asked = asked_for(origins)
+    changes = {n: value for n, value in where_started(preset).items() if n not in asked}
+    elsewhere = init_from is not None or warm_start == "none"
+    if not changes or elsewhere or ("init" in asked and settings.init == "none"):
+        return settings, origins
+    changed = replace(settings, **changes)
+    try:
+        read_procedural(network_config(images, changed))
+    except UsageError:
+        return settings, origins
+    origin = f"preset {preset}, where there is a procedural start"
+    return changed, {**origins, **dict.fromkeys(changes, origin)}
 
 
 def check_start(init: str, plan: PrivacyPlan | None) -> None:

@@ -205,6 +205,12 @@ def preset_settings(
     return merge(data, preset=preset, settings_for=settings_for, flags={"epsilon": epsilon})[0]
 
 
+def where_started(preset: str) -> dict[str, Any]:
+    """What a preset changes for images and networks that have a procedural start: settings by name, perhaps none."""
+    changes = _preset(preset).get("started", {})
+    return {name: _typed(name, value, f"preset {preset}") for name, value in changes.items()}
+
+
 def sets_in(preset: str) -> tuple[str, ...]:
     """The data sets a preset has entries of their own for."""
     return tuple(_preset(preset)["set"])

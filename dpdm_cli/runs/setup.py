@@ -23,9 +23,21 @@ from dpdm_cli.privacy.public_inputs import PublicInputs
 from dpdm_cli.processes import Processes
 from dpdm_cli.runs.checkpoint import check_classes
 from dpdm_cli.runs.network import network_config
-from dpdm_cli.runs.planning import check_batch_size, plan_run, read_plan, step_count
+from dpdm_cli.runs.planning import (
+    check_batch_size,
+    plan_run,
+    read_plan,
+    step_count,
+    warm_start_of,
+)
 from dpdm_cli.runs.public_facts import Stated, known_size, public_facts
-from dpdm_cli.runs.public_start import PublicStart, check_start, chosen_start, read_public
+from dpdm_cli.runs.public_start import (
+    PublicStart,
+    check_start,
+    chosen_start,
+    read_public,
+    with_start,
+)
 from dpdm_cli.runs.resuming import fingerprint, resumed_settings, resumed_stated
 from dpdm_cli.runs.settings import TrainSettings
 
@@ -94,6 +106,7 @@ def set_up(
     data: str,
     wanted: TrainSettings,
     origins: dict[str, str],
+    preset: str,
     load: Callable[..., ImageSet],
     *,
     stated: Stated,
@@ -107,7 +120,8 @@ def set_up(
     """Load the images, choose the network, make the plan; in every process, and compare.
 
     Args:
-        data, wanted, origins: the images' name, the settings asked for and where each is from.
+        data: the images' name.
+        wanted, origins, preset: the settings asked for, where each is from, and the preset they are over.
         load: gives the images, of `image_size`, `channels` and `classes` when they are passed.
         stated: what is said of the images, beside the settings.
         private, plan, init_from: as for `train`.
@@ -135,6 +149,15 @@ def set_up(
         _check_classes(images)
         if local_rank() == 0:
             images.verify()
+        if saved is None:
+            settings, _ = with_start(
+                settings,
+                origins,
+                preset,
+                images,
+                warm_start=warm_start_of(settings, plan) if private else "none",
+                init_from=init_from,
+            )
         network = network_config(images, settings)
         public = _public_start(init_from, network, settings.init, data if private else None, saved)
         dataset_size, inputs = _public_inputs(data, settings, images, stated, plan, private, saved)

@@ -136,9 +136,10 @@ def train(
             "give every machine the same command",
         )
         with processes.together():
+            preset = preset or default_preset(torch_device.type)
             wanted, origins = choose_settings(
                 data,
-                preset=preset or default_preset(torch_device.type),
+                preset=preset,
                 settings_for=settings_for,
                 config=config,
                 plan=plan,
@@ -151,6 +152,7 @@ def train(
             data,
             wanted,
             origins,
+            preset,
             load,
             stated=stated,
             private=private,

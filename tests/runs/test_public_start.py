@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,9 @@ from dpdm_cli.errors import DamagedFileError, PrivacyError, UsageError
 from dpdm_cli.privacy.statement import PROCEDURAL_STARTS, check_statement
 from dpdm_cli.runs.checkpoint import load_model, read_tensors
 from dpdm_cli.runs.files import sha256_of
+from dpdm_cli.runs.forecast import forecast
 from dpdm_cli.runs.public_start import read_procedural, read_public, shipped_start
+from dpdm_cli.runs.settings import preset_settings, where_started
 from dpdm_cli.runs.trainer import Trainer
 from dpdm_cli.runs.verifying import verify
 
@@ -181,6 +184,41 @@ def test_a_procedural_start_that_cannot_be_is_refused(
         run(tmp_path / "run", **{**PROCEDURAL, **changes})
     assert message in f"{caught.value.message} {caught.value.hint}"
     assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def settled(data: str, **asked: Any) -> dict[str, tuple[Any, str]]:
+    """Settings that a preset changes where there is a start, and where they are from."""
+    shown = forecast(data, preset="small", **asked).settings
+    return {name: (shown[name]["value"], shown[name]["from"]) for name in where_started("small")}
+
+
+def test_small_begins_from_the_procedural_start_where_there_is_one() -> None:
+    changes = where_started("small")
+    assert changes["init"] == "procedural"
+    origin = "preset small, where there is a procedural start"
+    assert settled("mnist") == {name: (value, origin) for name, value in changes.items()}
+    assert settled("mnist", learning_rate=1e-3)["learning_rate"] == (1e-3, "flag")
+    assert settled("mnist", learning_rate=1e-3)["init"] == ("procedural", origin)
+
+
+@pytest.mark.parametrize(
+    ("data", "asked"),
+    [
+        ("cifar10", {}),  # colour
+        ("mnist", {"init": "none"}),
+        ("mnist", {"warm_start": "none"}),
+        ("mnist", {"private": False}),
+        ("mnist", {"width": 16}),
+        ("digits", {}),
+    ],
+    ids=str,
+)
+def test_elsewhere_small_begins_with_nothing_and_its_own_rate(
+    data: str, asked: dict[str, Any]
+) -> None:
+    found = settled(data, **asked)
+    assert found["init"][0] == "none"
+    assert found["learning_rate"][0] == preset_settings("small", data, 10.0).learning_rate
 
 
 def test_there_is_no_procedural_start_for_colour() -> None:
