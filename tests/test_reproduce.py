@@ -133,3 +133,45 @@ def test_a_budget_that_is_none_is_refused_before_anything_is_written(copy: Path)
     assert process.returncode == 2
     assert "unknown budget cpu31" in said
     assert not (copy.parent / "rows").exists()
+
+
+def test_a_baseline_is_a_row_of_its_own(copy: Path) -> None:
+    process = row(copy, "digits", "10", BASELINE="scattering")
+    said = process.communicate(timeout=WAIT)[0]
+    assert process.returncode == 0, said
+    (found,) = lines(copy)
+    assert found["budget"] == "baseline scattering"
+    assert found["command"] == "BASELINE=scattering bash examples/reproduce/run.sh digits 10"
+    assert float(str(found["scattering"])) > 80
+    assert "logreg" not in found
+
+    process = row(copy, "digits", "10", BASELINE="fake")
+    assert "unknown BASELINE fake" in process.communicate(timeout=WAIT)[0]
+    assert process.returncode == 2
+    assert len(lines(copy)) == 1
+
+
+def test_the_page_shows_both_baselines_in_the_columns_of_the_table(
+    record: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = {"dataset": "mnist", "epsilon": 1.0, "images": 60000, "sigma": 2.0, "steps": 9}
+    common |= {"minutes": 3.0, "machine": "a core", "commit": "abc"}
+    rows = [
+        {**common, "budget": "baseline dp-sgd", "logreg": 91.0, "mlp": 92.0, "cnn": 93.0},
+        {**common, "budget": "baseline scattering", "scattering": 97.25},
+    ]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (tmp_path / "RESULTS.md").write_text(f"before\n{record.BEGIN}{record.END}after\n")
+    monkeypatch.setattr(record, "LINES", tmp_path / "results.jsonl")
+    monkeypatch.setattr(record, "PAGE", tmp_path / "RESULTS.md")
+    record.write_page()
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert page.startswith("before\n")
+    assert page.endswith("after\n")
+    table = [[cell.strip() for cell in line.split("|")] for line in page.splitlines()[3:-3]]
+    assert {len(cells) for cells in table} == {13}
+    ours = {cells[2]: cells[3:7] for cells in table if cells[2].endswith("ours")}
+    assert ours == {
+        "DP-SGD on real images, ours": ["91.0", "92.0", "93.0", "60,000"],
+        "scattering, private linear classifier on real images, ours": ["97.2", "", "", "60,000"],
+    }

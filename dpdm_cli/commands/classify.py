@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 
 
 class BaselineKind(StrEnum):
-    """What the same classifiers are trained on for comparison."""
+    """What is trained on real images for comparison."""
 
     real = "real"
     dp_sgd = "dp-sgd"
+    scattering = "scattering"
 
 
 class Model(StrEnum):
@@ -68,7 +69,7 @@ def classify(
         int | None,
         typer.Option(
             min=1,
-            help="Train on that many images, drawn at random (not for dp-sgd).",
+            help="Train on that many images, drawn at random (not for a private baseline).",
             rich_help_panel=DATA,
             show_default=False,
         ),
@@ -77,7 +78,7 @@ def classify(
         list[Model] | None,
         typer.Option(
             "--model",
-            help="Which classifier; may be repeated.",
+            help="Which classifier; may be repeated (not for scattering).",
             rich_help_panel=TRAINING,
             show_default="all three",
         ),
@@ -97,7 +98,8 @@ def classify(
     baseline: Annotated[
         BaselineKind | None,
         typer.Option(
-            help="Train the same classifiers on real images: without privacy, or by DP-SGD.",
+            help="Train on real images too: the same classifiers without privacy (real) or by "
+            "DP-SGD (dp-sgd), or, privately, a linear one on wavelet scattering features.",
             rich_help_panel=TRAINING,
             show_default=False,
         ),
@@ -107,7 +109,7 @@ def classify(
         typer.Option(
             "--eps",
             "--epsilon",
-            help="What each dp-sgd classifier may spend.",
+            help="What each classifier of a private baseline may spend.",
             rich_help_panel=PRIVACY,
             show_default="the samples' own epsilon",
         ),
@@ -115,7 +117,7 @@ def classify(
     delta: Annotated[
         float | None,
         typer.Option(
-            help="Of dp-sgd.",
+            help="Of a private baseline.",
             rich_help_panel=PRIVACY,
             show_default="the samples' own, or 1e-5 or what lies below 1/N",
         ),
@@ -126,7 +128,8 @@ def classify(
             "--dataset-size",
             "-n",
             min=1,
-            help="Public number of real training images, for dp-sgd on a folder or zip.",
+            help="Public number of real training images, for a private baseline on a folder or "
+            "zip.",
             rich_help_panel=PRIVACY,
             show_default=False,
         ),
@@ -159,7 +162,7 @@ def classify(
     result = classification.classify(
         synth,
         test=test,
-        models=tuple(model.value for model in models or Model),
+        models=tuple(model.value for model in models) if models else None,
         baseline=None if baseline is None else baseline.value,
         epsilon=epsilon,
         delta=delta,
@@ -188,7 +191,7 @@ def _table(result: ClassifyResult) -> rich.table.Table:
     import rich.table
     from rich.markup import escape
 
-    from dpdm_cli.evaluation.classifiers import CLASSIFIERS
+    from dpdm_cli.runs.class_scores import TITLES
 
     table = rich.table.Table(
         title=escape(f"accuracy in % on {result.test_n} real test images of {result.test}"),
@@ -197,13 +200,16 @@ def _table(result: ClassifyResult) -> rich.table.Table:
         caption_justify="left",
     )
     table.add_column("trained on")
-    names = list(result.scores or (result.baseline.scores if result.baseline else ()))
+    on_real = result.baseline.scores if result.baseline else {}
+    names = list({**result.scores, **on_real})
     for name in names:
-        table.add_column(CLASSIFIERS[name], justify="right")
+        table.add_column(TITLES[name], justify="right")
     if result.scores:
         _add_row(table, f"{result.n} synthetic images", result.scores, names)
     if (baseline := result.baseline) is not None:
-        kind = "NOT PRIVATE" if baseline.privacy is None else _spent(baseline.privacy)
+        kind = "NOT PRIVATE"
+        if baseline.privacy is not None:
+            kind = _spent(baseline.kind, baseline.privacy)
         _add_row(table, f"{baseline.n} real images, {kind}", baseline.scores, names)
     return table
 
@@ -211,11 +217,13 @@ def _table(result: ClassifyResult) -> rich.table.Table:
 def _add_row(
     table: rich.table.Table, title: str, scores: dict[str, Score], names: list[str]
 ) -> None:
-    table.add_row(title, *(f"{scores[name].accuracy:.2f}" for name in names))
+    shown = (f"{scores[name].accuracy:.2f}" if name in scores else "" for name in names)
+    table.add_row(title, *shown)
 
 
-def _spent(privacy: dict[str, Any]) -> str:
+def _spent(kind: str, privacy: dict[str, Any]) -> str:
     from dpdm_cli.privacy.accounting import round_up
 
     epsilon = round_up(privacy["epsilon"], 2)
-    return f"DP-SGD, epsilon {epsilon} and delta {privacy['delta']:g} for each classifier"
+    how, whose = ("DP-SGD", " for each classifier") if kind == "dp-sgd" else (kind, "")
+    return f"{how}, epsilon {epsilon} and delta {privacy['delta']:g}{whose}"

@@ -75,11 +75,7 @@ def build_classifier(
         UsageError: an unknown name.
         DataError: fewer than two classes.
     """
-    if classes < 2:
-        raise DataError(
-            f"a classifier needs at least 2 classes, found {classes}",
-            "use images in one subfolder for each class",
-        )
+    require_two_classes(classes)
     pixels = math.prod(shape)
     if name == "logreg":
         model = nn.Sequential(nn.Flatten(), nn.Linear(pixels, classes))
@@ -96,6 +92,15 @@ def build_classifier(
             _initialise(layer, generator)
     # A third faster on a CPU, and what tensor cores want.
     return model.to(memory_format=torch.channels_last)
+
+
+def require_two_classes(classes: int) -> None:
+    """Raise `DataError` for fewer classes than two."""
+    if classes < 2:
+        raise DataError(
+            f"a classifier needs at least 2 classes, found {classes}",
+            "use images in one subfolder for each class",
+        )
 
 
 def _convolutional(
@@ -228,10 +233,19 @@ def fit(
 
 
 @torch.no_grad()
-def predict(model: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor:
-    """Most likely class of each image [N, C, H, W] uint8, as int64 [N] on the images' device."""
+def predict(
+    model: nn.Module,
+    images: Tensor,
+    batch_size: int = 500,
+    inputs: Callable[[Tensor], Tensor] = to_inputs,
+) -> Tensor:
+    """Most likely class of each image [N, C, H, W] uint8, as int64 [N] on the images' device.
+
+    Args:
+        inputs: from uint8 images to what the model takes.
+    """
     model.eval()
-    parts = [model(to_inputs(part)).argmax(dim=1) for part in torch.split(images, batch_size)]
+    parts = [model(inputs(part)).argmax(dim=1) for part in torch.split(images, batch_size)]
     return torch.cat(parts)
 
 

@@ -15,6 +15,10 @@ from dpdm_cli.evaluation.classifiers import CLASSIFIERS
 from dpdm_cli.evaluation.confusion import Panel, draw_confusions
 from dpdm_cli.runs.files import write_bytes
 
+SCATTERING = "scattering"
+TITLES = {**CLASSIFIERS, SCATTERING: "linear classifier"}
+"""Of all that may have a score, for people."""
+
 
 @dataclass(frozen=True)
 class Score:
@@ -35,13 +39,13 @@ class Score:
 
 @dataclass(frozen=True)
 class Baseline:
-    """The same classifiers trained on the real images.
+    """Classifiers trained on the real images: the same ones, or one of its own.
 
     Attributes:
-        kind: `real` (not private) or `dp-sgd`.
-        n: real training images; for `dp-sgd` the public number.
-        scores: by classifier.
-        privacy: what one classifier of `dp-sgd` has spent, and its plan; None for `real`.
+        kind: `real` (not private), `dp-sgd` or `scattering`.
+        n: real training images; the public number where the training is private.
+        scores: by classifier; that of `scattering` under this name.
+        privacy: what one classifier has spent, and its plan; None for `real`.
     """
 
     kind: str
@@ -98,7 +102,7 @@ def write_picture(result: ClassifyResult, file: Path) -> None:
     rows = [
         [
             Panel(
-                f"{CLASSIFIERS[name]}, {what}: {score.accuracy:.1f} %",
+                f"{TITLES[name]}, {what}: {score.accuracy:.1f} %",
                 torch.tensor(score.confusion),
             )
             for name, score in scores.items()

@@ -7,7 +7,7 @@ images, and the test images are looked at once for each classifier, after that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,23 +25,34 @@ from dpdm_cli.evaluation.classifiers import (
     confusion_matrix,
     fit,
     predict,
+    to_inputs,
 )
 from dpdm_cli.privacy.accounting import claim
-from dpdm_cli.runs import private_classifier
-from dpdm_cli.runs.class_scores import Baseline, ClassifyResult, Score, write_picture
+from dpdm_cli.privacy.ledger import Ledger
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.runs import private_classifier, scattering_classifier
+from dpdm_cli.runs.class_scores import (
+    SCATTERING,
+    Baseline,
+    ClassifyResult,
+    Score,
+    write_picture,
+)
 from dpdm_cli.runs.device import resolve_device
 from dpdm_cli.runs.reporter import Progress, Reporter, SilentReporter
 from dpdm_cli.runs.sources import classes_of, sample_metadata, samples_in, splits_of
 
 PICTURE = "confusion.png"
 
+_PRIVATE_BASELINES = ("dp-sgd", "scattering")
+
 
 def classify(
     synth: str | Path | None,
     *,
     test: str | Path | None = None,
-    models: Sequence[str] = tuple(CLASSIFIERS),
-    baseline: Literal["real", "dp-sgd"] | None = None,
+    models: Sequence[str] | None = None,
+    baseline: Literal["real", "dp-sgd", "scattering"] | None = None,
     epsilon: float | None = None,
     delta: float | None = None,
     dataset_size: int | None = None,
@@ -66,27 +77,28 @@ def classify(
         test: real images: a named set, or a folder or zip with `train` and `test` (one that is not
             divided is all test). By default the data set named in the samples' `metadata.json`.
             They are brought to the size and channels of the synthetic images.
-        models: some of `logreg`, `mlp`, `cnn`.
+        models: some of `logreg`, `mlp`, `cnn`; by default all. `scattering` is none of them.
         baseline: `real` trains the same classifiers by the same protocol on the real training
             images, without privacy; `dp-sgd` trains them there with this package's private step,
-            each with the whole `epsilon`, and tests the model after the last step.
-        epsilon, delta: for `dp-sgd`; by default what the samples' statement claims, delta otherwise
-            1e-5 or less than 1/N.
-        dataset_size: the public number of real training images, for `dp-sgd` on images of the
-            user's own.
-        epochs: of the protocol; `dp-sgd` has a number of its own.
+            each with the whole `epsilon`, and tests the model after the last step; `scattering`
+            trains one linear classifier of wavelet scattering features there, privately too.
+        epsilon, delta: for a private baseline; by default what the samples' statement claims, delta
+            otherwise 1e-5 or less than 1/N.
+        dataset_size: the public number of real training images, for a private baseline on images of
+            the user's own.
+        epochs: of the protocol; a private baseline has a number of its own.
         seed: of initialisation, split, order and dropout; the privacy noise is never seeded.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         data_dir, download: for named sets.
-        limit: train on that many images, drawn at random; `dp-sgd` takes all of them, which its
-            claim is about.
+        limit: train on that many images, drawn at random; a private baseline takes all of them,
+            which its claim is about.
         out: folder in which `confusion.png` is written; None writes nothing.
         reporter: gets remarks and progress.
 
     Raises:
         UsageError: options that do not go together, or nothing to test on.
-        DataError: images that cannot be used, without classes, or of other classes than the test
-            images.
+        DataError: images that cannot be used, without classes, of other classes than the test
+            images, or below 8x8 pixels for `scattering`.
         PrivacyError: a claim that cannot be made.
         ResourceError: data that are not here, or a picture that cannot be written.
     """
@@ -112,8 +124,8 @@ def classify(
             "lay it out as train/ and test/",
         )
     privacy = None
-    if baseline == "dp-sgd":
-        privacy = _privacy(source, epsilon, delta, dataset_size, metadata)
+    if baseline is not None and baseline in _PRIVATE_BASELINES:
+        privacy = _privacy(source, baseline, epsilon, delta, dataset_size, metadata)
 
     synthetic = None
     if synth is not None:
@@ -134,7 +146,7 @@ def classify(
             classes=classes,
         )
 
-    bench = _Bench(real(test_split), models, seed, where, reporter)
+    bench = _Bench(real(test_split), models or tuple(CLASSIFIERS), seed, where, reporter)
     scores = {} if synthetic is None else bench.by_protocol(synthetic, epochs, "synthetic images")
     compared = None
     if baseline == "real":
@@ -142,6 +154,8 @@ def classify(
         trained_on = _limited(real("train"), limit, seed)
         on_real = bench.by_protocol(trained_on, epochs, "real images")
         compared = Baseline("real", len(trained_on.images), on_real)
+    elif privacy is not None and baseline == "scattering":
+        compared = bench.by_scattering(real("train"), privacy)
     elif privacy is not None:
         compared = bench.by_private_step(real("train"), privacy)
     result = ClassifyResult(
@@ -206,12 +220,7 @@ class _Bench:
     def by_private_step(self, data: ImageSet, privacy: _Privacy) -> Baseline:
         """Train on all of `data` under one plan for each classifier, test the last model."""
         plan = private_classifier.plan_for(privacy.epsilon, privacy.delta, privacy.dataset_size)
-        spent = claim(plan)
-        self._reporter.note(
-            f"DP-SGD on real images: each classifier spends epsilon {spent.epsilon_text} at delta "
-            f"{plan.delta:g} on its own: {plan.steps} steps, {plan.expected_batch_size:g} images "
-            f"expected in each, sigma {plan.sigma:.4g}"
-        )
+        statement = self._stated("DP-SGD on real images: each classifier on its own", plan)
         scores = {}
         images, labels = self._on_device(data)
         for name in self._models:
@@ -220,13 +229,31 @@ class _Bench:
             with self._reporter.progress(title, plan.steps, "steps") as progress:
                 private_classifier.train_privately(model, images, labels, plan, progress)
             scores[name] = self._test_once(model)
-        statement = {
+        return Baseline("dp-sgd", privacy.dataset_size, scores, statement)
+
+    def by_scattering(self, data: ImageSet, privacy: _Privacy) -> Baseline:
+        """Train a linear classifier of scattering features on all of `data`, test it."""
+        plan = scattering_classifier.plan_for(privacy.epsilon, privacy.delta, privacy.dataset_size)
+        statement = self._stated("scattering features of real images: the classifier", plan)
+        model = scattering_classifier.train_privately(
+            *self._on_device(data), len(data.classes), Ledger(plan), self._reporter
+        )
+        scores = {SCATTERING: self._test_once(model, inputs=lambda images: images)}
+        return Baseline("scattering", privacy.dataset_size, scores, statement)
+
+    def _stated(self, who: str, plan: PrivacyPlan) -> dict[str, Any]:
+        """What one classifier spends, said before it does."""
+        spent = claim(plan)
+        self._reporter.note(
+            f"{who} spends epsilon {spent.epsilon_text} at delta {plan.delta:g}: {plan.steps} "
+            f"steps, {plan.expected_batch_size:g} images expected in each, sigma {plan.sigma:.4g}"
+        )
+        return {
             **spent.to_dict(),
             "delta": plan.delta,
             "scope": "one classifier; those trained on the same images compose",
             "plan": plan.to_dict(),
         }
-        return Baseline("dp-sgd", privacy.dataset_size, scores, statement)
 
     def _fresh(self, name: str, data: ImageSet) -> tuple[nn.Module, torch.Generator]:
         # Each starts from the seed, so that no score depends on which others were asked for.
@@ -236,10 +263,14 @@ class _Bench:
         return model.to(self._device), generator
 
     def _test_once(
-        self, model: nn.Module, epoch: int | None = None, validation: float | None = None
+        self,
+        model: nn.Module,
+        epoch: int | None = None,
+        validation: float | None = None,
+        inputs: Callable[[Tensor], Tensor] = to_inputs,
     ) -> Score:
         images, labels = self._on_device(self._test)
-        predictions = predict(model, images)
+        predictions = predict(model, images, inputs=inputs)
         counts = confusion_matrix(predictions, labels, len(self._test.classes))
         return Score(accuracy(predictions, labels), counts.tolist(), epoch, validation)
 
@@ -261,7 +292,7 @@ class _Privacy:
 
 def _check_options(
     synth: str | Path | None,
-    models: Sequence[str],
+    models: Sequence[str] | None,
     baseline: str | None,
     epsilon: float | None,
     delta: float | None,
@@ -272,19 +303,25 @@ def _check_options(
         raise UsageError(
             "there is nothing to train on", "name the synthetic images, or ask for --baseline real"
         )
-    if baseline not in (None, "real", "dp-sgd"):
-        raise UsageError(f"unknown baseline {baseline!r}", "choose real or dp-sgd")
-    if baseline != "dp-sgd" and (epsilon is not None or delta is not None):
+    if baseline not in (None, "real", *_PRIVATE_BASELINES):
+        raise UsageError(f"unknown baseline {baseline!r}", "choose real, dp-sgd or scattering")
+    if baseline not in _PRIVATE_BASELINES and (epsilon is not None or delta is not None):
         raise UsageError(
             "epsilon and delta are given, but nothing is trained privately",
-            "add --baseline dp-sgd, or leave them out",
+            "add --baseline dp-sgd or --baseline scattering, or leave them out",
         )
-    if synth is None and baseline == "dp-sgd" and limit is not None:
+    if synth is None and baseline in _PRIVATE_BASELINES and limit is not None:
         raise UsageError(
-            "--limit is not for --baseline dp-sgd, whose claim is about all images", "leave it out"
+            f"--limit is not for --baseline {baseline}, whose claim is about all images",
+            "leave it out",
         )
-    unknown = [name for name in models if name not in CLASSIFIERS]
-    if unknown or not models:
+    if synth is None and baseline == "scattering" and models is not None:
+        raise UsageError(
+            "--model is not for --baseline scattering, which is a classifier of its own",
+            "leave it out, or choose --baseline dp-sgd",
+        )
+    unknown = [name for name in models or () if name not in CLASSIFIERS]
+    if unknown or (models is not None and not models):
         raise UsageError(
             f"unknown classifiers: {', '.join(map(repr, unknown)) or 'none named'}",
             f"choose from {', '.join(CLASSIFIERS)}",
@@ -307,6 +344,7 @@ def _test_source(test: str | Path | None, metadata: dict[str, Any]) -> str | Pat
 
 def _privacy(
     source: str | Path,
+    baseline: str,
     epsilon: float | None,
     delta: float | None,
     dataset_size: int | None,
@@ -316,7 +354,7 @@ def _privacy(
     size = dataset_size or (facts.train_size if facts else None)
     if size is None:
         raise UsageError(
-            f"--baseline dp-sgd needs the public number of training images in {source}",
+            f"--baseline {baseline} needs the public number of training images in {source}",
             "state it with --dataset-size; counting them would make it a fact of the private data",
         )
     statement = metadata.get("statement")
@@ -328,7 +366,9 @@ def _privacy(
 
     epsilon = stated("epsilon") if epsilon is None else epsilon
     if epsilon is None:
-        raise UsageError("--baseline dp-sgd needs an epsilon", "add --eps, for example --eps 10")
+        raise UsageError(
+            f"--baseline {baseline} needs an epsilon", "add --eps, for example --eps 10"
+        )
     if delta is None:
         delta = stated("delta") or min(1e-5, 10.0 ** -len(str(size)))
     return _Privacy(epsilon, delta, size)

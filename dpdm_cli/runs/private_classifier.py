@@ -1,35 +1,25 @@
 """The paper's comparison: a classifier trained on the real images by the same private step as the
-diffusion model.
-
-DP-SGD (Abadi et al. 2016, arXiv 1607.00133). One plan builds sampler, clip, noise and divisor; the
-optimiser and the running average of the weights see only what the mechanism released, and so cost
-nothing. Nothing is chosen by looking at the private images: no validation, no best epoch; the model
-after the last step is the result.
+diffusion model. The running average of the weights after the last step is the result.
 """
 
 from __future__ import annotations
 
-import math
 import os
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dpdm_cli.diffusion.ema import EMA
 from dpdm_cli.evaluation.classifiers import Dropout, to_inputs
-from dpdm_cli.parallel import workers_on
 from dpdm_cli.privacy.accounting import calibrate
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan, steps_for_epochs
-from dpdm_cli.privacy.step import PrivateStep
+from dpdm_cli.runs.private_descent import descend, noise_walk
 from dpdm_cli.runs.reporter import Progress
 
 EPOCHS = 20
 FEWEST_STEPS = 300
 BATCH_SIZE = 1024
 CLIP_NORM = 1.0
-MOMENTUM = 0.9
 _LARGEST_RATE = 0.5
 _NOISE_WALK = 0.1
 _AVERAGE_DECAY = 0.99
@@ -60,12 +50,10 @@ def plan_for(epsilon: float, delta: float, dataset_size: int) -> PrivacyPlan:
 def learning_rate(plan: PrivacyPlan) -> float:
     """Step size of SGD with momentum, from the plan alone.
 
-    The noise moves each weight by lr sigma C / (divisor (1 - momentum)) a step, which adds up to a
-    random walk of that times sqrt(steps). The step size is what makes the walk 0.1 (at 0.3 the CNN
-    no longer learns the bundled digits), and at most 0.5 / C.
+    What makes the walk of each weight by the noise 0.1 (at 0.3 the CNN no longer learns the bundled digits), and at
+    most 0.5 / C.
     """
-    one_step = plan.sigma * plan.clip_norm / (plan.divisor * (1.0 - MOMENTUM))
-    return min(_LARGEST_RATE / plan.clip_norm, _NOISE_WALK / (one_step * math.sqrt(plan.steps)))
+    return min(_LARGEST_RATE / plan.clip_norm, _NOISE_WALK / noise_walk(plan))
 
 
 def train_privately(
@@ -84,26 +72,14 @@ def train_privately(
     for module in model.modules():
         if isinstance(module, Dropout):
             module.draw_from(os.urandom)
-    ledger = Ledger(plan)
-    # On a CPU the gradients of a micro-batch should not outgrow the caches by much.
-    micro_batch = 32 if images.device.type == "cpu" else 512
-    private_step = PrivateStep(
-        model,
-        ledger,
-        records=len(images),
-        micro_batch=micro_batch,
-        workers=workers_on(images.device),
-    )
-    optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate(plan), momentum=MOMENTUM)
     average = EMA(model, _AVERAGE_DECAY)
-    model.train()
-
-    def losses(part: Tensor) -> Tensor:
-        return F.cross_entropy(model(to_inputs(images[part])), labels[part], reduction="none")
-
-    for step in range(plan.steps):
-        private_step(losses)
-        optimizer.step()
-        average.update(model, step)
-        progress.advance()
+    descend(
+        model,
+        lambda part: to_inputs(images[part]),
+        labels,
+        Ledger(plan),
+        learning_rate=learning_rate(plan),
+        after_step=lambda step: average.update(model, step),
+        progress=progress,
+    )
     model.load_state_dict(average.averaged.state_dict())

@@ -83,7 +83,8 @@ def baseline(out: Path) -> dict[str, Any]:
 
 def accuracies_in(scores: dict[str, Any]) -> dict[str, float]:
     """In % of the test images, of each classifier."""
-    return {name: round(scores[name], 2) for name in ("logreg", "mlp", "cnn")}
+    names = ("logreg", "mlp", "cnn", "scattering")
+    return {name: round(scores[name], 2) for name in names if name in scores}
 
 
 def planned(statement: dict[str, Any]) -> dict[str, Any]:
@@ -182,6 +183,10 @@ def write_page() -> None:
             table.append(
                 f"| {name} | {by_others}, ours | {measured} | {made_by(row)} | {row['commit']} |"
             )
+        if row := last.get((dataset, epsilon, "baseline scattering")):
+            measured = f"{row['scattering']:.1f} | | | {row['images']:,} | |"
+            what = "scattering, private linear classifier on real images, ours"
+            table.append(f"| {name} | {what} | {measured} | {made_by(row)} | {row['commit']} |")
     page = PAGE.read_text(encoding="utf-8")
     before, rest = page.split(BEGIN)
     after = rest.split(END)[1]

@@ -4,6 +4,7 @@
 #   bash examples/reproduce/run.sh mnist 10 [BUDGET]        one set at one epsilon
 #   bash examples/reproduce/run.sh all [BUDGET]             every row of the paper's tables, in its order
 #   BASELINE=1 bash examples/reproduce/run.sh mnist 10      classifiers trained by DP-SGD on the real images, for comparison
+#   BASELINE=scattering bash examples/reproduce/run.sh mnist 10    a private linear classifier of scattering features, there too
 #
 # BUDGET: cpu30 (two cores, half an hour; the default), cpu150, gpu25 (one large GPU, 25 minutes), full (300 epochs, K 32),
 # tiny (a minute, to see that everything works; of digits too).
@@ -64,10 +65,16 @@ tiny)
     ;;
 esac
 
-if [ "${BASELINE:-}" ]; then
-    out=${RUNS:-runs/reproduce}/$set_name-$epsilon.baseline
-    command="BASELINE=1 bash examples/reproduce/run.sh $set_name $epsilon"
-fi
+case ${BASELINE:-} in
+'') baseline= ;;
+1) baseline=dp-sgd out=${RUNS:-runs/reproduce}/$set_name-$epsilon.baseline ;;
+scattering) baseline=scattering out=${RUNS:-runs/reproduce}/$set_name-$epsilon.scattering ;;
+*)
+    echo "unknown BASELINE $BASELINE: 1 or scattering" >&2
+    exit 2
+    ;;
+esac
+if [ "$baseline" ]; then command="BASELINE=$BASELINE bash examples/reproduce/run.sh $set_name $epsilon"; fi
 if [ -f "$out.recorded" ]; then
     echo "$command was recorded; remove $out.recorded to look at the test images again"
     exit
@@ -86,10 +93,10 @@ record() {
     touch "$out.recorded"
 }
 
-if [ "${BASELINE:-}" ]; then
+if [ "$baseline" ]; then
     mkdir -p "$out"
     rm -f "$out.seconds" # it begins anew
-    dpdm classify --baseline dp-sgd --test "$set_name" --eps "$epsilon" --delta 1e-5 --out "$out" --json > "$out/classify.json"
+    dpdm classify --baseline "$baseline" --test "$set_name" --eps "$epsilon" --delta 1e-5 --out "$out" --json > "$out/classify.json"
     record --baseline
     exit
 fi

@@ -84,6 +84,24 @@ def test_the_private_baseline_shows_its_epsilon_rounded_up(tmp_path: Path) -> No
     assert "epsilon 8.0 and delta 1e-05 for each classifier" in row
 
 
+def test_the_classifier_of_scattering_features_has_a_column_of_its_own(samples: Path) -> None:
+    options = ("--baseline", "scattering", "--eps", 8, "--model", "mlp", "--epochs", 1)
+    code, out, err = run(samples, *options, "--out", samples.parent)
+    assert code == 0, err
+    head, synthetic, real = (
+        [cell.strip() for cell in line.split("  ") if cell.strip()]
+        for line in out.splitlines()
+        if line.lstrip().startswith(("trained on", "100 synthetic", "1438 real"))
+    )
+    assert head == ["trained on", "MLP", "linear classifier"]
+    assert len(synthetic) == len(real) == 2
+    assert real[0] == "1438 real images, scattering, epsilon 8.0 and delta 1e-05"
+    line = next(line for line in out.splitlines() if "1438 real" in line)
+    assert line.rstrip().endswith(real[1])
+    assert float(real[1]) >= 80.0
+    assert "250 steps" in err
+
+
 def test_without_samples_and_baseline_the_code_is_that_for_usage() -> None:
     code, out, err = run("--test", "digits")
     assert (code, out) == (2, "")

@@ -6,7 +6,7 @@ differs after that was learnt past the mechanism.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -19,14 +19,16 @@ from torch import Tensor
 
 from dpdm_cli.data import ImageSet
 from dpdm_cli.diffusion.ema import EMA
+from dpdm_cli.evaluation.classifiers import build_classifier
 from dpdm_cli.privacy import class_sums, mechanism
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.poisson import PoissonSampler
 from dpdm_cli.processes import ALONE, Processes
-from dpdm_cli.runs import planning
+from dpdm_cli.runs import planning, private_classifier, scattering_classifier
 from dpdm_cli.runs.planning import plan_run
 from dpdm_cli.runs.public_facts import Stated, public_facts
+from dpdm_cli.runs.reporter import SilentProgress
 from dpdm_cli.runs.settings import TrainSettings
 from dpdm_cli.runs.setup import Setup, set_up
 from dpdm_cli.runs.trainer import Trainer
@@ -96,6 +98,32 @@ def public(value: object) -> object:
     return type(value).__name__
 
 
+def draw_in_turn(masks: Sequence[Sequence[int]], patch: pytest.MonkeyPatch) -> None:
+    """Say who is in each batch, of those that there are."""
+    turns = iter(masks)
+    patch.setattr(
+        PoissonSampler,
+        "draw",
+        lambda self, records: torch.tensor([i for i in next(turns) if i < records]).long(),
+    )
+
+
+def sums_before_noise(patch: pytest.MonkeyPatch) -> list[tuple[Tensor, float]]:
+    """Each sum with the scale of its noise, as they come; what is released in its place is the same for everybody."""
+    sums: list[tuple[Tensor, float]] = []
+    with_noise = mechanism.with_noise
+
+    def given(total: Tensor, scale: float, *args: Any, **named: Any) -> Tensor:
+        noisy = with_noise(total, scale, *args, **named)
+        sums.append((total.clone(), scale))
+        numbers = np.random.default_rng(len(sums)).standard_normal(len(noisy))
+        return torch.from_numpy(scale * numbers)
+
+    patch.setattr(mechanism, "with_noise", given)
+    patch.setattr(class_sums, "with_noise", given)
+    return sums
+
+
 def traced(images: ImageSet, patch: pytest.MonkeyPatch) -> Run:
     """A whole training, as a command makes it, with its calls of everything that acts on what is public."""
     patch.setattr(planning, "calibrate", calibrate_once)
@@ -113,7 +141,6 @@ def traced(images: ImageSet, patch: pytest.MonkeyPatch) -> Run:
         processes=ALONE,
     )
     calls: list[tuple[Any, ...]] = []
-    sums: list[tuple[Tensor, float]] = []
 
     def watch(owner: Any, name: str) -> Callable[..., Any]:
         ordinary = getattr(owner, name)
@@ -145,22 +172,9 @@ def traced(images: ImageSet, patch: pytest.MonkeyPatch) -> Run:
     }.items():
         for name in names:
             watch(owner, name)
-    with_noise = watch(mechanism, "with_noise")
-
-    def given(total: Tensor, scale: float, *args: Any, **named: Any) -> Tensor:
-        noisy = with_noise(total, scale, *args, **named)
-        sums.append((total.clone(), scale))
-        numbers = np.random.default_rng(len(sums)).standard_normal(len(noisy))
-        return torch.from_numpy(scale * numbers)
-
-    patch.setattr(mechanism, "with_noise", given)
-    patch.setattr(class_sums, "with_noise", given)
-    masks = iter(MASKS)
-    patch.setattr(
-        PoissonSampler,
-        "draw",
-        lambda self, records: torch.tensor([i for i in next(masks) if i < records]).long(),
-    )
+    watch(mechanism, "with_noise")
+    sums = sums_before_noise(patch)
+    draw_in_turn(MASKS, patch)
     trainer = Trainer(
         setup.network,
         setup.settings,
@@ -228,6 +242,46 @@ def test_a_record_shows_in_the_sums_by_at_most_the_clip_norm_and_nowhere_else(sp
     assert one.trainer.digest() == other.trainer.digest()
     ledgers = one.trainer.ledger, other.trainer.ledger
     assert [ledger.releases for ledger in ledgers if ledger] == [2 + len(MASKS)] * 2
+
+
+def classifier_by_dp_sgd(images: ImageSet, ledger: Ledger) -> torch.nn.Module:
+    generator = torch.Generator().manual_seed(0)
+    model = build_classifier("mlp", (1, 8, 8), len(images.classes), generator)
+    private_classifier.train_privately(
+        model, images.images, images.labels, ledger.plan, SilentProgress()
+    )
+    return model
+
+
+def classifier_of_scattering(images: ImageSet, ledger: Ledger) -> torch.nn.Module:
+    return scattering_classifier.train_privately(
+        images.images, images.labels, len(images.classes), ledger
+    )
+
+
+@pytest.mark.parametrize("train", [classifier_by_dp_sgd, classifier_of_scattering])
+@pytest.mark.parametrize("special", ["ordinary", "black", "the only one of its class"])
+def test_a_record_shows_in_a_private_classifier_by_at_most_the_clip_norm_and_in_its_sums_alone(
+    special: str, train: Callable[[ImageSet, Ledger], torch.nn.Module]
+) -> None:
+    plan = tiny.plan(dataset_size=STATED, steps=len(MASKS), clip_norm=CLIP, noise_multiplicity=1)
+    found = []
+    for images in neighbours(special):
+        with pytest.MonkeyPatch.context() as patch:
+            draw_in_turn(MASKS, patch)
+            sums = sums_before_noise(patch)
+            found.append((sums, train(images, Ledger(plan)).state_dict()))
+    (one, weights), (other, without) = found
+    assert len(one) == len(MASKS)
+    for mask, (whole, scale), (rest, _) in zip(MASKS, one, other, strict=True):
+        assert scale == plan.sigma * CLIP
+        distance = float((whole - rest).norm())
+        if LAST in mask:
+            assert 0.99 * CLIP < distance <= CLIP * (1 + 1e-4)
+        else:
+            assert distance <= 1e-4 * CLIP
+    # From the released numbers on everything is the same to the bit.
+    assert not {name for name in weights if not torch.equal(weights[name], without[name])}
 
 
 # A size that the batch divides, where 1 / ceil(N / B) would jump from 1/15 to 1/16 with one record more.

@@ -15,6 +15,7 @@ import torch
 
 from dpdm_cli.evaluation.classifiers import build_classifier
 from dpdm_cli.privacy.ledger import Ledger
+from dpdm_cli.runs import scattering_classifier
 from dpdm_cli.runs.private_classifier import train_privately
 from dpdm_cli.runs.reporter import SilentProgress
 from dpdm_cli.runs.settings import TrainSettings
@@ -85,6 +86,25 @@ def test_a_classifier_that_drops_out_draws_its_masks_in_secret(name: str, is_ran
         generator = torch.Generator().manual_seed(0)
         model = build_classifier(name, shape, len(data.classes), generator)
         train_privately(model, data.images, data.labels, plan, SilentProgress())
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    one, two = trained(), trained()
+    difference = float((one - two).norm() / one.norm())
+    assert (difference > 1e-4) == is_random, difference
+
+
+@pytest.mark.parametrize(("sigma", "is_random"), [(1e-6, False), (1.0, True)])
+def test_a_classifier_of_scattering_draws_batches_and_noise_in_secret_and_nothing_else(
+    sigma: float, is_random: bool
+) -> None:
+    data = tiny.images(16)
+    plan = tiny.plan(sigma=sigma, dataset_size=16, expected_batch_size=16, steps=2)
+
+    def trained() -> torch.Tensor:
+        torch.manual_seed(0)
+        model = scattering_classifier.train_privately(
+            data.images, data.labels, len(data.classes), Ledger(plan)
+        )
         return torch.cat([p.detach().flatten() for p in model.parameters()])
 
     one, two = trained(), trained()

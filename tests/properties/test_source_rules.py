@@ -47,8 +47,11 @@ COUNTED = {
     ("privacy/step.py", "gradients", "len(piece)"): "how many gradients to expect",
     ("privacy/step.py", "plain_step", "len(share)"): "the ordinary step, which claims nothing",
     ("privacy/step.py", "_pieces", "len(batch)"): "how a sum is cut into parts",
-    ("runs/private_classifier.py", "train_privately", "len(images)"): "for the sampler alone",
+    ("runs/private_descent.py", "descend", "len(labels)"): "for the sampler alone",
     ("runs/public_facts.py", "public_facts", "len(images.images)"): "N, if that is declared public",
+    ("runs/scattering_classifier.py", "train_privately", "len(images)"): "a row for each",
+    ("runs/scattering_classifier.py", "train_privately", "len(piece)"): "how far it has come",
+    ("runs/scattering_classifier.py", "train_privately", "images.shape"): "beside the first",
     ("runs/setup.py", "_public_inputs", "len(images.images)"): "N of a run that claims nothing",
     (
         "runs/sources.py",
@@ -79,9 +82,10 @@ def imported(tree: ast.Module) -> Iterator[str]:
 
 
 def after_the_plan() -> dict[str, ast.Module]:
-    """The whole privacy room, and all of `runs` that a training run or the private classifier is made of."""
+    """The whole privacy room, and all of `runs` that a training run or a private classifier is made of."""
     waiting = [*(PACKAGE / "privacy").rglob("*.py")]
-    waiting += [PACKAGE / "runs" / name for name in ("training.py", "private_classifier.py")]
+    started = ("training.py", "private_classifier.py", "scattering_classifier.py")
+    waiting += [PACKAGE / "runs" / name for name in started]
     found: dict[str, ast.Module] = {}
     while waiting:
         path = waiting.pop()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,14 @@ from torch import Tensor, nn
 from dpdm_cli.data import load_images
 from dpdm_cli.errors import DataError, PrivacyError, UsageError
 from dpdm_cli.privacy.accounting import claim
+from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.runs import classification, private_classifier
+from dpdm_cli.runs import (
+    classification,
+    private_classifier,
+    private_descent,
+    scattering_classifier,
+)
 from dpdm_cli.runs.classification import classify
 from dpdm_cli.runs.reporter import SilentProgress, SilentReporter
 
@@ -80,10 +87,10 @@ def test_the_real_test_images_are_classified_once_for_each_classifier_and_only_a
     seen: list[str] = []
     plain_predict, plain_fit = classification.predict, classification.fit
 
-    def counting_predict(model: nn.Module, images: Tensor) -> Tensor:
+    def counting_predict(model: nn.Module, images: Tensor, **how: Any) -> Tensor:
         assert len(images) == 359
         seen.append("test")
-        return plain_predict(model, images)
+        return plain_predict(model, images, **how)
 
     def noting_fit(model: nn.Module, images: Tensor, *rest: object, **options: object) -> object:
         assert len(images) == 300
@@ -230,6 +237,73 @@ def test_the_private_baseline_takes_all_images_and_chooses_nothing(
     assert seen == [1438]
 
 
+def test_the_classifier_of_scattering_features_spends_no_more_than_asked_and_learns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ledgers: list[Ledger] = []
+    plain = scattering_classifier.train_privately
+
+    def noting(images: Tensor, labels: Tensor, classes: int, ledger: Ledger, *rest: Any) -> Any:
+        assert (len(images), classes, ledger.releases) == (1438, 10, 0)
+        ledgers.append(ledger)
+        return plain(images, labels, classes, ledger, *rest)
+
+    monkeypatch.setattr(scattering_classifier, "train_privately", noting)
+    result = classify(None, test="digits", baseline="scattering", epsilon=8.0, delta=1e-4)
+    assert result.baseline is not None
+    (ledger,) = ledgers
+    plan = ledger.plan
+    assert ledger.steps == plan.steps
+    assert (plan.delta, plan.dataset_size) == (1e-4, 1438)
+    assert claim(plan).epsilon <= 8.0
+    assert result.baseline.privacy == {
+        **claim(plan).to_dict(),
+        "delta": 1e-4,
+        "scope": "one classifier; those trained on the same images compose",
+        "plan": plan.to_dict(),
+    }
+    assert (result.baseline.kind, result.baseline.n) == ("scattering", 1438)
+    (score,) = result.baseline.scores.values()
+    assert score.accuracy >= 90.0
+    assert score.epoch is score.validation_accuracy is None
+
+
+def test_the_classifier_of_scattering_features_stands_beside_the_three(
+    digits_as_samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def untrained(images: Tensor, labels: Tensor, classes: int, *rest: object) -> nn.Module:
+        shape = images.shape[1:]
+        return scattering_classifier.ScatteringClassifier(shape, classes, images.device)
+
+    monkeypatch.setattr(scattering_classifier, "train_privately", untrained)
+    options: dict[str, Any] = {"test": "digits", "baseline": "scattering", "epsilon": 8.0}
+    result = classify(
+        digits_as_samples, epochs=1, models=("mlp", "logreg"), out=tmp_path, **options
+    )
+    alone = classify(None, out=tmp_path / "alone", **options)
+    values = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert values["baseline"]["kind"] == "scattering"
+    assert set(values["baseline"]["confusion"]) == {"scattering"}
+    assert values["baseline"]["scattering"] == alone.to_dict()["baseline"]["scattering"]
+    both, one = (Image.open(f / "confusion.png") for f in (tmp_path, tmp_path / "alone"))
+    assert both.size == (2 * one.width, 2 * one.height)
+
+
+def test_classifiers_are_named_for_what_has_a_choice_of_them() -> None:
+    options: dict[str, Any] = {"test": "digits", "baseline": "scattering", "epsilon": 8.0}
+    with pytest.raises(UsageError, match="--model is not for --baseline scattering"):
+        classify(None, models=("mlp",), **options)
+    with pytest.raises(UsageError, match="--limit is not for --baseline scattering"):
+        classify(None, limit=10, **options)
+
+
+def test_images_too_small_for_scattering_are_the_transforms_to_refuse(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write_classes(tmp_path / split, ["a", "b"], 6, size=7)
+    with pytest.raises(DataError, match="7x7 pixels are too small for wavelet scattering"):
+        classify(None, test=tmp_path, baseline="scattering", epsilon=8.0, dataset_size=12)
+
+
 def test_a_limit_is_for_the_samples_and_refused_where_only_the_private_baseline_is_trained(
     digits_as_samples: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,13 +398,16 @@ def test_the_samples_own_epsilon_is_the_default_of_the_private_baseline(
     assert asked == [(3.5, 2e-5, 1438), (1.0, 1e-6, 1438)]
 
 
-def test_the_private_baseline_needs_an_epsilon_and_a_public_size(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="needs an epsilon"):
-        classify(None, test="digits", baseline="dp-sgd")
+@pytest.mark.parametrize("baseline", ["dp-sgd", "scattering"])
+def test_a_private_baseline_needs_an_epsilon_and_a_public_size(
+    baseline: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=f"{baseline} needs an epsilon"):
+        classify(None, test="digits", baseline=baseline)
     for split in ("train", "test"):
         write_classes(tmp_path / "real" / split, ["a", "b"], 3)
-    with pytest.raises(UsageError, match="public number of training images"):
-        classify(None, test=tmp_path / "real", baseline="dp-sgd", epsilon=1.0)
+    with pytest.raises(UsageError, match=f"{baseline} needs the public number of training images"):
+        classify(None, test=tmp_path / "real", baseline=baseline, epsilon=1.0)
 
 
 def test_misuse_is_refused(digits_as_samples: Path, tmp_path: Path) -> None:
@@ -391,7 +468,7 @@ def test_json_holds_accuracies_under_the_classifiers_names(digits_as_samples: Pa
 def test_the_noise_of_a_whole_private_training_moves_weights_by_a_tenth_at_most() -> None:
     for plan in (small_plan(), small_plan(sigma=9.0, steps=500), small_plan(clip_norm=0.1)):
         one_step = private_classifier.learning_rate(plan) * plan.sigma * plan.clip_norm / 20.0
-        assert one_step / (1.0 - private_classifier.MOMENTUM) * plan.steps**0.5 <= 0.1 + 1e-12
+        assert one_step / (1.0 - private_descent.MOMENTUM) * plan.steps**0.5 <= 0.1 + 1e-12
 
 
 @pytest.mark.parametrize("size", [10, 1438, 60_000])
