@@ -96,6 +96,10 @@ def finished(tmp_path: Path) -> Path:
         "statement.json": {"epsilon": 9.9, "plan": plan},
         "private/classify.json": {"logreg": 90.0, "mlp": 91.0, "cnn": 92.0, "n": 60},
         "private/pixels.json": {"fid": {"train": 0.5}},
+        "private/scattering.json": {
+            "fid": {"train": 0.0175},
+            "precision_recall": {"train": {"precision": 0.8, "recall": 0.6}},
+        },
     }
     folder = tmp_path / "row"
     (folder / "private").mkdir(parents=True)
@@ -115,6 +119,7 @@ def test_a_fid_stands_beside_the_papers_only_when_its_images_were_resized_alike(
     finished: Path, record: ModuleType
 ) -> None:
     assert record.measured(finished)["fid"] is None
+    assert record.measured(finished)["distance"] == 17.5
     score = {"fid": {"train": 5.0}, "extractor": "inception"}
     file = finished / "private" / "fid.json"
 

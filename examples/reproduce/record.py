@@ -64,6 +64,7 @@ def measured(out: Path) -> dict[str, Any]:
         "images": scores["n"],
         **(inception(load(fid)) if fid.is_file() else {"fid": None}),
         "pixels": distance(load(out / "private" / "pixels.json")),
+        **of_features(load(out / "private" / "scattering.json")),
         **planned(statement),
         "minutes": minutes(out),
     }
@@ -110,6 +111,16 @@ def minutes(out: Path) -> float:
 def distance(score: dict[str, Any]) -> float:
     """Against the training images, as the paper measures it."""
     return round(float(score["fid"]["train"]), 3)
+
+
+def of_features(score: dict[str, Any]) -> dict[str, Any]:
+    """How far, how faithful and how varied by scattering features, against the training images."""
+    kinds = score["precision_recall"]["train"]
+    return {
+        "distance": round(1000 * float(score["fid"]["train"]), 2),
+        "precision": round(kinds["precision"], 3),
+        "recall": round(kinds["recall"], 3),
+    }
 
 
 def inception(score: dict[str, Any]) -> dict[str, Any]:
@@ -161,30 +172,30 @@ def write_page() -> None:
     lines = [json.loads(line) for line in LINES.read_text(encoding="utf-8").splitlines()]
     last = {(row["dataset"], f"{row['epsilon']:g}", row["budget"]): row for row in lines}
     table = [
-        "| set, epsilon | budget | LR | MLP | CNN | images | pixels | FID | sigma, steps | minutes, machine | commit |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| set, epsilon | budget | LR | MLP | CNN | images | pixels | scattering | FID | sigma, steps | minutes, machine | commit |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for (dataset, epsilon), (accuracies, fid, by_dp_sgd) in PAPER.items():
         name = f"{dataset}, {epsilon}"
-        table.append(f"| **{name}** | paper | {cells(accuracies)} | 60,000 | | {fid} | | | |")
+        table.append(f"| **{name}** | paper | {cells(accuracies)} | 60,000 | | | {fid} | | | |")
         for budget in BUDGETS:
             row = last.get((dataset, epsilon, budget))
             if row is None:
-                table.append(f"| {name} | {budget} | not run | | | | | | | | |")
+                table.append(f"| {name} | {budget} | not run | | | | | | | | | |")
                 continue
             shown = "" if row["fid"] is None else row["fid"]
-            measured = f"{accuracies_of(row)} | {row['images']:,} | {row['pixels']} | {shown}"
+            measured = f"{accuracies_of(row)} | {row['images']:,} | {row['pixels']} | {by_scattering(row)} | {shown}"
             made = made_by(row)
             table.append(f"| {name} | {budget} | {measured} | {made} | {row['commit']} |")
         by_others = "DP-SGD on real images"
-        table.append(f"| {name} | {by_others}, paper | {cells(by_dp_sgd)} | 60,000 | | | | | |")
+        table.append(f"| {name} | {by_others}, paper | {cells(by_dp_sgd)} | 60,000 | | | | | | |")
         if row := last.get((dataset, epsilon, "baseline dp-sgd")):
-            measured = f"{accuracies_of(row)} | {row['images']:,} | |"
+            measured = f"{accuracies_of(row)} | {row['images']:,} | | |"
             table.append(
                 f"| {name} | {by_others}, ours | {measured} | {made_by(row)} | {row['commit']} |"
             )
         if row := last.get((dataset, epsilon, "baseline scattering")):
-            measured = f"{row['scattering']:.1f} | | | {row['images']:,} | |"
+            measured = f"{row['scattering']:.1f} | | | {row['images']:,} | | |"
             what = "scattering, private linear classifier on real images, ours"
             table.append(f"| {name} | {what} | {measured} | {made_by(row)} | {row['commit']} |")
     page = PAGE.read_text(encoding="utf-8")
@@ -198,6 +209,13 @@ def write_page() -> None:
 def accuracies_of(row: dict[str, Any]) -> str:
     """Those of a row, as cells."""
     return cells([row[name] for name in ("logreg", "mlp", "cnn")])
+
+
+def by_scattering(row: dict[str, Any]) -> str:
+    """Distance, precision and recall, as one cell; older rows have none."""
+    if "distance" not in row:
+        return ""
+    return f"{row['distance']}, {row['precision']:.2f}, {row['recall']:.2f}"
 
 
 def made_by(row: dict[str, Any]) -> str:

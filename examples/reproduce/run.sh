@@ -118,6 +118,7 @@ dpdm sample "$out" "${accuracy[@]}" --out "$out.accuracy" --format npz
 dpdm sample "$out" "${fid[@]}" --out "$out.fid" --format npz
 dpdm classify "$out.accuracy/samples.npz" --test "$set_name" --out "$out/private" --json > "$out/private/classify.json"
 dpdm fid "$out.fid/samples.npz" --against "$set_name" --extractor pixels --json > "$out/private/pixels.json"
+dpdm fid "$out.fid/samples.npz" --against "$set_name" --extractor scattering --precision-recall --json > "$out/private/scattering.json"
 if [ "${INCEPTION_WEIGHTS:-}" ]; then
     # Resized as for the paper's figures, which this one stands beside.
     dpdm fid "$out.fid/samples.npz" --against "$set_name" --inception-weights "$INCEPTION_WEIGHTS" \
