@@ -172,7 +172,8 @@ def write_page() -> None:
     lines = [json.loads(line) for line in LINES.read_text(encoding="utf-8").splitlines()]
     last = {(row["dataset"], f"{row['epsilon']:g}", row["budget"]): row for row in lines}
     table = [
-        "| set, epsilon | budget | LR | MLP | CNN | images | pixels | scattering | FID | sigma, steps | minutes, machine | commit |",
+        "| set, epsilon | budget | LR | MLP | CNN | images | pixels | scattering | FID | sigma, steps "
+        "| minutes, machine | commit |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for (dataset, epsilon), (accuracies, fid, by_dp_sgd) in PAPER.items():
