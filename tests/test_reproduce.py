@@ -174,7 +174,7 @@ def test_the_page_shows_both_baselines_in_the_columns_of_the_table(
     assert page.startswith("before\n")
     assert page.endswith("after\n")
     table = [[cell.strip() for cell in line.split("|")] for line in page.splitlines()[3:-3]]
-    assert {len(cells) for cells in table} == {13}
+    assert {len(cells) for cells in table} == {14}
     ours = {cells[2]: cells[3:7] for cells in table if cells[2].endswith("ours")}
     assert ours == {
         "DP-SGD on real images, ours": ["91.0", "92.0", "93.0", "60,000"],

@@ -131,6 +131,7 @@ def traced(images: ImageSet, patch: pytest.MonkeyPatch) -> Run:
         "somebody",
         SETTINGS,
         {},
+        "paper",
         lambda **_: images,
         stated=Stated(classes=images.classes, channels=1),
         private=True,
