@@ -197,7 +197,7 @@ def _run(path: Path) -> Artefact:
     # Sets of samples have a manifest of their own.
     if others := [entry for entry in folder.check_manifest() if not is_sample_folder(entry)]:
         raise DamagedFileError(
-            f"{path}: {len(others)} entries are not in its manifest, first {others[0].name[:80]!a}",
+            f"{path}: {_entries(len(others), 'not in its manifest')}{others[0].name[:80]!a}",
             "take them out before the folder is published: nobody claims anything for them",
         )
     model = load_model(folder.model)
@@ -219,7 +219,16 @@ def _run(path: Path) -> Artefact:
                 "the folder holds parts of two runs: publish neither",
             )
         checked.append("the published ledger is what may be known of the run's own")
+    if folder.private.exists():
+        checked.append(
+            "private/ is not to be published: nothing is claimed for what else lies there"
+        )
     return _of_model(path, "run", model, checked)
+
+
+def _entries(count: int, what: str) -> str:
+    """How many are something, before the name of the first of them."""
+    return f"1 entry is {what}, " if count == 1 else f"{count:,} entries are {what}, first "
 
 
 def _of_model(path: Path, kind: str, model: Model, checked: Sequence[str]) -> Artefact:
@@ -265,7 +274,7 @@ def _samples(path: Path, home: Path) -> Artefact:
             raise DamagedFileError(f"{record}: is not a copy of {folder.metadata}", _COPY_AGAIN)
     if others := others_in(home, known):
         raise DamagedFileError(
-            f"{home}: {len(others)} entries are none of this set, first {others[0][:80]}",
+            f"{home}: {_entries(len(others), 'none of this set')}{others[0][:80]}",
             "take them out before the set is published: nobody claims anything for them"
             if shard is None
             else "if shards were copied here, repeat their `dpdm sample` without --shard and with this folder as --out",

@@ -377,6 +377,15 @@ def test_private_and_unfinished_and_unclaimed_sources_are_refused(
         release(run / "private", tmp_path / "out")
     with pytest.raises(PrivacyError, match="private"):
         release(run / "private" / "state.safetensors", tmp_path / "out")
+    for place in (tmp_path / "private" / "a" / "b", tmp_path / "elsewhere"):
+        shutil.copytree(run, place)
+    (tmp_path / "linked").symlink_to(tmp_path / "private" / "a")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "private").symlink_to(tmp_path / "elsewhere")
+    for below in ("private/a/b", "linked/b", "x/private", "x/private/../private/synth"):
+        for source in (tmp_path / below, tmp_path / below / "model.safetensors"):
+            with pytest.raises(PrivacyError, match="lies under private/"):
+                release(source, tmp_path / "out")
     state = shutil.copy(run / "private" / "state.safetensors", tmp_path / "model.safetensors")
     with pytest.raises(DataError, match="state file"):
         release(state, tmp_path / "out")
@@ -394,6 +403,21 @@ def test_private_and_unfinished_and_unclaimed_sources_are_refused(
     (tmp_path / "out").mkdir()
     with pytest.raises(UsageError, match="exists already"):
         release(run, tmp_path / "out")
+
+
+def test_what_private_holds_is_vouched_for_by_nobody(run: Path, tmp_path: Path) -> None:
+    """A run's own stays where it is; in what was released it is foreign."""
+    (left,) = [line for line in verify([run]).artefacts[0].checked if "private/" in line]
+    assert "not to be published" in left
+    release(run, tmp_path / "released")
+    assert not [
+        line for line in verify([tmp_path / "released"]).artefacts[0].checked if "private" in line
+    ]
+    (tmp_path / "released" / "private").mkdir()
+    (tmp_path / "released" / "private" / "notes.txt").write_text("image 17")
+    for attempt in (verify, lambda paths: release(*paths, tmp_path / "again")):
+        with pytest.raises(DamagedFileError, match="1 entry is not in its manifest, 'private'"):
+            attempt([tmp_path / "released"])
 
 
 def test_the_command_adds_an_evaluation_by_hand(run: Path, tmp_path: Path) -> None:
