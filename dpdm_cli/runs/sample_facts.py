@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dpdm_cli.diffusion.generation import SamplerSettings
+from dpdm_cli.diffusion.unet import LARGEST_SIDE
 from dpdm_cli.errors import DamagedFileError, UsageError
 from dpdm_cli.privacy.plan import check_keys
 from dpdm_cli.privacy.statement import headline
@@ -71,6 +72,11 @@ class SampleFacts:
             part=None if self.shard is None else self.shard.indices(self.n, self.batch_size),
         )
 
+    @property
+    def count(self) -> int:
+        """How many images there are to be, without naming them: a file may say any number."""
+        return self.n if self.shard is None else self.shard.count(self.n, self.batch_size)
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON object: all that is said of them before they are drawn."""
         facts = {
@@ -80,7 +86,7 @@ class SampleFacts:
             "statement": self.statement,
             "dataset": self.dataset,
             "classes": list(self.classes),
-            "n": len(self.album.indices),
+            "n": self.count,
             "format": self.format,
             "image_shape": list(self.image_shape),
             "drawn": [self.classes[label] for label in self.cycle],
@@ -113,7 +119,7 @@ class SampleFacts:
             classes=classes,
             image_shape=given.read("image_shape", _shape),
             n=n,
-            format=given.read("format", lambda name: FORMATS[FORMATS.index(name)]),
+            format=given.read("format", lambda name: _format(name, shard)),
             cycle=given.read("drawn", lambda names: _cycle(names, classes, n)),
             seed=given.read("seed", lambda seed: _integer(seed, 0, (1 << 63) - 1)),
             batch_size=given.read("batch_size", lambda size: _integer(size, 1, _MOST)),
@@ -207,10 +213,15 @@ def _whole(values: Mapping[str, Any], shard: Shard | None) -> int:
     return _integer(values["n" if shard is None else "whole_n"], 1, _MOST)
 
 
+def _format(name: Format, shard: Shard | None) -> Format:
+    _if(shard is None or name == "png", name)  # shards are merged, which only files can be
+    return FORMATS[FORMATS.index(name)]
+
+
 def _shape(values: list[Any]) -> tuple[int, int, int]:
     channels, height, width = values
-    _if(channels in (1, 3), channels)
-    return channels, _integer(height, 1, 1 << 16), _integer(width, 1, 1 << 16)
+    _if(_integer(channels, 1, 3) != 2, channels)
+    return channels, _integer(height, 1, LARGEST_SIDE), _integer(width, 1, LARGEST_SIDE)
 
 
 def _cycle(names: list[Any], classes: tuple[str, ...], n: int) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -253,6 +254,8 @@ def _samples(path: Path, home: Path) -> Artefact:
     try:
         digests, rest = Digests.taken_from(values)
         facts = SampleFacts.from_dict(rest)
+        if facts.format == "png":
+            _check_count(facts.count, home)
         sink = open_sink(facts.format, home, facts.album)
     except (DamagedFileError, DataError) as error:
         raise DamagedFileError(
@@ -291,6 +294,13 @@ def _samples(path: Path, home: Path) -> Artefact:
     ]
     about = facts.dataset, facts.classes, facts.image_shape
     return _artefact(path, "samples", facts.statement, checked, about)
+
+
+def _check_count(count: int, home: Path) -> None:
+    """Refuse more images than there are files, before each is given a name."""
+    found = sum(len(files) for _, _, files in os.walk(home))
+    if count > found:
+        raise DamagedFileError(f"it is of {count:,} images, but {found:,} files lie here")
 
 
 def _artefact(

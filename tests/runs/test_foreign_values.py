@@ -32,7 +32,8 @@ from dpdm_cli.runs.files import sha256_of
 from dpdm_cli.runs.png import PngEncoder, _chunk
 from dpdm_cli.runs.run_folder import RunFolder
 from dpdm_cli.runs.sample_facts import Digests, SampleFacts
-from dpdm_cli.runs.writing import FORMATS, open_sink
+from dpdm_cli.runs.shards import Shard
+from dpdm_cli.runs.writing import FORMATS, Album, open_sink
 
 PRETRAINED = Path(__file__).parents[2] / "examples" / "pretrained" / "mnist-eps10"
 MARK = "Ada Lovelace"
@@ -178,6 +179,49 @@ def test_a_foreign_value_deeper_in_a_description_is_damage(
 ) -> None:
     synth = copied(drawn, "npz", tmp_path)
     edited(synth / "metadata.json", lambda values: values[key].update(change))
+    refused(synth)
+
+
+@pytest.mark.parametrize(
+    ("format", "change"),
+    [
+        ("png", {"n": 10**8}),
+        ("zip", {"n": 10**8}),
+        ("npz", {"n": 10**8}),
+        ("png", {"image_shape": [1, 1 << 16, 1 << 16]}),
+        ("shard", {"n": 10**8, "shard": {"number": 1, "of": 10, "whole_n": 10**9}}),
+        ("shard", {"n": 2, "shard": {"number": 1, "of": 2, "whole_n": 10**12}}),
+        ("npz", {"n": 10**8, "shard": {"number": 1, "of": 10, "whole_n": 10**9}}),
+    ],
+)
+def test_numbers_of_images_are_compared_with_what_is_there_before_one_is_named(
+    drawn: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    format: str,
+    change: dict[str, Any],
+) -> None:
+    synth = copied(drawn, format, tmp_path)
+    edited(
+        synth / "metadata.json",
+        lambda values: values.update({"batch_size": 10**8 if "shard" in change else 2, **change}),
+    )
+    (synth / ".shard-1-of-2.json").unlink(missing_ok=True)
+    named = 0
+    member, indices = Album.member, Shard.indices
+
+    def counted(album: Album, index: int) -> str:
+        nonlocal named
+        named += 1
+        assert named < 100
+        return member(album, index)
+
+    def counted_of_shard(shard: Shard, n: int, size: int) -> list[int]:
+        assert n < 100
+        return indices(shard, n, size)
+
+    monkeypatch.setattr(Album, "member", counted)
+    monkeypatch.setattr(Shard, "indices", counted_of_shard)
     refused(synth)
 
 
@@ -330,7 +374,7 @@ def test_what_is_in_no_manifest_is_refused_by_name(
         edited(run / "manifest.json", lambda values: values["sha256"].pop("README.md"))
         verify([run])
     PLANTED[planted](place)
-    refused(place, "first ")
+    refused(place, "1 entry is ")
 
 
 def test_a_file_in_a_class_folder_is_refused_by_name(drawn: Path, tmp_path: Path) -> None:
@@ -341,6 +385,8 @@ def test_a_file_in_a_class_folder_is_refused_by_name(drawn: Path, tmp_path: Path
 
 def test_sets_of_samples_and_private_files_lie_beside_a_run(run: Path, drawn: Path) -> None:
     shutil.copytree(drawn / "npz", run / "synth")
+    (run / "README.md").unlink()  # a card is written by `release`, which leaves no private/
+    RunFolder(run).write_manifest()
     (run / "private").mkdir()
     (run / "private" / "scores.json").write_text("{}")
     verify([run, run / "synth"])
