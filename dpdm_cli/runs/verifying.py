@@ -11,7 +11,7 @@ from typing import Any
 from dpdm_cli.errors import DamagedFileError, DataError, DpdmError, UsageError
 from dpdm_cli.privacy.accountants import Part
 from dpdm_cli.privacy.accounting import Claim, claim, compose
-from dpdm_cli.privacy.ledger import Ledger, PublishedLedger
+from dpdm_cli.privacy.ledger import LONGEST_CHAIN, Ledger, PublishedLedger, claimed_by
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.public_inputs import PublicInputs
 from dpdm_cli.privacy.restating import person_epsilon, replace_one_epsilon, selection_epsilon
@@ -211,20 +211,41 @@ def _run(path: Path) -> Artefact:
             f"{folder.statement} is not the statement inside the model", _COPY_AGAIN
         )
     checked.append("the statement beside the model equals the one inside")
-    if folder.state.is_file() and model.statement.get("private"):
-        _, facts = folder.load_state()
-        own = Ledger.from_dict(PrivacyPlan.from_dict(facts.get("plan")), facts.get("ledger") or {})
-        if not same_json(own.published().to_dict(), model.statement.get("ledger")):
-            raise DamagedFileError(
-                f"{folder.state}: its ledger is not the one of the published statement",
-                "the folder holds parts of two runs: publish neither",
-            )
-        checked.append("the published ledger is what may be known of the run's own")
     if folder.private.exists():
-        checked.append(
-            "private/ is not to be published: nothing is claimed for what else lies there"
-        )
+        checked += _private(folder, model.statement)
     return _of_model(path, "run", model, checked)
+
+
+def _private(folder: RunFolder, statement: dict[str, Any]) -> list[str]:
+    """Compare a run's own ledger with the published one; gives what was checked of `private/`, and what was not."""
+    rest = "private/ is not to be published: nothing is claimed for what else lies there"
+    try:
+        with folder.state.open("rb"):
+            pass
+    except PermissionError:
+        return [
+            "not looked at: private/, which is closed to this user. What is published needs nothing of it; who trained "
+            "can compare the run's own ledger"
+        ]
+    except OSError:
+        return [rest]
+    if not statement.get("private"):
+        return [rest]
+    _, facts = folder.load_state()
+    plan, stored = PrivacyPlan.from_dict(facts.get("plan")), facts.get("ledger")
+    if not isinstance(stored, dict):
+        raise DamagedFileError(f"{folder.state}: holds no ledger", _COPY_AGAIN)
+    own = claimed_by(plan, stored)
+    if not same_json(own.to_dict(), statement.get("ledger")):
+        raise DamagedFileError(
+            f"{folder.state}: its ledger is not the one of the published statement",
+            "the folder holds parts of two runs: publish neither",
+        )
+    checked = ["the published ledger is what may be known of the run's own", rest]
+    if own.releases > LONGEST_CHAIN:
+        return [*checked, f"not looked at: the run's own chain over {own.releases:,} releases"]
+    Ledger.from_dict(plan, stored)
+    return checked
 
 
 def _entries(count: int, what: str) -> str:
