@@ -149,7 +149,7 @@ def _samples(artefact: Artefact, folder: Path, evaluation: str) -> dict[str, Any
     write_bytes(folder / CARD, data_card(metadata, evaluation).encode())
     files = (target.grid, folder / CARD) if has_grid else (folder / CARD,)
     found = Digests(images=digest, files={file.name: sha256_of(file) for file in files})
-    write_bytes(target.metadata, json_text({**metadata, **found.to_dict()}))
+    write_bytes(target.metadata, json_text(found.sealed(metadata)))
     return facts.statement
 
 

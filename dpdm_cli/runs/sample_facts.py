@@ -1,10 +1,12 @@
 """What a set of synthetic images says of itself: closed keys, each with a value that is checked or made anew.
 
-`metadata.json` is the manifest of its folder: it holds the digest of the images and that of every other file.
+`metadata.json` is the manifest of its folder: it holds the digest of the images, that of every other file, and one of
+all that it says itself.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -27,6 +29,7 @@ GRID = "grid.png"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _WRITTEN_BY = re.compile(r"dpdm [0-9]{1,4}(\.[0-9]{1,4}){1,2}((a|b|rc|\.dev)[0-9]{1,4})?")
+_SEAL = "description_sha256"
 _MOST = 10**9  # images; more are taken for damage
 
 
@@ -158,6 +161,11 @@ class Digests:
         """Their part of `metadata.json`."""
         return {"images_sha256": self.images, "files_sha256": dict(self.files)}
 
+    def sealed(self, described: Mapping[str, Any]) -> dict[str, Any]:
+        """All of `metadata.json`: what is said of the images, these digests, and one over both."""
+        values = {**described, **self.to_dict()}
+        return {**values, _SEAL: _sha256_of(values)}
+
     @classmethod
     def taken_from(cls, values: dict[str, Any]) -> tuple[Digests, dict[str, Any]]:
         """The digests in a `metadata.json`, and what else is in it.
@@ -170,9 +178,21 @@ class Digests:
             images=given.read("images_sha256", lambda text: _matching(_SHA256, text)),
             files=given.read("files_sha256", _of_files),
         )
-        for name in digests.to_dict():
+        given.read(_SEAL, lambda text: _matching(_SHA256, text))
+        for name in (*digests.to_dict(), _SEAL):
             del rest[name]
         return digests, rest
+
+
+def check_seal(values: Mapping[str, Any]) -> None:
+    """Whether a `metadata.json` is the one that was written. Raises DamagedFileError."""
+    if _sha256_of(values) != values.get(_SEAL):
+        raise DamagedFileError(f"its {_SEAL} is not that of what else it says")
+
+
+def _sha256_of(values: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in values.items() if name != _SEAL}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 class _Given:

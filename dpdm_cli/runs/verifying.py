@@ -21,7 +21,7 @@ from dpdm_cli.runs.files import check_digests, others_in, read_json
 from dpdm_cli.runs.finished_images import finished_images
 from dpdm_cli.runs.public_facts import check_sources
 from dpdm_cli.runs.run_folder import MANIFEST, RunFolder
-from dpdm_cli.runs.sample_facts import GRID, Digests, SampleFacts
+from dpdm_cli.runs.sample_facts import GRID, Digests, SampleFacts, check_seal
 from dpdm_cli.runs.sample_folder import SampleFolder, is_sample_folder
 from dpdm_cli.runs.writing import open_sink
 
@@ -275,6 +275,7 @@ def _samples(path: Path, home: Path) -> Artefact:
     try:
         digests, rest = Digests.taken_from(values)
         facts = SampleFacts.from_dict(rest)
+        check_seal(values)
         if facts.format == "png":
             _check_count(facts.count, home)
         sink = open_sink(facts.format, home, facts.album)

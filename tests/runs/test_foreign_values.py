@@ -21,12 +21,12 @@ from drawn import draw, save
 from PIL import Image, PngImagePlugin
 
 from dpdm_cli import release, verify
-from dpdm_cli.errors import DamagedFileError, PrivacyError
+from dpdm_cli.errors import DamagedFileError, DpdmError, PrivacyError
 from dpdm_cli.privacy.ledger import PublishedLedger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.public_inputs import PUBLISHED
 from dpdm_cli.privacy.statement import private_statement
-from dpdm_cli.runs import checkpoint
+from dpdm_cli.runs import checkpoint, sample_facts
 from dpdm_cli.runs.checkpoint import load_model, read_tensors
 from dpdm_cli.runs.files import sha256_of
 from dpdm_cli.runs.png import PngEncoder, _chunk
@@ -65,8 +65,12 @@ def refused(place: Path, name: str = "") -> None:
 
 
 def edited(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """As somebody does who puts the digest of the description right, unless that is what is changed."""
     values = json.loads(path.read_text())
+    seal = values.get(sample_facts._SEAL)
     change(values)
+    if seal is not None and values.get(sample_facts._SEAL) == seal:
+        values[sample_facts._SEAL] = sample_facts._sha256_of(values)
     path.write_text(json.dumps(values, indent=2) + "\n")
 
 
@@ -79,7 +83,8 @@ def digest_again(folder: Path) -> None:
         sink = open_sink(facts.format, folder, facts.album)
         values["images_sha256"] = sink.digest()
         sink.close()
-        values["files_sha256"] = {name: sha256_of(folder / name) for name in digests.files}
+        files = {name: sha256_of(folder / name) for name in digests.files}
+        values.update(Digests(images=values["images_sha256"], files=files).sealed(described))
 
     def of_run(values: dict[str, Any]) -> None:
         values["sha256"] = {name: sha256_of(folder / name) for name in values["sha256"]}
@@ -134,7 +139,7 @@ def copied(drawn: Path, name: str, tmp_path: Path) -> Path:
 METADATA = (
     *("kind", "private", "headline", "statement", "dataset", "classes", "n", "format"),
     *("image_shape", "drawn", "seed", "batch_size", "sampler", "sampler_from"),
-    *("checkpoint_sha256", "written_by", "images_sha256", "files_sha256"),
+    *("checkpoint_sha256", "written_by", "images_sha256", "files_sha256", "description_sha256"),
 )
 
 
@@ -554,6 +559,27 @@ def test_the_record_of_a_shard_is_a_copy_of_its_description(drawn: Path, tmp_pat
     synth = copied(drawn, "shard", tmp_path)
     edited(synth / ".shard-1-of-2.json", lambda values: values.update(sampler_from=MARK))
     refused(synth, ".shard-1-of-2.json")
+
+
+def test_a_flipped_bit_in_a_description_is_damage_whatever_it_says_then(
+    drawn: Path, tmp_path: Path
+) -> None:
+    """Of the seed, of a word of the claim, of its delta: damage, and neither a false claim nor nothing."""
+    synth = copied(drawn, "npz", tmp_path)
+    content = (synth / "metadata.json").read_bytes()
+    chosen = np.random.default_rng(5)
+    places = [
+        content.index(b'"seed": ') + 8,
+        content.index(b"one image"),
+        content.index(b"e-05") + 3,
+    ]
+    for place in (*places, *chosen.integers(len(content), size=60)):
+        changed = bytearray(content)
+        changed[place] ^= 1 << int(chosen.integers(3))
+        (synth / "metadata.json").write_bytes(changed)
+        with pytest.raises(DpdmError) as caught:
+            verify([synth])
+        assert caught.value.exit_code == 4
 
 
 def test_a_false_claim_is_told_from_damage(run: Path) -> None:

@@ -505,7 +505,8 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(
     ) as caught:
         prepare(folder, out)
     needed = re.search(r"needs ([0-9,]+) bytes", caught.value.message)
-    assert needed is not None and int(needed[1].replace(",", "")) > N * 75
+    assert needed is not None
+    assert int(needed[1].replace(",", "")) > N * 75
     assert left_in(out.parent) == []
 
 

@@ -31,7 +31,7 @@ from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.errors import DamagedFileError, DataError, PrivacyError, UsageError
 from dpdm_cli.privacy.accounting import claim
 from dpdm_cli.privacy.plan import PrivacyPlan, write_plan_file
-from dpdm_cli.runs import grids
+from dpdm_cli.runs import grids, sample_facts
 from dpdm_cli.runs.files import sha256_of
 
 MARKED = "zaphod-the-marked"
@@ -335,6 +335,8 @@ def sealed_again(folder: Path, name: str) -> None:
     values = json.loads(path.read_text())
     digests = values["sha256"] if name == "samples.png" else values["files_sha256"]
     digests[name] = sha256_of(folder / name)
+    if name != "samples.png":
+        values["description_sha256"] = sample_facts._sha256_of(values)
     path.write_text(json.dumps(values))
 
 
@@ -362,7 +364,8 @@ def test_a_release_is_what_was_drawn_and_a_release_of_it_is_the_same(
     samples = released[1]
     drawn = samples.with_name(samples.name.replace("samples", "drawn"))
     facts = [json.loads((place / "metadata.json").read_text()) for place in (drawn, samples)]
-    del facts[0]["files_sha256"], facts[1]["files_sha256"]
+    for values in facts:
+        del values["files_sha256"], values["description_sha256"]
     assert facts[0] == facts[1]
     release(samples, tmp_path / "again")
     assert contents(tmp_path / "again") == contents(samples)
