@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -28,7 +29,7 @@ def read_folder(folder: Path) -> Tree:
         try:
             with os.scandir(folder.joinpath(*parent)) as children:
                 for child in children:
-                    if not child.is_dir():
+                    if not _is_folder(child):
                         entries.append(Entry(parent, child.name, files))
                         continue
                     path = (*parent, child.name)
@@ -43,6 +44,16 @@ def read_folder(folder: Path) -> Tree:
                 "Check the path and its permissions.",
             ) from None
     return Tree(str(folder), entries, frozenset(folders))
+
+
+def _is_folder(child: os.DirEntry[str]) -> bool:
+    """Whether there is something below; a link to itself is a file that cannot be read."""
+    try:
+        return child.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise
 
 
 class Files:

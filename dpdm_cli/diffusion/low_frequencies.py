@@ -26,17 +26,20 @@ class LowFrequencies(nn.Module):
         super().__init__()
         self.shape = shape
         channels, height, width = shape
-        # Colour counts as twice the frequency, as in JPEG: it changes more slowly than brightness.
+        # Colour counts as twice the frequency, as in JPEG: it changes more slowly than brightness. A frequency of
+        # `most` or more has as many below it.
+        rows, columns = range(min(height, most)), range(min(width, most))
         order = sorted(
-            ((c, i, j) for c in range(channels) for i in range(height) for j in range(width)),
+            ((c, i, j) for c in range(channels) for i in rows for j in columns),
             key=lambda f: ((f[1] ** 2 + f[2] ** 2) * (4 if f[0] else 1), f),
         )[:most]
         over_colour, over_rows, over_columns = (_cosines(length) for length in shape)
-        waves = [
-            torch.einsum("c,h,w->chw", over_colour[c], over_rows[i], over_columns[j]).flatten()
-            for c, i, j in order
-        ]
-        self.register_buffer("_basis", torch.stack(waves).float(), persistent=False)
+        basis = torch.empty(len(order), math.prod(shape), dtype=torch.float32)
+        for wave, (c, i, j) in zip(basis, order, strict=True):
+            wave.copy_(
+                torch.einsum("c,h,w->chw", over_colour[c], over_rows[i], over_columns[j]).flatten()
+            )
+        self.register_buffer("_basis", basis, persistent=False)
 
     @property
     def size(self) -> int:

@@ -22,6 +22,11 @@ Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 _SKIP_SCALE = math.sqrt(0.5)
 _ATTENTION_SCALE = 0.1  # of the variance q, k and v start with
 
+LARGEST_SIDE = 1024
+"""Of an image, in pixels."""
+_MOST = {"channels": 1 << 12, "blocks": 32, "patch": 64, "embedding": 1 << 14, "classes": 1 << 16}
+_MOST_LEVELS, _LARGEST_MULTIPLIER = 10, 64
+
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
@@ -38,6 +43,9 @@ class UNetConfig:
         patch: side of the pixel blocks folded into channels before the first layer; 1 for the paper's networks.
         embedding: width of the noise embedding's two linear layers.
         sees_prior: whether the input is two images, the noisy one and the prior's estimate; see `Denoiser`.
+
+    Raises:
+        ValueError: a field of another kind, or out of all bounds: nothing is built to find that out.
     """
 
     image_size: int
@@ -52,9 +60,31 @@ class UNetConfig:
     sees_prior: bool = False
 
     def __post_init__(self) -> None:
+        _check_within("image_channels", self.image_channels, 1, 3)
+        if self.image_channels == 2 or type(self.sees_prior) is not bool:
+            raise ValueError("images have 1 or 3 channels, and sees_prior is true or false")
+        _check_within("image_size", self.image_size, 1, LARGEST_SIDE)
+        for name, most in _MOST.items():
+            _check_within(name, getattr(self, name), 0 if name == "classes" else 1, most)
+        for name, high in (
+            ("multipliers", _LARGEST_MULTIPLIER),
+            ("attention", LARGEST_SIDE),
+        ):
+            values = getattr(self, name)
+            if not isinstance(values, tuple) or len(values) > _MOST_LEVELS:
+                raise ValueError(f"{name} is no list of at most {_MOST_LEVELS}")
+            for value in values:
+                _check_within(name, value, 1, high)
+        if not self.multipliers or self.channels % 4:
+            raise ValueError("no multipliers, or channels that are no multiple of 4")
         step = self.patch * 2 ** (len(self.multipliers) - 1)
         if self.image_size % step:
             raise ValueError(f"image size {self.image_size} is not divisible by {step}")
+
+
+def _check_within(name: str, value: object, low: int, high: int) -> None:
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"{name} is {str(value)[:40]}, not within {low} to {high}")
 
 
 class UNet(nn.Module):

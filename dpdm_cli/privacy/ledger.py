@@ -26,6 +26,9 @@ from typing import Any
 from dpdm_cli.errors import DamagedFileError, PrivacyError
 from dpdm_cli.privacy.plan import PrivacyPlan, check_keys
 
+LONGEST_CHAIN = 10**7
+"""Releases. The private chain over as many takes some ten seconds; `verify` leaves a longer one out, and says so."""
+
 _NAME = re.compile(r"[0-9a-f]{32}")
 
 
@@ -132,10 +135,7 @@ class Ledger:
 
     def _enter(self) -> None:
         name, releases = self.segments[-1]
-        line = json.dumps(
-            {"previous": self.head, "segment": name, "release": self.releases + 1}, sort_keys=True
-        )
-        self.head = _chained(line)
+        self.head = _chained(_line(self.head, self.releases + 1, name))
         self.segments[-1] = name, releases + 1
         self.releases += 1
 
@@ -187,6 +187,22 @@ class Ledger:
         if stored.get("head") != ledger.head:
             raise DamagedFileError("the ledger's hash chain is broken")
         return ledger
+
+
+def claimed_by(plan: PrivacyPlan, stored: dict[str, Any]) -> PublishedLedger:
+    """What a stored private ledger says that may be known, by arithmetic: its chain is not computed.
+
+    Raises:
+        PrivacyError, DamagedFileError: as `Ledger.from_dict`, but for the chain.
+    """
+    releases = _releases_of(plan, stored)
+    segments = _segments(stored.get("segments"), releases)
+    return PublishedLedger(plan, releases, tuple(name for name, _ in segments))
+
+
+def _line(head: str, release: int, name: str) -> str:
+    """What enters the chain for a release: JSON with sorted keys, by hand: an encoder takes three times as long."""
+    return f'{{"previous": "{head}", "release": {release}, "segment": "{name}"}}'
 
 
 def _chained(line: str) -> str:

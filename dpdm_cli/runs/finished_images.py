@@ -76,6 +76,8 @@ def _from_archive(
 def _from_members(
     archive: zipfile.ZipFile, album: Album, metadata: dict[str, Any]
 ) -> Iterator[tuple[int, Pixels]]:
+    if len(archive.infolist()) != 1 + album.n:  # before each is given a name
+        raise ValueError(f"{len(archive.infolist()):,} members are not those of {album.n:,} images")
     _check_members(archive, ["metadata.json", *map(album.member, album.indices)])
     _check_text(_content(archive, "metadata.json", _TEXT), metadata)
     png, largest = PngEncoder(album.shape), _HEADER + 2 * int(np.prod(album.shape))

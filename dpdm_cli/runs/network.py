@@ -15,7 +15,8 @@ def network_config(images: ImageSet, settings: TrainSettings) -> UNetConfig:
     """The network for these images.
 
     Raises:
-        UsageError: images that are not square, or whose size does not divide by the network's strides.
+        UsageError: images that are not square, or whose size does not divide by the network's strides; images or a
+            network larger than `UNetConfig` allows.
     """
     height, width = images.size
     if height != width:
@@ -30,18 +31,23 @@ def network_config(images: ImageSet, settings: TrainSettings) -> UNetConfig:
             f"pass --image-size {max(stride, round(height / stride) * stride)}",
         )
     attention = (height // stride,) if settings.attention is None else settings.attention
-    return UNetConfig(
-        image_size=height,
-        image_channels=images.channels,
-        classes=len(images.classes),
-        channels=settings.width,
-        multipliers=settings.multipliers,
-        blocks=settings.blocks,
-        attention=attention,
-        patch=settings.patch,
-        embedding=settings.embedding,
-        sees_prior=settings.init == "procedural",
-    )
+    try:
+        return UNetConfig(
+            image_size=height,
+            image_channels=images.channels,
+            classes=len(images.classes),
+            channels=settings.width,
+            multipliers=settings.multipliers,
+            blocks=settings.blocks,
+            attention=attention,
+            patch=settings.patch,
+            embedding=settings.embedding,
+            sees_prior=settings.init == "procedural",
+        )
+    except ValueError as error:
+        raise UsageError(
+            f"no network is as large as this: {error}", "choose a smaller network, or --image-size"
+        ) from error
 
 
 def blank_images(data: str, settings: TrainSettings) -> ImageSet:

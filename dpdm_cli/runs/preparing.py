@@ -243,8 +243,7 @@ class _Preparation:
         free = disk_usage(self._path.parent).free
         if needed > free:
             raise ResourceError(
-                f"{self._path} needs {needed / 1e9:,.1f} GB more of the disk, "
-                f"{free / 1e9:,.1f} GB are free",
+                f"{self._path} needs {needed:,} bytes more of the disk, {free:,} are free",
                 _GOES_ON,
             )
 

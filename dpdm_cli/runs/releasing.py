@@ -64,10 +64,11 @@ def release(source: Path | str, out: Path | str, *, evaluation: str = "") -> Rel
         ResourceError: it cannot be written; nothing is left of it.
     """
     path, target = Path(source).expanduser(), Path(out).expanduser()
-    if "private" in path.resolve().parts[-2:]:
+    if _is_below_private(path):
         raise PrivacyError(
             f"{path} lies under private/, which is not covered by the claim",
-            "release the run folder itself: what may be published is copied from it",
+            "release the run folder itself: what may be published is written anew from it; if that private/ is of no "
+            "run, move the source out of it",
         )
     with _disk_errors(target):
         if target.exists() or target.is_symlink():
@@ -90,6 +91,13 @@ def release(source: Path | str, out: Path | str, *, evaluation: str = "") -> Rel
         delta=statement["delta"],
         files=tuple(files),
     )
+
+
+def _is_below_private(path: Path) -> bool:
+    """Whether a folder of that name is on the way, by the path as it is given or by where its links lead."""
+    ways = path.absolute().parts, path.resolve().parts
+    # macOS keeps /tmp and /var below /private; nothing of a run lies right below the root.
+    return any("private" in (*parts[2:], *parts[-2:]) for parts in ways)
 
 
 def _model(artefact: Artefact, folder: Path, evaluation: str) -> dict[str, Any]:
@@ -141,7 +149,7 @@ def _samples(artefact: Artefact, folder: Path, evaluation: str) -> dict[str, Any
     write_bytes(folder / CARD, data_card(metadata, evaluation).encode())
     files = (target.grid, folder / CARD) if has_grid else (folder / CARD,)
     found = Digests(images=digest, files={file.name: sha256_of(file) for file in files})
-    write_bytes(target.metadata, json_text({**metadata, **found.to_dict()}))
+    write_bytes(target.metadata, json_text(found.sealed(metadata)))
     return facts.statement
 
 

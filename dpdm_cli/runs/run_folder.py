@@ -162,7 +162,8 @@ class RunFolder:
         """Compare what may be published with the hashes written when the run was complete.
 
         Returns:
-            What lies here beside the files of the manifest and `private/`: nobody vouches for it.
+            What lies here beside the files of the manifest and a run's own `private/`, which nothing that was released
+            has: nobody vouches for it.
 
         Raises:
             DamagedFileError: a file is missing or changed, or the manifest itself is damaged.
@@ -181,5 +182,7 @@ class RunFolder:
             if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
                 raise DamagedFileError(f"{manifest}: has no SHA-256 of {name}", hint)
         check_digests(self.path, digests)
-        known = {*digests, MANIFEST, self.private.name}
+        known = {*digests, MANIFEST}
+        if CARD not in digests:
+            known.add(self.private.name)
         return sorted(entry for entry in self.path.iterdir() if entry.name not in known)

@@ -1,10 +1,12 @@
 """What a set of synthetic images says of itself: closed keys, each with a value that is checked or made anew.
 
-`metadata.json` is the manifest of its folder: it holds the digest of the images and that of every other file.
+`metadata.json` is the manifest of its folder: it holds the digest of the images, that of every other file, and one of
+all that it says itself.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dpdm_cli.diffusion.generation import SamplerSettings
+from dpdm_cli.diffusion.unet import LARGEST_SIDE
 from dpdm_cli.errors import DamagedFileError, UsageError
 from dpdm_cli.privacy.plan import check_keys
 from dpdm_cli.privacy.statement import headline
@@ -26,6 +29,7 @@ GRID = "grid.png"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _WRITTEN_BY = re.compile(r"dpdm [0-9]{1,4}(\.[0-9]{1,4}){1,2}((a|b|rc|\.dev)[0-9]{1,4})?")
+_SEAL = "description_sha256"
 _MOST = 10**9  # images; more are taken for damage
 
 
@@ -71,6 +75,11 @@ class SampleFacts:
             part=None if self.shard is None else self.shard.indices(self.n, self.batch_size),
         )
 
+    @property
+    def count(self) -> int:
+        """How many images there are to be, without naming them: a file may say any number."""
+        return self.n if self.shard is None else self.shard.count(self.n, self.batch_size)
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON object: all that is said of them before they are drawn."""
         facts = {
@@ -80,7 +89,7 @@ class SampleFacts:
             "statement": self.statement,
             "dataset": self.dataset,
             "classes": list(self.classes),
-            "n": len(self.album.indices),
+            "n": self.count,
             "format": self.format,
             "image_shape": list(self.image_shape),
             "drawn": [self.classes[label] for label in self.cycle],
@@ -113,7 +122,7 @@ class SampleFacts:
             classes=classes,
             image_shape=given.read("image_shape", _shape),
             n=n,
-            format=given.read("format", lambda name: FORMATS[FORMATS.index(name)]),
+            format=given.read("format", lambda name: _format(name, shard)),
             cycle=given.read("drawn", lambda names: _cycle(names, classes, n)),
             seed=given.read("seed", lambda seed: _integer(seed, 0, (1 << 63) - 1)),
             batch_size=given.read("batch_size", lambda size: _integer(size, 1, _MOST)),
@@ -152,6 +161,11 @@ class Digests:
         """Their part of `metadata.json`."""
         return {"images_sha256": self.images, "files_sha256": dict(self.files)}
 
+    def sealed(self, described: Mapping[str, Any]) -> dict[str, Any]:
+        """All of `metadata.json`: what is said of the images, these digests, and one over both."""
+        values = {**described, **self.to_dict()}
+        return {**values, _SEAL: _sha256_of(values)}
+
     @classmethod
     def taken_from(cls, values: dict[str, Any]) -> tuple[Digests, dict[str, Any]]:
         """The digests in a `metadata.json`, and what else is in it.
@@ -164,9 +178,21 @@ class Digests:
             images=given.read("images_sha256", lambda text: _matching(_SHA256, text)),
             files=given.read("files_sha256", _of_files),
         )
-        for name in digests.to_dict():
+        given.read(_SEAL, lambda text: _matching(_SHA256, text))
+        for name in (*digests.to_dict(), _SEAL):
             del rest[name]
         return digests, rest
+
+
+def check_seal(values: Mapping[str, Any]) -> None:
+    """Whether a `metadata.json` is the one that was written. Raises DamagedFileError."""
+    if _sha256_of(values) != values.get(_SEAL):
+        raise DamagedFileError(f"its {_SEAL} is not that of what else it says")
+
+
+def _sha256_of(values: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in values.items() if name != _SEAL}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 class _Given:
@@ -207,10 +233,15 @@ def _whole(values: Mapping[str, Any], shard: Shard | None) -> int:
     return _integer(values["n" if shard is None else "whole_n"], 1, _MOST)
 
 
+def _format(name: Format, shard: Shard | None) -> Format:
+    _if(shard is None or name == "png", name)  # shards are merged, which only files can be
+    return FORMATS[FORMATS.index(name)]
+
+
 def _shape(values: list[Any]) -> tuple[int, int, int]:
     channels, height, width = values
-    _if(channels in (1, 3), channels)
-    return channels, _integer(height, 1, 1 << 16), _integer(width, 1, 1 << 16)
+    _if(_integer(channels, 1, 3) != 2, channels)
+    return channels, _integer(height, 1, LARGEST_SIDE), _integer(width, 1, LARGEST_SIDE)
 
 
 def _cycle(names: list[Any], classes: tuple[str, ...], n: int) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from dpdm_cli.runs import grids
 from dpdm_cli.runs.files import check_digests, sha256_of
 from dpdm_cli.runs.png import Pixels
 from dpdm_cli.runs.reporter import Reporter
-from dpdm_cli.runs.sample_facts import Digests, SampleFacts
+from dpdm_cli.runs.sample_facts import Digests, SampleFacts, check_seal
 from dpdm_cli.runs.sample_folder import SampleFolder, disk_errors
 from dpdm_cli.runs.shards import Shard
 from dpdm_cli.runs.writing import ImageSink, open_sink
@@ -94,10 +94,11 @@ class SampleSet:
             if self._digests is None:
                 images = self._sink.finish(self.metadata)
                 self._digests = Digests(images=images, files=self._write_grid())
-                self._folder.complete({**self.metadata, **self._digests.to_dict()})
+                self._folder.complete(self._digests.sealed(self.metadata))
             self._sink.discard()
             self._folder.clean(self.facts.shard)  # with what it was held by
-            return self._digests.to_dict()
+            sealed = self._digests.sealed(self.metadata)
+            return {name: value for name, value in sealed.items() if name not in self.metadata}
 
     def close(self) -> None:
         """Stop; what was taken and neither flushed nor sealed may be lost."""
@@ -116,7 +117,9 @@ class SampleSet:
         return self._opened[1]
 
     def _check_complete(self) -> None:
-        self._digests, _ = Digests.taken_from(self._folder.recorded or {})
+        recorded = self._folder.recorded or {}
+        self._digests, _ = Digests.taken_from(recorded)
+        check_seal(recorded)
         if self._digests.images != self._sink.digest():
             raise DamagedFileError(
                 f"{self.path}: the images aren't those that were drawn",

@@ -74,6 +74,11 @@ class Shard:
         """The images that belong here, in order."""
         return [i for start in self.starts(n, size) for i in range(start, min(start + size, n))]
 
+    def count(self, n: int, size: int) -> int:
+        """How many images belong here, without naming them."""
+        starts = self.starts(n, size)
+        return len(starts) * size - max(0, starts[-1] + size - n) if starts else 0
+
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"
 

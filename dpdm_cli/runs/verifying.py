@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from dpdm_cli.errors import DamagedFileError, DataError, DpdmError, UsageError
 from dpdm_cli.privacy.accountants import Part
 from dpdm_cli.privacy.accounting import Claim, claim, compose
-from dpdm_cli.privacy.ledger import Ledger, PublishedLedger
+from dpdm_cli.privacy.ledger import LONGEST_CHAIN, Ledger, PublishedLedger, claimed_by
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.public_inputs import PublicInputs
 from dpdm_cli.privacy.restating import person_epsilon, replace_one_epsilon, selection_epsilon
@@ -20,7 +21,7 @@ from dpdm_cli.runs.files import check_digests, others_in, read_json
 from dpdm_cli.runs.finished_images import finished_images
 from dpdm_cli.runs.public_facts import check_sources
 from dpdm_cli.runs.run_folder import MANIFEST, RunFolder
-from dpdm_cli.runs.sample_facts import GRID, Digests, SampleFacts
+from dpdm_cli.runs.sample_facts import GRID, Digests, SampleFacts, check_seal
 from dpdm_cli.runs.sample_folder import SampleFolder, is_sample_folder
 from dpdm_cli.runs.writing import open_sink
 
@@ -197,7 +198,7 @@ def _run(path: Path) -> Artefact:
     # Sets of samples have a manifest of their own.
     if others := [entry for entry in folder.check_manifest() if not is_sample_folder(entry)]:
         raise DamagedFileError(
-            f"{path}: {len(others)} entries are not in its manifest, first {others[0].name[:80]!a}",
+            f"{path}: {_entries(len(others), 'not in its manifest')}{others[0].name[:80]!a}",
             "take them out before the folder is published: nobody claims anything for them",
         )
     model = load_model(folder.model)
@@ -210,16 +211,46 @@ def _run(path: Path) -> Artefact:
             f"{folder.statement} is not the statement inside the model", _COPY_AGAIN
         )
     checked.append("the statement beside the model equals the one inside")
-    if folder.state.is_file() and model.statement.get("private"):
-        _, facts = folder.load_state()
-        own = Ledger.from_dict(PrivacyPlan.from_dict(facts.get("plan")), facts.get("ledger") or {})
-        if not same_json(own.published().to_dict(), model.statement.get("ledger")):
-            raise DamagedFileError(
-                f"{folder.state}: its ledger is not the one of the published statement",
-                "the folder holds parts of two runs: publish neither",
-            )
-        checked.append("the published ledger is what may be known of the run's own")
+    if folder.private.exists():
+        checked += _private(folder, model.statement)
     return _of_model(path, "run", model, checked)
+
+
+def _private(folder: RunFolder, statement: dict[str, Any]) -> list[str]:
+    """Compare a run's own ledger with the published one; gives what was checked of `private/`, and what was not."""
+    rest = "private/ is not to be published: nothing is claimed for what else lies there"
+    try:
+        with folder.state.open("rb"):
+            pass
+    except PermissionError:
+        return [
+            "not looked at: private/, which is closed to this user. What is published needs nothing of it; who trained "
+            "can compare the run's own ledger"
+        ]
+    except OSError:
+        return [rest]
+    if not statement.get("private"):
+        return [rest]
+    _, facts = folder.load_state()
+    plan, stored = PrivacyPlan.from_dict(facts.get("plan")), facts.get("ledger")
+    if not isinstance(stored, dict):
+        raise DamagedFileError(f"{folder.state}: holds no ledger", _COPY_AGAIN)
+    own = claimed_by(plan, stored)
+    if not same_json(own.to_dict(), statement.get("ledger")):
+        raise DamagedFileError(
+            f"{folder.state}: its ledger is not the one of the published statement",
+            "the folder holds parts of two runs: publish neither",
+        )
+    checked = ["the published ledger is what may be known of the run's own", rest]
+    if own.releases > LONGEST_CHAIN:
+        return [*checked, f"not looked at: the run's own chain over {own.releases:,} releases"]
+    Ledger.from_dict(plan, stored)
+    return checked
+
+
+def _entries(count: int, what: str) -> str:
+    """How many are something, before the name of the first of them."""
+    return f"1 entry is {what}, " if count == 1 else f"{count:,} entries are {what}, first "
 
 
 def _of_model(path: Path, kind: str, model: Model, checked: Sequence[str]) -> Artefact:
@@ -244,6 +275,9 @@ def _samples(path: Path, home: Path) -> Artefact:
     try:
         digests, rest = Digests.taken_from(values)
         facts = SampleFacts.from_dict(rest)
+        check_seal(values)
+        if facts.format == "png":
+            _check_count(facts.count, home)
         sink = open_sink(facts.format, home, facts.album)
     except (DamagedFileError, DataError) as error:
         raise DamagedFileError(
@@ -265,7 +299,7 @@ def _samples(path: Path, home: Path) -> Artefact:
             raise DamagedFileError(f"{record}: is not a copy of {folder.metadata}", _COPY_AGAIN)
     if others := others_in(home, known):
         raise DamagedFileError(
-            f"{home}: {len(others)} entries are none of this set, first {others[0][:80]}",
+            f"{home}: {_entries(len(others), 'none of this set')}{others[0][:80]}",
             "take them out before the set is published: nobody claims anything for them"
             if shard is None
             else "if shards were copied here, repeat their `dpdm sample` without --shard and with this folder as --out",
@@ -282,6 +316,13 @@ def _samples(path: Path, home: Path) -> Artefact:
     ]
     about = facts.dataset, facts.classes, facts.image_shape
     return _artefact(path, "samples", facts.statement, checked, about)
+
+
+def _check_count(count: int, home: Path) -> None:
+    """Refuse more images than there are files, before each is given a name."""
+    found = sum(len(files) for _, _, files in os.walk(home))
+    if count > found:
+        raise DamagedFileError(f"it is of {count:,} images, but {found:,} files lie here")
 
 
 def _artefact(

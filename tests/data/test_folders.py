@@ -160,6 +160,14 @@ def test_a_link_to_nowhere_is_named(make_folder, encode):
     assert "lost.png" in refusal(root).message
 
 
+def test_a_link_to_itself_is_a_bad_file_among_others(make_folder, encode):
+    root = make_folder({"a/1.png": encode(), "a/2.png": b"no image"})
+    (root / "a" / "loop.png").symlink_to("loop.png")
+    refused = refusal(root)
+    assert "loop.png" in refused.message
+    assert "2.png" in refused.message
+
+
 def test_a_folder_linked_into_itself_ends(make_folder, encode):
     root = make_folder({"a/1.png": encode()})
     (root / "a" / "again").symlink_to(root, target_is_directory=True)

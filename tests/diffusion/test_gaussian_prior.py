@@ -58,6 +58,15 @@ def test_the_basis_is_orthonormal_and_whole_when_nothing_is_cut_off(
     assert (kept.flatten(1).norm(dim=1) <= images.flatten(1).norm(dim=1)).all()
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("most", [1, 2, 5, 9])
+def test_a_few_coefficients_are_the_first_of_all(shape: tuple[int, int, int], most: int) -> None:
+    images = torch.randn(4, *shape)
+    every = LowFrequencies(shape, 10_000).coefficients(images)
+    few = LowFrequencies(shape, most).coefficients(images)
+    torch.testing.assert_close(few, every[:, :most])
+
+
 def test_the_first_coefficient_is_brightness() -> None:
     grey = torch.full((1, 3, 6, 6), 0.5)
     found = LowFrequencies((3, 6, 6), 20).coefficients(grey)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import json
 import math
 
@@ -12,7 +13,7 @@ import tiny
 
 from dpdm_cli.errors import DamagedFileError, PrivacyError
 from dpdm_cli.privacy.accounting import claim
-from dpdm_cli.privacy.ledger import Ledger, PublishedLedger
+from dpdm_cli.privacy.ledger import Ledger, PublishedLedger, claimed_by
 from dpdm_cli.privacy.public_inputs import PUBLISHED
 from dpdm_cli.privacy.statement import (
     NOT_PRIVATE,
@@ -33,6 +34,38 @@ def test_a_ledger_survives_storage() -> None:
     ledger = spent(7)
     again = Ledger.from_dict(ledger.plan, json.loads(json.dumps(ledger.to_dict())))
     assert (again.steps, again.head) == (7, ledger.head)
+
+
+def test_a_release_enters_the_chain_as_json() -> None:
+    ledger = spent(7)
+    ((name, _),) = ledger.segments
+    head = hashlib.sha256(ledger.plan.digest().encode()).hexdigest()
+    for release in range(1, 8):
+        line = {"previous": head, "segment": name, "release": release}
+        head = hashlib.sha256(json.dumps(line, sort_keys=True).encode()).hexdigest()
+    assert ledger.head == head
+
+
+def test_what_a_private_ledger_says_may_be_known_needs_no_chain() -> None:
+    ledger = spent(7)
+    assert claimed_by(ledger.plan, ledger.to_dict()) == ledger.published()
+    for damage in ({"releases": 6}, {"releases": -1}, {"segments": [["0" * 32, 6]]}):
+        with pytest.raises(DamagedFileError):
+            claimed_by(ledger.plan, {**ledger.to_dict(), **damage})
+
+
+@pytest.mark.parametrize("steps", [10**7, 10**9])
+def test_a_ledger_of_many_steps_is_judged_by_arithmetic(
+    steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = tiny.plan(steps=steps, sigma=3000.0)
+    many = {"releases": steps, "plan_digest": plan.digest(), "head": "0" * 64}
+    monkeypatch.setattr(Ledger, "_enter", lambda _: pytest.fail("one by one"))
+    published = PublishedLedger(plan, steps, ("0" * 32,))
+    assert PublishedLedger.from_dict(plan, published.to_dict()) == published
+    assert claimed_by(plan, {**many, "segments": [["0" * 32, steps]]}) == published
+    with pytest.raises(DamagedFileError):
+        PublishedLedger.from_dict(plan, {**many, "processes": ["0" * 32]})
 
 
 def test_ten_and_twenty_steps_are_thirty() -> None:

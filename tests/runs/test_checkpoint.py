@@ -61,8 +61,8 @@ def rewrite(path: Path, change: object, honest: bool = True) -> None:
     if honest:  # as somebody would who writes such a file on purpose
         facts.pop("sha256")
         facts["sha256"] = checkpoint._digest(safetensors.torch.load_file(path), facts)
-    header["__metadata__"]["dpdm"] = json.dumps(facts)
-    text = json.dumps(header).encode()
+    header["__metadata__"]["dpdm"] = checkpoint._text(facts)
+    text = json.dumps(header, separators=(",", ":")).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
 
 
@@ -108,6 +108,49 @@ def test_damage_is_noticed_and_named(saved: Path, damage: str) -> None:
     with pytest.raises(DamagedFileError, match=r"model\.safetensors") as caught:
         load_model(saved)
     assert caught.value.exit_code == 4
+
+
+HUGE = {
+    "image_size": (0, -8, 8.0, True, 100_000, 8 * 10**8),
+    "image_channels": (0, 2, True, 10**9),
+    "classes": (-1, 10**9),
+    "channels": (0, -8, 10, 10**9),
+    "multipliers": ([], [0], [-1], [1] * 60, [1] * 10**4, [10**9], [True, True], 1),
+    "blocks": (0, -1, 10**6),
+    "attention": ([0], [1] * 10**5, [10**9], "4"),
+    "patch": (0, -1, 10**6),
+    "embedding": (0, -1, 10**9),
+    "sees_prior": (1, None),
+}
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_no_network_out_of_bounds_is_begun(
+    name: str, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even one without memory: a million layers take long to describe."""
+
+    def build(config: object) -> None:
+        raise AssertionError(f"a network was built: {config}")
+
+    monkeypatch.setattr(checkpoint, "UNet", build)
+    for value in HUGE[name]:
+        rewrite(saved, lambda f, value=value: f["network"].update({name: value}))
+        with pytest.raises(DamagedFileError) as caught:
+            load_model(saved)
+        assert len(caught.value.message) < 500
+
+
+@pytest.mark.parametrize("count", [0, -1, True, 1.5, 4000, 10**9])
+@pytest.mark.parametrize("name", ["coefficients", "directions"])
+def test_no_prior_out_of_bounds_is_begun(
+    name: str, count: object, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "GaussianPrior", lambda *_: pytest.fail("a prior was built"))
+    prior = {"coefficients": 4, "directions": 2, name: count}
+    rewrite(saved, lambda f: f.update(prior=prior))
+    with pytest.raises(DamagedFileError, match="a prior of another size"):
+        load_model(saved)
 
 
 def test_what_is_no_safetensors_file_is_called_so(saved: Path) -> None:

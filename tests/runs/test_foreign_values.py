@@ -21,18 +21,19 @@ from drawn import draw, save
 from PIL import Image, PngImagePlugin
 
 from dpdm_cli import release, verify
-from dpdm_cli.errors import DamagedFileError, PrivacyError
+from dpdm_cli.errors import DamagedFileError, DpdmError, PrivacyError
 from dpdm_cli.privacy.ledger import PublishedLedger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.public_inputs import PUBLISHED
 from dpdm_cli.privacy.statement import private_statement
-from dpdm_cli.runs import checkpoint
+from dpdm_cli.runs import checkpoint, sample_facts
 from dpdm_cli.runs.checkpoint import load_model, read_tensors
 from dpdm_cli.runs.files import sha256_of
 from dpdm_cli.runs.png import PngEncoder, _chunk
 from dpdm_cli.runs.run_folder import RunFolder
 from dpdm_cli.runs.sample_facts import Digests, SampleFacts
-from dpdm_cli.runs.writing import FORMATS, open_sink
+from dpdm_cli.runs.shards import Shard
+from dpdm_cli.runs.writing import FORMATS, Album, open_sink
 
 PRETRAINED = Path(__file__).parents[2] / "examples" / "pretrained" / "mnist-eps10"
 MARK = "Ada Lovelace"
@@ -64,8 +65,12 @@ def refused(place: Path, name: str = "") -> None:
 
 
 def edited(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """As somebody does who puts the digest of the description right, unless that is what is changed."""
     values = json.loads(path.read_text())
+    seal = values.get(sample_facts._SEAL)
     change(values)
+    if seal is not None and values.get(sample_facts._SEAL) == seal:
+        values[sample_facts._SEAL] = sample_facts._sha256_of(values)
     path.write_text(json.dumps(values, indent=2) + "\n")
 
 
@@ -78,7 +83,8 @@ def digest_again(folder: Path) -> None:
         sink = open_sink(facts.format, folder, facts.album)
         values["images_sha256"] = sink.digest()
         sink.close()
-        values["files_sha256"] = {name: sha256_of(folder / name) for name in digests.files}
+        files = {name: sha256_of(folder / name) for name in digests.files}
+        values.update(Digests(images=values["images_sha256"], files=files).sealed(described))
 
     def of_run(values: dict[str, Any]) -> None:
         values["sha256"] = {name: sha256_of(folder / name) for name in values["sha256"]}
@@ -133,7 +139,7 @@ def copied(drawn: Path, name: str, tmp_path: Path) -> Path:
 METADATA = (
     *("kind", "private", "headline", "statement", "dataset", "classes", "n", "format"),
     *("image_shape", "drawn", "seed", "batch_size", "sampler", "sampler_from"),
-    *("checkpoint_sha256", "written_by", "images_sha256", "files_sha256"),
+    *("checkpoint_sha256", "written_by", "images_sha256", "files_sha256", "description_sha256"),
 )
 
 
@@ -178,6 +184,49 @@ def test_a_foreign_value_deeper_in_a_description_is_damage(
 ) -> None:
     synth = copied(drawn, "npz", tmp_path)
     edited(synth / "metadata.json", lambda values: values[key].update(change))
+    refused(synth)
+
+
+@pytest.mark.parametrize(
+    ("format", "change"),
+    [
+        ("png", {"n": 10**8}),
+        ("zip", {"n": 10**8}),
+        ("npz", {"n": 10**8}),
+        ("png", {"image_shape": [1, 1 << 16, 1 << 16]}),
+        ("shard", {"n": 10**8, "shard": {"number": 1, "of": 10, "whole_n": 10**9}}),
+        ("shard", {"n": 2, "shard": {"number": 1, "of": 2, "whole_n": 10**12}}),
+        ("npz", {"n": 10**8, "shard": {"number": 1, "of": 10, "whole_n": 10**9}}),
+    ],
+)
+def test_numbers_of_images_are_compared_with_what_is_there_before_one_is_named(
+    drawn: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    format: str,
+    change: dict[str, Any],
+) -> None:
+    synth = copied(drawn, format, tmp_path)
+    edited(
+        synth / "metadata.json",
+        lambda values: values.update({"batch_size": 10**8 if "shard" in change else 2, **change}),
+    )
+    (synth / ".shard-1-of-2.json").unlink(missing_ok=True)
+    named = 0
+    member, indices = Album.member, Shard.indices
+
+    def counted(album: Album, index: int) -> str:
+        nonlocal named
+        named += 1
+        assert named < 100
+        return member(album, index)
+
+    def counted_of_shard(shard: Shard, n: int, size: int) -> list[int]:
+        assert n < 100
+        return indices(shard, n, size)
+
+    monkeypatch.setattr(Album, "member", counted)
+    monkeypatch.setattr(Shard, "indices", counted_of_shard)
     refused(synth)
 
 
@@ -330,7 +379,7 @@ def test_what_is_in_no_manifest_is_refused_by_name(
         edited(run / "manifest.json", lambda values: values["sha256"].pop("README.md"))
         verify([run])
     PLANTED[planted](place)
-    refused(place, "first ")
+    refused(place, "1 entry is ")
 
 
 def test_a_file_in_a_class_folder_is_refused_by_name(drawn: Path, tmp_path: Path) -> None:
@@ -341,6 +390,8 @@ def test_a_file_in_a_class_folder_is_refused_by_name(drawn: Path, tmp_path: Path
 
 def test_sets_of_samples_and_private_files_lie_beside_a_run(run: Path, drawn: Path) -> None:
     shutil.copytree(drawn / "npz", run / "synth")
+    (run / "README.md").unlink()  # a card is written by `release`, which leaves no private/
+    RunFolder(run).write_manifest()
     (run / "private").mkdir()
     (run / "private" / "scores.json").write_text("{}")
     verify([run, run / "synth"])
@@ -508,6 +559,27 @@ def test_the_record_of_a_shard_is_a_copy_of_its_description(drawn: Path, tmp_pat
     synth = copied(drawn, "shard", tmp_path)
     edited(synth / ".shard-1-of-2.json", lambda values: values.update(sampler_from=MARK))
     refused(synth, ".shard-1-of-2.json")
+
+
+def test_a_flipped_bit_in_a_description_is_damage_whatever_it_says_then(
+    drawn: Path, tmp_path: Path
+) -> None:
+    """Of the seed, of a word of the claim, of its delta: damage, and neither a false claim nor nothing."""
+    synth = copied(drawn, "npz", tmp_path)
+    content = (synth / "metadata.json").read_bytes()
+    chosen = np.random.default_rng(5)
+    places = [
+        content.index(b'"seed": ') + 8,
+        content.index(b"one image"),
+        content.index(b"e-05") + 3,
+    ]
+    for place in (*places, *chosen.integers(len(content), size=60)):
+        changed = bytearray(content)
+        changed[place] ^= 1 << int(chosen.integers(3))
+        (synth / "metadata.json").write_bytes(changed)
+        with pytest.raises(DpdmError) as caught:
+            verify([synth])
+        assert caught.value.exit_code == 4
 
 
 def test_a_false_claim_is_told_from_damage(run: Path) -> None:

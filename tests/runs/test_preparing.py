@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import shutil
 import signal
 import zipfile
@@ -499,8 +500,13 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(
 ) -> None:
     usage = shutil.disk_usage(folder)._replace(free=N * 75)
     monkeypatch.setattr(preparing, "disk_usage", lambda _: usage)
-    with pytest.raises(ResourceError, match="GB more of the disk"):
+    with pytest.raises(
+        ResourceError, match=f"bytes more of the disk, {N * 75:,} are free"
+    ) as caught:
         prepare(folder, out)
+    needed = re.search(r"needs ([0-9,]+) bytes", caught.value.message)
+    assert needed is not None
+    assert int(needed[1].replace(",", "")) > N * 75
     assert left_in(out.parent) == []
 
 

@@ -31,7 +31,7 @@ from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.errors import DamagedFileError, DataError, PrivacyError, UsageError
 from dpdm_cli.privacy.accounting import claim
 from dpdm_cli.privacy.plan import PrivacyPlan, write_plan_file
-from dpdm_cli.runs import grids
+from dpdm_cli.runs import grids, sample_facts
 from dpdm_cli.runs.files import sha256_of
 
 MARKED = "zaphod-the-marked"
@@ -335,6 +335,8 @@ def sealed_again(folder: Path, name: str) -> None:
     values = json.loads(path.read_text())
     digests = values["sha256"] if name == "samples.png" else values["files_sha256"]
     digests[name] = sha256_of(folder / name)
+    if name != "samples.png":
+        values["description_sha256"] = sample_facts._sha256_of(values)
     path.write_text(json.dumps(values))
 
 
@@ -362,7 +364,8 @@ def test_a_release_is_what_was_drawn_and_a_release_of_it_is_the_same(
     samples = released[1]
     drawn = samples.with_name(samples.name.replace("samples", "drawn"))
     facts = [json.loads((place / "metadata.json").read_text()) for place in (drawn, samples)]
-    del facts[0]["files_sha256"], facts[1]["files_sha256"]
+    for values in facts:
+        del values["files_sha256"], values["description_sha256"]
     assert facts[0] == facts[1]
     release(samples, tmp_path / "again")
     assert contents(tmp_path / "again") == contents(samples)
@@ -377,6 +380,15 @@ def test_private_and_unfinished_and_unclaimed_sources_are_refused(
         release(run / "private", tmp_path / "out")
     with pytest.raises(PrivacyError, match="private"):
         release(run / "private" / "state.safetensors", tmp_path / "out")
+    for place in (tmp_path / "private" / "a" / "b", tmp_path / "elsewhere"):
+        shutil.copytree(run, place)
+    (tmp_path / "linked").symlink_to(tmp_path / "private" / "a")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "private").symlink_to(tmp_path / "elsewhere")
+    for below in ("private/a/b", "linked/b", "x/private", "x/private/../private/synth"):
+        for source in (tmp_path / below, tmp_path / below / "model.safetensors"):
+            with pytest.raises(PrivacyError, match="lies under private/"):
+                release(source, tmp_path / "out")
     state = shutil.copy(run / "private" / "state.safetensors", tmp_path / "model.safetensors")
     with pytest.raises(DataError, match="state file"):
         release(state, tmp_path / "out")
@@ -394,6 +406,21 @@ def test_private_and_unfinished_and_unclaimed_sources_are_refused(
     (tmp_path / "out").mkdir()
     with pytest.raises(UsageError, match="exists already"):
         release(run, tmp_path / "out")
+
+
+def test_what_private_holds_is_vouched_for_by_nobody(run: Path, tmp_path: Path) -> None:
+    """A run's own stays where it is; in what was released it is foreign."""
+    (left,) = [line for line in verify([run]).artefacts[0].checked if "private/" in line]
+    assert "not to be published" in left
+    release(run, tmp_path / "released")
+    assert not [
+        line for line in verify([tmp_path / "released"]).artefacts[0].checked if "private" in line
+    ]
+    (tmp_path / "released" / "private").mkdir()
+    (tmp_path / "released" / "private" / "notes.txt").write_text("image 17")
+    for attempt in (verify, lambda paths: release(*paths, tmp_path / "again")):
+        with pytest.raises(DamagedFileError, match="1 entry is not in its manifest, 'private'"):
+            attempt([tmp_path / "released"])
 
 
 def test_the_command_adds_an_evaluation_by_hand(run: Path, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.errors import UsageError
+from dpdm_cli.runs.network import blank_images, network_config
 from dpdm_cli.runs.settings import (
     FIELDS,
     PRESETS,
@@ -183,3 +185,13 @@ def test_sizes_are_known_of_all_sets_that_the_paper_trains_on_and_of_no_others()
     assert sizes["imagenet32"] == 1_281_167
     assert all(sizes.values())
     assert published_size("a/folder") is None
+
+
+@pytest.mark.parametrize("name", ["width", "blocks", "embedding", "image_size"])
+def test_a_network_that_no_command_would_read_is_refused_before_it_is_trained(name: str) -> None:
+    settings, _ = merge("mnist", preset="small", flags={name: 1 << 20})
+    images = blank_images(
+        "mnist", replace(settings, image_size=2048 if name == "image_size" else 28)
+    )
+    with pytest.raises(UsageError, match="no network is as large as this"):
+        network_config(images, settings)

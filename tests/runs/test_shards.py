@@ -53,6 +53,7 @@ def test_every_image_belongs_to_one_shard_and_batches_are_not_divided(
     assert sorted(i for shard in shards for i in shard.indices(n, size)) == list(range(n))
     for shard in shards:
         assert all(i // size % of == shard.number - 1 for i in shard.indices(n, size))
+        assert shard.count(n, size) == len(shard.indices(n, size))
 
 
 def test_a_shard_is_read_from_what_a_user_types() -> None:

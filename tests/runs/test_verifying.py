@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from dpdm_cli.commands.app import app
 from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.errors import DamagedFileError, DataError, DpdmError, PrivacyError, UsageError
 from dpdm_cli.privacy.accounting import claim, compose
+from dpdm_cli.runs import verifying
 from dpdm_cli.runs.checkpoint import Model, load_model, save_model
 from dpdm_cli.runs.files import sha256_of
 from dpdm_cli.runs.run_folder import RunFolder
@@ -105,6 +107,51 @@ def test_a_broken_chain_is_damage(run: Path, change: str) -> None:
         verify([run])
 
 
+def state_changed(run: Path, change: dict[str, Any]) -> None:
+    """The resume state, under a digest that fits, with another ledger."""
+    folder = RunFolder(run)
+    tensors, facts = folder.load_state()
+    described = {k: v for k, v in facts.items() if k not in ("format", "kind")}
+    ledger = {**described["ledger"], **change}
+    folder.save_state(tensors, {**described, "ledger": ledger})
+
+
+def test_the_runs_own_chain_is_computed_up_to_a_length(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond it the published ledger is compared all the same, and it is said that the chain is not."""
+    state_changed(run, {"head": "0" * 64})
+    with pytest.raises(DamagedFileError, match="hash chain is broken"):
+        verify([run])
+    monkeypatch.setattr(verifying, "LONGEST_CHAIN", 5)
+    checked = verify([run]).artefacts[0].checked
+    assert "not looked at: the run's own chain over 6 releases" in checked
+    state_changed(run, {"segments": [["0" * 32, 6]]})
+    with pytest.raises(DamagedFileError, match="not the one of the published statement"):
+        verify([run])
+
+
+def test_who_may_not_enter_private_is_told_what_was_not_looked_at(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.open, Path.stat
+
+    def closed(original: Any) -> Any:
+        def guarded(path: Path, *rest: Any, **options: Any) -> Any:
+            if path.parent.name == "private":
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return original(path, *rest, **options)
+
+        return guarded
+
+    monkeypatch.setattr(Path, "open", closed(real[0]))
+    monkeypatch.setattr(Path, "stat", closed(real[1]))
+    checked = verify([run]).artefacts[0].checked
+    (unseen,) = [line for line in checked if "private/" in line]
+    assert unseen.startswith("not looked at: private/, which is closed to this user")
+    assert not any("run's own" in line for line in checked if line != unseen)
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "statement.json", "samples.png"])
 def test_a_changed_or_missing_file_is_damage(run: Path, name: str) -> None:
     content = bytearray((run / name).read_bytes())
@@ -120,9 +167,15 @@ def test_a_changed_or_missing_file_is_damage(run: Path, name: str) -> None:
 def test_a_changed_or_planted_image_is_damage(run: Path) -> None:
     synth = run / "synth"
     (synth / "0" / "extra.png").write_bytes(b"")
-    with pytest.raises(DamagedFileError, match=r"extra\.png"):
+    with pytest.raises(DamagedFileError, match=r"1 entry is none of this set, 0/extra\.png"):
+        verify([synth])
+    (synth / "0" / "more.png").write_bytes(b"")
+    with pytest.raises(
+        DamagedFileError, match=r"2 entries are none of this set, first 0/extra\.png"
+    ):
         verify([synth])
     (synth / "0" / "extra.png").unlink()
+    (synth / "0" / "more.png").unlink()
     image = next((synth / "0").glob("*.png"))
     image.write_bytes(next((synth / "1").glob("*.png")).read_bytes())
     with pytest.raises(DamagedFileError, match="not those that were drawn"):
