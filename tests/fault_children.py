@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tiny import FewSteps
 
-from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.errors import DpdmError
 from dpdm_cli.privacy import mechanism
 from dpdm_cli.privacy.accounting import claim
 from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.runs import files, signals, training, training_loop
+from dpdm_cli.runs import files, grids, signals, training, training_loop
 from dpdm_cli.runs.trainer import Trainer
 
 STEPS = 3
@@ -44,8 +44,7 @@ def train(out: Path, plan: Path, resume: bool, fault: str = "", number: int = 0)
     torch.set_num_threads(1)
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     training_loop.SECONDS_BETWEEN_SAVES = 0.0
-    short = SamplerSettings(steps=2)
-    SamplerSettings.default = lambda has_prior: short  # type: ignore[method-assign, assignment, misc]
+    grids.SamplerSettings = FewSteps  # type: ignore[misc]
     if fault:
         globals()[f"_{fault}"](number)
     try:

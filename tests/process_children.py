@@ -16,7 +16,6 @@ import numpy as np
 import tiny
 import torch
 
-from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.errors import DataError, ResourceError
 from dpdm_cli.privacy import mechanism
 from dpdm_cli.privacy.accounting import claim
@@ -28,7 +27,7 @@ from dpdm_cli.privacy.plan import PrivacyPlan, write_plan_file
 from dpdm_cli.privacy.poisson import PoissonSampler
 from dpdm_cli.privacy.step import PrivateStep
 from dpdm_cli.processes import Processes, joined
-from dpdm_cli.runs import training
+from dpdm_cli.runs import grids, training
 from dpdm_cli.runs.made_up_records import MadeUpRecords
 from dpdm_cli.runs.run_folder import RunFolder
 from dpdm_cli.runs.settings import TrainSettings
@@ -221,8 +220,7 @@ TINY: dict[str, Any] = {
     "micro_batch": 16,
     "device": "cpu",
 }
-SHORT = SamplerSettings(steps=2)
-SamplerSettings.default = lambda has_prior: SHORT  # type: ignore[method-assign, assignment, misc]
+grids.SamplerSettings = tiny.FewSteps  # type: ignore[misc]
 
 
 def train(out: Path, private_plan: PrivacyPlan = PLAN, **changes: Any) -> training.TrainResult:
