@@ -93,6 +93,14 @@ class SamplerSettings:
             return cls(sampler=sampler)
         return cls(sampler=sampler, t_min=PRIOR_T_MIN, t_max=PRIOR_T_MAX, from_prior=True)
 
+    def check_prior(self, *, has_prior: bool) -> None:
+        """Raise `UsageError` where the classes' Gaussians are asked for and a model has none."""
+        if not has_prior and (self.from_prior or self.temperature != 1):
+            raise UsageError(
+                f"the sampler ({self}) begins with the classes' Gaussians or varies them, and this model has none",
+                "leave the temperature away, or train with --warm-start moments",
+            )
+
     def grid(self) -> list[float]:
         """Noise levels, from t_max down to 0: steps + 1 of them."""
         return noise_grid(self.steps, t_min=self.t_min, t_max=self.t_max, rho=self.rho)
@@ -206,11 +214,7 @@ def generate(
             denoiser hasn't.
         DpdmError: the denoiser's output is not finite.
     """
-    if denoiser.prior is None and (settings.from_prior or settings.temperature != 1):
-        raise UsageError(
-            f"the sampler ({settings}) begins with the classes' Gaussians, and this model has none",
-            "leave the temperature away, or train with --warm-start moments",
-        )
+    settings.check_prior(has_prior=denoiser.prior is not None)
     draws = _Draws(KeyedNoise((seed,), indices), shape)
     if settings.temperature != 1:
         denoiser = denoiser.at_temperature(settings.temperature)

@@ -144,20 +144,17 @@ def sample(
         with processes.together():
             model = load_model(path)
             _check_headline(path, model)
+            has_prior = model.denoiser.prior is not None
             choice = choose_sampler(
                 sampler,
                 purpose=purpose,
                 dataset=model.dataset,
                 image_size=model.image_shape[1],
                 epsilon=model.statement["epsilon"] if model.statement.get("private") else None,
-                has_prior=model.denoiser.prior is not None,
+                has_prior=has_prior,
                 overrides=overrides,
             )
-            if choice.settings.temperature != 1 and model.denoiser.prior is None:
-                raise UsageError(
-                    f"the temperature is {choice.settings.temperature:g}, but the model has no Gaussian for each class",
-                    "leave it out, or train with --warm-start moments",
-                )
+            choice.settings.check_prior(has_prior=has_prior)
             cycle = _cycle(model.classes, labels)
             if choice.settings.guidance and not model.classes:
                 raise UsageError(
