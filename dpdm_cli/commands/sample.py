@@ -98,6 +98,14 @@ def sample(
             rich_help_panel=SAMPLING,
         ),
     ] = None,
+    deformation: Annotated[
+        float | None,
+        typer.Option(
+            help="Bend, turn, scale and shift each image a little, by up to this amplitude, such as 0.7. Classifiers "
+            "learn much more from the images. (default: 0)",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = None,
     churn: Annotated[
         float | None,
         typer.Option(
@@ -187,6 +195,7 @@ def sample(
             "steps": steps,
             "guidance": guidance,
             "temperature": temperature,
+            "deformation": deformation,
             "churn": churn,
             "s_min": s_min,
             "s_max": s_max,

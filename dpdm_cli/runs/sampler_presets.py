@@ -20,7 +20,7 @@ Purpose = Literal["fid", "accuracy"]
 PURPOSES: tuple[Purpose, ...] = ("fid", "accuracy")
 
 _CHURN = {"churn": "amount", "s_min": "lowest", "s_max": "highest", "s_noise": "scale"}
-_OTHERS = ("sampler", "steps", "guidance", "temperature")
+_OTHERS = ("sampler", "steps", "guidance", "temperature", "deformation")
 _THEN, _AS_GIVEN = "; ", " as given"
 _SAME_BUDGET = math.log(1.05)  # a plan may spend a little less than its target
 
@@ -56,8 +56,8 @@ def choose_sampler(
         base: whole settings; not together with `purpose`.
         purpose: `fid` or `accuracy`, what the paper chose its settings for.
         dataset, image_size, epsilon, has_prior: of the model; epsilon is None without privacy.
-        overrides: some of sampler, steps, guidance, temperature, churn, s_min, s_max, s_noise; None values are
-            ignored. A sampler without churn drops that of the settings it overrides.
+        overrides: some of sampler, steps, guidance, temperature, deformation, churn, s_min, s_max, s_noise; None
+            values are ignored. A sampler without churn drops that of the settings it overrides.
 
     Raises:
         UsageError: an unknown name or purpose, or values that make no sense alone or together.

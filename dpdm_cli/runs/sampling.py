@@ -112,8 +112,8 @@ def sample(
         sampler: whole settings; by default Heun's method, with 30 steps from white noise, or with 12 from the Gaussian
             of each class, where the model has one.
         purpose: `fid` or `accuracy` takes the paper's settings for the model's data set and epsilon.
-        overrides: settings by name over either: sampler, steps, guidance, temperature, churn, s_min, s_max,
-            s_noise.
+        overrides: settings by name over either: sampler, steps, guidance, temperature, deformation, churn,
+            s_min, s_max, s_noise.
         labels: classes to draw, by name or index (a name wins), repeated in this order; by default all in turn, so that
             image i has class i modulo their number.
         seed: 0 to 2^63 - 1.

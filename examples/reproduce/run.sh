@@ -46,7 +46,11 @@ cpu30 | cpu150)
     cpu150) images=60000 ;;
     esac
     # More varied than the classes are: classifiers learn more from it. Distances are of images as they are.
-    accuracy=(-n $images --temperature 1.7)
+    case $set_name in
+    mnist) deformation=0.7 ;;
+    *) deformation=0.3 ;;
+    esac
+    accuracy=(-n $images --temperature 1.7 --deformation $deformation)
     fid=(-n 2000)
     ;;
 gpu25)

@@ -53,6 +53,7 @@ def draw(denoiser: Any, indices: Tensor, labels: Tensor | None = None, **values:
 
 
 NOISY = [
+    {"sampler": "heun", "deformation": 1.0},
     {"sampler": "ddim"},
     {"sampler": "stochastic-ddim"},
     {"sampler": "euler", "churn": Churn(amount=2)},
@@ -60,7 +61,7 @@ NOISY = [
 ]
 
 
-@pytest.mark.parametrize("values", NOISY, ids=lambda v: v["sampler"])
+@pytest.mark.parametrize("values", NOISY, ids=str)
 def test_image_i_depends_on_seed_index_and_label_alone(values: dict[str, Any]) -> None:
     labels = torch.arange(20) % 3
     whole = draw(Elementwise(), torch.arange(20), labels, **values)
@@ -131,6 +132,8 @@ def test_numbers_that_are_not_finite_are_no_image() -> None:
         ({"t_min": 100.0}, "t_min"),
         ({"temperature": 0.0}, "temperature"),
         ({"temperature": math.inf}, "temperature"),
+        ({"deformation": -0.1}, "deformation"),
+        ({"deformation": math.nan}, "deformation"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_by_name(

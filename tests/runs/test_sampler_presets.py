@@ -139,6 +139,7 @@ CHOICES = (
     choose_sampler(SamplerSettings(sampler="euler", steps=7, churn=Churn(amount=3))),
     choose_sampler(overrides={"steps": 3, "guidance": 0.5}),
     choose_sampler(has_prior=True, overrides={"temperature": 1.7}),
+    choose_sampler(overrides={"deformation": 0.7}),
     choose_sampler(purpose="fid", dataset="mnist", epsilon=10),
     choose_sampler(purpose="accuracy", dataset="celeba", epsilon=1, overrides={"steps": 9}),
     choose_sampler(purpose="fid", overrides={"sampler": "heun", "churn": 2.0, "s_min": 0.1}),
