@@ -16,6 +16,8 @@ import numpy as np
 import tiny
 import torch
 
+from dpdm_cli.compute.distributed import Processes
+from dpdm_cli.compute.rendezvous import joined
 from dpdm_cli.errors import DataError, ResourceError
 from dpdm_cli.privacy import mechanism
 from dpdm_cli.privacy.accounting import claim
@@ -26,7 +28,6 @@ from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan, write_plan_file
 from dpdm_cli.privacy.poisson import PoissonSampler
 from dpdm_cli.privacy.step import PrivateStep
-from dpdm_cli.processes import Processes, joined
 from dpdm_cli.runs import grids, training
 from dpdm_cli.runs.made_up_records import MadeUpRecords
 from dpdm_cli.runs.run_folder import RunFolder

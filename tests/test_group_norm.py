@@ -7,7 +7,7 @@ import tiny
 import torch
 from torch import Tensor, nn
 
-from dpdm_cli.group_norm import GroupNorm, backward, forward
+from dpdm_cli.compute.group_norm import GroupNorm, backward, forward
 
 
 def both(

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from dpdm_cli.launched import command_line
+from dpdm_cli.compute.launched import command_line
 
 WORDS = ["train", "my images", "--classes", "a'b,c $d"]
 

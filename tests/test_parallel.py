@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from dpdm_cli.parallel import parallel_map, workers_on
+from dpdm_cli.compute.threads import parallel_map, workers_on
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])

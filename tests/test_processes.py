@@ -13,7 +13,9 @@ import torch
 from processes_launcher import Exited, launch
 from torch import Tensor
 
-from dpdm_cli import launched
+from dpdm_cli.compute import launched
+from dpdm_cli.compute.distributed import ALONE, Processes
+from dpdm_cli.compute.rendezvous import joined
 from dpdm_cli.errors import (
     DamagedFileError,
     DataError,
@@ -21,7 +23,6 @@ from dpdm_cli.errors import (
     ResourceError,
     UsageError,
 )
-from dpdm_cli.processes import ALONE, Processes, joined
 
 SIZES = [1, 2, 3]
 LENGTHS = [0, 1, 2, 7]
@@ -140,7 +141,7 @@ class FrozenStore:
 
 
 def test_a_store_that_does_not_answer_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dpdm_cli.processes._WAIT_FOR_REASON", 0.1)
+    monkeypatch.setattr("dpdm_cli.compute.distributed._WAIT_FOR_REASON", 0.1)
     began = time.monotonic()
     processes = Processes(0, 2, FrozenStore())
     assert "lost another one" in str(processes._lost(RuntimeError("closed")))

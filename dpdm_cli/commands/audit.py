@@ -20,8 +20,8 @@ from dpdm_cli.commands.options import (
     Quiet,
     SettingsFor,
 )
+from dpdm_cli.compute.launched import require_one_process
 from dpdm_cli.errors import PrivacyError
-from dpdm_cli.launched import require_one_process
 
 if TYPE_CHECKING:
     import rich.console

@@ -22,8 +22,8 @@ from dpdm_cli.commands.options import (
     Quiet,
     WarmStart,
 )
+from dpdm_cli.compute.launched import require_one_process
 from dpdm_cli.errors import UsageError
-from dpdm_cli.launched import require_one_process
 
 if TYPE_CHECKING:
     from dpdm_cli.privacy.accounting import Claim

@@ -23,8 +23,8 @@ import rich.table
 import typer
 from rich.markup import escape
 
+from dpdm_cli.compute.launched import are_several, rank
 from dpdm_cli.errors import DpdmError, InterruptedRunError, UsageError
-from dpdm_cli.launched import are_several, rank
 from dpdm_cli.runs.reporter import Progress
 
 P = ParamSpec("P")

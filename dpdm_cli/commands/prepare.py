@@ -19,7 +19,7 @@ from dpdm_cli.commands.options import (
     Json,
     Quiet,
 )
-from dpdm_cli.launched import require_one_process
+from dpdm_cli.compute.launched import require_one_process
 
 if TYPE_CHECKING:
     import rich.table

@@ -11,7 +11,7 @@ import typer
 
 from dpdm_cli.commands.console import Console
 from dpdm_cli.commands.options import PRIVACY, Json, Quiet
-from dpdm_cli.launched import require_one_process
+from dpdm_cli.compute.launched import require_one_process
 
 if TYPE_CHECKING:
     import rich.console

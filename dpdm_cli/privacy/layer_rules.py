@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dpdm_cli import group_norm
+from dpdm_cli.compute import group_norm
 from dpdm_cli.privacy import convolution
 
 

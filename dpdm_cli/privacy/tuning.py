@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dpdm_cli.parallel import parallel_map
+from dpdm_cli.compute.threads import parallel_map
 from dpdm_cli.privacy import convolution
 from dpdm_cli.privacy.per_example import PerExampleGradients
 

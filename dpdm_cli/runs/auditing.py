@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
+from dpdm_cli.compute.device import memory_errors, placed, resolve_device, set_precision
+from dpdm_cli.compute.threads import workers_on
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser, with_noise_levels
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.errors import PrivacyError, UsageError
-from dpdm_cli.parallel import workers_on
 from dpdm_cli.privacy.accounting import calibrate, check_plan_file
 from dpdm_cli.privacy.audit.canaries import Canaries, CanaryAudit, play
 from dpdm_cli.privacy.audit.checks import check_all
@@ -25,7 +26,6 @@ from dpdm_cli.privacy.plan import PrivacyPlan, refuse_existing
 from dpdm_cli.privacy.tuning import tune
 from dpdm_cli.runs.audit_picture import write_picture
 from dpdm_cli.runs.checkpoint import load_model
-from dpdm_cli.runs.device import memory_errors, placed, resolve_device, set_precision
 from dpdm_cli.runs.made_up_records import MadeUpRecords, off_zero
 from dpdm_cli.runs.network import blank_images, network_config
 from dpdm_cli.runs.planning import plan_run

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from dpdm_cli.compute.device import resolve_device
 from dpdm_cli.data import NAMED, ImageSet, load_images
 from dpdm_cli.errors import DataError, UsageError
 from dpdm_cli.evaluation.classifiers import (
@@ -38,7 +39,6 @@ from dpdm_cli.runs.class_scores import (
     Score,
     write_picture,
 )
-from dpdm_cli.runs.device import resolve_device
 from dpdm_cli.runs.reporter import Progress, Reporter, SilentReporter
 from dpdm_cli.runs.sources import classes_of, sample_metadata, samples_in, splits_of
 

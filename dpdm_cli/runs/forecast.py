@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from dpdm_cli.compute.device import placed, resolve_device
+from dpdm_cli.compute.threads import parallel_map, workers_on
 from dpdm_cli.data import load_images
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
@@ -17,12 +19,10 @@ from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNet
 from dpdm_cli.errors import DpdmError
-from dpdm_cli.parallel import parallel_map, workers_on
 from dpdm_cli.privacy.accounting import Claim, check_target, claim, round_up
 from dpdm_cli.privacy.plan import PrivacyPlan, load_plan
 from dpdm_cli.privacy.statement import NOT_PRIVATE
 from dpdm_cli.privacy.step import parameter_count
-from dpdm_cli.runs.device import placed, resolve_device
 from dpdm_cli.runs.network import blank_images, network_config
 from dpdm_cli.runs.planning import (
     check_batch_size,

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from dpdm_cli.compute.distributed import ALONE, Processes
 from dpdm_cli.diffusion.denoiser import Denoiser
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
@@ -17,7 +18,6 @@ from dpdm_cli.errors import PrivacyError
 from dpdm_cli.privacy.audit.checks import check_all
 from dpdm_cli.privacy.audit.findings import NOT_FINITE
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.processes import ALONE, Processes
 
 _BRIEF_RECORDS = 8
 _BRIEF = ("huge", "not a number")

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from dpdm_cli import __version__
+from dpdm_cli.compute.threads import parallel_map
 from dpdm_cli.data.collecting import Findings, read_chunk
 from dpdm_cli.data.decoder_process import decoders
 from dpdm_cli.data.decoding import Decoded, Fit, Pixels, planes, refit
@@ -31,7 +32,6 @@ from dpdm_cli.data.prepared import (
     reserved_bytes,
 )
 from dpdm_cli.errors import DataError, InterruptedRunError, ResourceError, UsageError
-from dpdm_cli.parallel import parallel_map
 from dpdm_cli.runs.reporter import Reporter, SilentReporter
 from dpdm_cli.runs.signals import stop_requests
 from dpdm_cli.runs.unfinished import Unfinished, forget

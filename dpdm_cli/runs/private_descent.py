@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dpdm_cli.parallel import workers_on
+from dpdm_cli.compute.threads import workers_on
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.step import PrivateStep

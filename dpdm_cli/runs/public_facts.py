@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dpdm_cli.compute.launched import command_line
 from dpdm_cli.data import ImageSet
 from dpdm_cli.data.layout import is_class_name
 from dpdm_cli.data.named import NAMED, NamedSet
 from dpdm_cli.errors import PrivacyError
-from dpdm_cli.launched import command_line
 from dpdm_cli.privacy.public_inputs import NAMES, UNLABELLED, PublicInputs
 from dpdm_cli.runs.settings import TrainSettings
 from dpdm_cli.runs.sources import size_of

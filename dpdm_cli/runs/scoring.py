@@ -20,6 +20,10 @@ import platformdirs
 import torch
 from torch import Tensor
 
+from dpdm_cli.compute.device import resolve_device
+from dpdm_cli.compute.distributed import Processes
+from dpdm_cli.compute.launched import require_one_process
+from dpdm_cli.compute.rendezvous import joined
 from dpdm_cli.data import ImageSet, load_images
 from dpdm_cli.errors import ResourceError, UsageError
 from dpdm_cli.evaluation.frechet import FeatureStatistics, frechet_distance
@@ -34,8 +38,6 @@ from dpdm_cli.evaluation.kernel_distance import KernelDistance, kernel_distance
 from dpdm_cli.evaluation.manifolds import DENSITY_K, K, ManifoldScores, compare_manifolds
 from dpdm_cli.evaluation.scattering import ScatteringExtractor
 from dpdm_cli.evaluation.weights import SHA256, inception_weights
-from dpdm_cli.processes import Processes, joined, require_one_process
-from dpdm_cli.runs.device import resolve_device
 from dpdm_cli.runs.files import write_bytes
 from dpdm_cli.runs.reporter import Reporter, SilentReporter
 from dpdm_cli.runs.shared_images import SharedImages

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dpdm_cli.compute.distributed import Processes
 from dpdm_cli.data import ImageSet
-from dpdm_cli.processes import Processes
 
 
 class SharedImages:

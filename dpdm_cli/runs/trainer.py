@@ -8,6 +8,9 @@ import math
 import torch
 from torch import Tensor
 
+from dpdm_cli.compute.device import placed
+from dpdm_cli.compute.distributed import ALONE, Processes
+from dpdm_cli.compute.threads import workers_on
 from dpdm_cli.data import ImageSet
 from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser, with_noise_levels
 from dpdm_cli.diffusion.ema import EMA
@@ -16,14 +19,11 @@ from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.errors import DamagedFileError
-from dpdm_cli.parallel import workers_on
 from dpdm_cli.privacy.entropy import bernoulli, secret_key
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.step import PrivateStep, plain_step
 from dpdm_cli.privacy.tuning import Tuning, tune
-from dpdm_cli.processes import ALONE, Processes
-from dpdm_cli.runs.device import placed
 from dpdm_cli.runs.made_up_records import check_before_training
 from dpdm_cli.runs.settings import TrainSettings
 from dpdm_cli.runs.warm_start import learn_prior, new_prior

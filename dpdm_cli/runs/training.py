@@ -13,14 +13,15 @@ from typing import Any
 
 import torch
 
+from dpdm_cli.compute.device import memory_errors, resolve_device, set_precision
+from dpdm_cli.compute.distributed import Processes
+from dpdm_cli.compute.rendezvous import joined
 from dpdm_cli.data import duplicate_count, load_images
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.errors import DamagedFileError
 from dpdm_cli.privacy.accounting import claim
 from dpdm_cli.privacy.statement import NOT_PRIVATE, non_private_statement, private_statement
-from dpdm_cli.processes import Processes, joined
 from dpdm_cli.runs.checkpoint import Model, save_model
-from dpdm_cli.runs.device import memory_errors, resolve_device, set_precision
 from dpdm_cli.runs.grids import draw_grid
 from dpdm_cli.runs.planning import choose_settings
 from dpdm_cli.runs.public_facts import Stated

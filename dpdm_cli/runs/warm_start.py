@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dpdm_cli.compute.distributed import ALONE, Processes
 from dpdm_cli.data import ImageSet
 from dpdm_cli.diffusion.gaussian_prior import GaussianPrior
 from dpdm_cli.privacy.class_sums import noisy_class_squares, noisy_class_sums
 from dpdm_cli.privacy.entropy import Entropy
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.processes import ALONE, Processes
 
 # All of these are public: chosen on MNIST and Fashion-MNIST, which are, and for images of any kind.
 COEFFICIENTS = 196

@@ -19,10 +19,10 @@ from processes_launcher import Exited, launch
 from typer.testing import CliRunner
 
 from dpdm_cli.commands.app import app
+from dpdm_cli.compute.launched import rank
 from dpdm_cli.errors import ResourceError
 from dpdm_cli.evaluation.frechet import FeatureStatistics
 from dpdm_cli.evaluation.inception import PixelExtractor
-from dpdm_cli.launched import rank
 from dpdm_cli.runs import drawing, scoring
 
 Said = tuple[int, str, str]

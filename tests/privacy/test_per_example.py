@@ -7,8 +7,8 @@ import tiny
 import torch
 from torch import Tensor, nn
 
+from dpdm_cli.compute.threads import parallel_map
 from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS
-from dpdm_cli.parallel import parallel_map
 from dpdm_cli.privacy import convolution
 from dpdm_cli.privacy.per_example import PerExampleGradients
 

@@ -17,6 +17,7 @@ import tiny
 import torch
 from torch import Tensor
 
+from dpdm_cli.compute.distributed import ALONE, Processes
 from dpdm_cli.data import ImageSet
 from dpdm_cli.diffusion.ema import EMA
 from dpdm_cli.evaluation.classifiers import build_classifier
@@ -24,7 +25,6 @@ from dpdm_cli.privacy import class_sums, mechanism
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.poisson import PoissonSampler
-from dpdm_cli.processes import ALONE, Processes
 from dpdm_cli.runs import planning, private_classifier, scattering_classifier
 from dpdm_cli.runs.planning import plan_run
 from dpdm_cli.runs.public_facts import Stated, public_facts

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dpdm_cli.compute.device import resolve_device, set_precision
 from dpdm_cli.errors import ResourceError, UsageError
-from dpdm_cli.runs.device import resolve_device, set_precision
 
 
 def test_auto_takes_an_accelerator_only_where_there_is_one(

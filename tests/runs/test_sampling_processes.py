@@ -13,7 +13,7 @@ from drawn import Listener, contents, draw, replace_with_room_for, save
 from processes_launcher import Exited, launch
 
 from dpdm_cli import errors
-from dpdm_cli.launched import rank
+from dpdm_cli.compute.launched import rank
 from dpdm_cli.runs import drawing, writing
 from dpdm_cli.runs.writing import FORMATS, Format
 

@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor
 
+from dpdm_cli.compute.distributed import ALONE, Processes
 from dpdm_cli.errors import PrivacyError
 from dpdm_cli.privacy.audit.deviations import chi_square_z
 from dpdm_cli.privacy.audit.findings import ALMOST_NO_NOISE, PUBLIC_GRID, Z_LIMIT, Finding
@@ -20,7 +21,6 @@ from dpdm_cli.privacy.audit.noise_repetition import (
 from dpdm_cli.privacy.audit.replay import Maker, release_of
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.step import Losses, PrivateStep
-from dpdm_cli.processes import ALONE, Processes
 
 _NOISY_STEPS = 4  # on a batch, and as many on the empty batch
 _BYTES_OF_A_NUMBER = 8

@@ -7,6 +7,7 @@ import tiny
 import torch
 from torch import Tensor
 
+from dpdm_cli.compute.device import placed
 from dpdm_cli.diffusion.unet import UNet
 from dpdm_cli.privacy import mechanism
 from dpdm_cli.privacy.audit.findings import Finding
@@ -16,7 +17,6 @@ from dpdm_cli.privacy.audit.tensor_records import TensorRecords
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.step import PrivateStep
-from dpdm_cli.runs.device import placed
 from dpdm_cli.runs.network import blank_images, network_config
 from dpdm_cli.runs.settings import preset_settings
 

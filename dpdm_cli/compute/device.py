@@ -11,8 +11,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from dpdm_cli.compute.launched import are_several, local_rank
 from dpdm_cli.errors import ResourceError, UsageError
-from dpdm_cli.processes import are_several, local_rank
 
 
 def resolve_device(name: str) -> torch.device:

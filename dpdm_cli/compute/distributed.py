@@ -6,44 +6,27 @@ has failed: each of them waits for all, and raises when one is gone or silent fo
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.rendezvous import rendezvous
 
 from dpdm_cli import errors
-from dpdm_cli.errors import DpdmError, InterruptedRunError, ResourceError, UsageError
-from dpdm_cli.launched import are_several, local_rank, require_one_process
-
-__all__ = [
-    "ALONE",
-    "TIMEOUT_VARIABLE",
-    "Processes",
-    "are_several",
-    "joined",
-    "local_rank",
-    "require_one_process",
-]
+from dpdm_cli.errors import DpdmError, InterruptedRunError, ResourceError
 
 T = TypeVar("T")
 
 TIMEOUT_VARIABLE = "DPDM_TIMEOUT"
 """Seconds that a process waits for the others, in the environment."""
 
-_TIMEOUT = 600.0
 _FAILED = "dpdm/failed"
-_joins = itertools.count()
 _WAIT_FOR_REASON = 3.0  # seconds; who fails says so before it goes
 
 
@@ -324,71 +307,6 @@ def _in_time(act: Callable[[], object]) -> None:
     thread = threading.Thread(target=tried, daemon=True)
     thread.start()
     thread.join(2 * _WAIT_FOR_REASON)
-
-
-@contextmanager
-def joined(device: torch.device) -> Iterator[Processes]:
-    """Join the processes that torchrun started, or be alone when it did not.
-
-    NCCL moves what lies on CUDA devices, gloo everything else.
-
-    Raises:
-        ResourceError: they do not find each other in time.
-        UsageError: this is one of several processes, but nothing says where the others are.
-    """
-    absent = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} - os.environ.keys()
-    if absent:
-        if are_several():
-            raise UsageError(
-                f"WORLD_SIZE says {os.environ['WORLD_SIZE']} processes, but {', '.join(sorted(absent))} is unset",
-                "start them with torchrun, or unset WORLD_SIZE to work in one process",
-            )
-        yield ALONE
-        return
-    timeout = timedelta(seconds=_seconds())
-    try:
-        store, rank, size = next(rendezvous("env://", timeout=timeout))
-        store.set_timeout(timeout)
-        # Addresses of a group that this process has left must not be taken for those of the next.
-        store = dist.PrefixStore(f"dpdm/{next(_joins)}", store)  # type: ignore[attr-defined]
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        if device.type == "cuda" and device.index is not None:
-            torch.cuda.set_device(device)
-        dist.init_process_group(
-            backend,
-            store=store,
-            rank=rank,
-            world_size=size,
-            timeout=timeout,
-        )
-    except (RuntimeError, ValueError) as error:
-        raise ResourceError(
-            f"the processes do not find each other: {(str(error).splitlines() or [''])[0]}",
-            f"check that torchrun started all of them and that {os.environ['MASTER_ADDR']} can be reached",
-        ) from error
-    processes = Processes(rank, size, store)
-    try:
-        yield processes
-    except BaseException as error:
-        processes.tell_failure(error)
-        if device.type != "cuda":  # with NCCL this would wait for those that are gone
-            dist.destroy_process_group()
-        raise
-    dist.destroy_process_group()
-
-
-def _seconds() -> float:
-    stated = os.environ.get(TIMEOUT_VARIABLE)
-    try:
-        seconds = float(stated) if stated else _TIMEOUT
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise UsageError(
-            f"{TIMEOUT_VARIABLE} is {stated!r}, expected seconds",
-            f"unset it to wait {_TIMEOUT:g} s",
-        )
-    return seconds
 
 
 def _described(error: BaseException) -> dict[str, Any]:
