@@ -16,12 +16,13 @@ from typing import Any
 import torch
 from tiny import FewSteps
 
+from dpdm_cli import files, signals
 from dpdm_cli.errors import DpdmError
 from dpdm_cli.privacy import mechanism
 from dpdm_cli.privacy.accounting import claim
 from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.runs import files, grids, signals, training, training_loop
+from dpdm_cli.runs import grids, training, training_loop
 from dpdm_cli.runs.trainer import Trainer
 
 STEPS = 3

@@ -11,8 +11,8 @@ from typing import Any
 
 from mutants import Mutant, Patch
 
+from dpdm_cli.checkpoint import Model
 from dpdm_cli.runs import training
-from dpdm_cli.runs.checkpoint import Model
 from dpdm_cli.runs.trainer import Trainer
 
 

@@ -14,7 +14,7 @@ import pretrain
 from families import Family
 from shapes import Dice, curve
 
-from dpdm_cli.runs.checkpoint import read_tensors
+from dpdm_cli.checkpoint import read_tensors
 from dpdm_cli.runs.public_start import shipped_start
 
 

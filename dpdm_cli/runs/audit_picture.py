@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from dpdm_cli.files import replacing
 from dpdm_cli.privacy.audit.canaries import CanaryAudit
 from dpdm_cli.privacy.audit.lower_bounds import Scores
-from dpdm_cli.runs.files import replacing
 
 _WIDTH, _HEIGHT, _MARGIN = 900, 560, 40
 _BINS = 60

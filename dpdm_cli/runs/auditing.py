@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from dpdm_cli.checkpoint import load_model
 from dpdm_cli.compute.device import memory_errors, placed, resolve_device, set_precision
 from dpdm_cli.compute.threads import workers_on
 from dpdm_cli.data.named import NAMED
@@ -24,13 +25,12 @@ from dpdm_cli.privacy.audit.replay import in_precision
 from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.plan import PrivacyPlan, refuse_existing
 from dpdm_cli.privacy.tuning import tune
+from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.runs.audit_picture import write_picture
-from dpdm_cli.runs.checkpoint import load_model
 from dpdm_cli.runs.made_up_records import MadeUpRecords, off_zero
 from dpdm_cli.runs.network import blank_images, network_config
 from dpdm_cli.runs.planning import plan_run
 from dpdm_cli.runs.public_start import with_start
-from dpdm_cli.runs.reporter import Reporter, SilentReporter
 from dpdm_cli.runs.settings import TrainSettings, preset_settings
 from dpdm_cli.runs.trainer import seldom_exceeded
 from dpdm_cli.runs.warm_start import new_prior

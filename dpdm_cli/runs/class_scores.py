@@ -13,7 +13,7 @@ import torch
 from dpdm_cli.errors import ResourceError
 from dpdm_cli.evaluation.classifiers import CLASSIFIERS
 from dpdm_cli.evaluation.confusion import Panel, draw_confusions
-from dpdm_cli.runs.files import write_bytes
+from dpdm_cli.files import write_bytes
 
 SCATTERING = "scattering"
 TITLES = {**CLASSIFIERS, SCATTERING: "linear classifier"}

@@ -31,6 +31,7 @@ from dpdm_cli.evaluation.classifiers import (
 from dpdm_cli.privacy.accounting import claim
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.reporter import Progress, Reporter, SilentReporter
 from dpdm_cli.runs import private_classifier, scattering_classifier
 from dpdm_cli.runs.class_scores import (
     SCATTERING,
@@ -39,7 +40,6 @@ from dpdm_cli.runs.class_scores import (
     Score,
     write_picture,
 )
-from dpdm_cli.runs.reporter import Progress, Reporter, SilentReporter
 from dpdm_cli.runs.sources import classes_of, sample_metadata, samples_in, splits_of
 
 PICTURE = "confusion.png"

@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dpdm_cli.checkpoint import Model
 from dpdm_cli.compute.device import memory_errors
 from dpdm_cli.compute.distributed import Processes
 from dpdm_cli.compute.threads import parallel_map, workers_on
 from dpdm_cli.diffusion.generation import SamplerSettings, generate
 from dpdm_cli.errors import InterruptedRunError
-from dpdm_cli.runs.checkpoint import Model
-from dpdm_cli.runs.reporter import Reporter
+from dpdm_cli.reporter import Reporter
 from dpdm_cli.runs.sample_set import SampleSet
-from dpdm_cli.runs.signals import StopRequest, stop_requests
+from dpdm_cli.signals import StopRequest, stop_requests
 
 _LESS_MEMORY = "choose a smaller --batch-size, in another folder: images differ by rounding"
 

@@ -20,8 +20,8 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from dpdm_cli.errors import DamagedFileError
+from dpdm_cli.files import parse_json
 from dpdm_cli.privacy.statement import same_json
-from dpdm_cli.runs.files import parse_json
 from dpdm_cli.runs.png import Pixels, PngEncoder
 from dpdm_cli.runs.writing import Album, Format, place_of
 

@@ -13,11 +13,11 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from dpdm_cli.checkpoint import Model
 from dpdm_cli.compute.device import placed
 from dpdm_cli.diffusion.generation import SamplerSettings, generate
+from dpdm_cli.files import write_bytes
 from dpdm_cli.privacy.statement import headline
-from dpdm_cli.runs.checkpoint import Model
-from dpdm_cli.runs.files import write_bytes
 
 ROWS, COLUMNS = 10, 10
 

@@ -32,9 +32,9 @@ from dpdm_cli.data.prepared import (
     reserved_bytes,
 )
 from dpdm_cli.errors import DataError, InterruptedRunError, ResourceError, UsageError
-from dpdm_cli.runs.reporter import Reporter, SilentReporter
-from dpdm_cli.runs.signals import stop_requests
+from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.runs.unfinished import Unfinished, forget
+from dpdm_cli.signals import stop_requests
 
 _FIRST_FILES = 16
 _BATCH_FILES, _BATCH_BYTES = 256, 8 << 20  # what a process decodes at a time

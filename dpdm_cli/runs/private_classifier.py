@@ -13,8 +13,8 @@ from dpdm_cli.evaluation.classifiers import Dropout, to_inputs
 from dpdm_cli.privacy.accounting import calibrate
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan, steps_for_epochs
+from dpdm_cli.reporter import Progress
 from dpdm_cli.runs.private_descent import descend, noise_walk
-from dpdm_cli.runs.reporter import Progress
 
 EPOCHS = 20
 FEWEST_STEPS = 300

@@ -18,7 +18,7 @@ from dpdm_cli.compute.threads import workers_on
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.step import PrivateStep
-from dpdm_cli.runs.reporter import Progress
+from dpdm_cli.reporter import Progress
 
 MOMENTUM = 0.9
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dpdm_cli.checkpoint import load_model, read_tensors
 from dpdm_cli.data import ImageSet
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.diffusion.unet import UNetConfig
 from dpdm_cli.errors import PrivacyError, UsageError
+from dpdm_cli.files import sha256_of
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.runs.checkpoint import load_model, read_tensors
-from dpdm_cli.runs.files import sha256_of
 from dpdm_cli.runs.network import network_config
 from dpdm_cli.runs.planning import asked_for
 from dpdm_cli.runs.settings import TrainSettings, where_started

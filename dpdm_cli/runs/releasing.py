@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dpdm_cli.cards import CARD, data_card, model_card
+from dpdm_cli.checkpoint import load_model, save_model
 from dpdm_cli.compute.device import resolve_device
 from dpdm_cli.errors import DataError, PrivacyError, ResourceError, UsageError
+from dpdm_cli.files import json_text, read_json, sha256_of, write_bytes
 from dpdm_cli.privacy.statement import rebuilt_statement
-from dpdm_cli.runs.cards import CARD, data_card, model_card
-from dpdm_cli.runs.checkpoint import load_model, save_model
-from dpdm_cli.runs.files import json_text, read_json, sha256_of, write_bytes
 from dpdm_cli.runs.finished_images import finished_images
 from dpdm_cli.runs.grids import draw_grid
 from dpdm_cli.runs.run_folder import RunFolder

@@ -20,10 +20,10 @@ from typing import Any
 
 from torch import Tensor
 
+from dpdm_cli.cards import CARD
+from dpdm_cli.checkpoint import read_tensors, write_tensors
 from dpdm_cli.errors import DamagedFileError, DataError, ResourceError, UsageError
-from dpdm_cli.runs.cards import CARD
-from dpdm_cli.runs.checkpoint import read_tensors, write_tensors
-from dpdm_cli.runs.files import (
+from dpdm_cli.files import (
     check_digests,
     is_left_over,
     json_text,

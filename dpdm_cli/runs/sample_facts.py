@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dpdm_cli.cards import CARD
+from dpdm_cli.checkpoint import check_classes, check_dataset
 from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.diffusion.unet import LARGEST_SIDE
 from dpdm_cli.errors import DamagedFileError, UsageError
 from dpdm_cli.privacy.plan import check_keys
 from dpdm_cli.privacy.statement import headline
-from dpdm_cli.runs.cards import CARD
-from dpdm_cli.runs.checkpoint import check_classes, check_dataset
 from dpdm_cli.runs.sample_folder import KIND
 from dpdm_cli.runs.sampler_presets import is_origin
 from dpdm_cli.runs.shards import Shard

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from dpdm_cli.errors import DamagedFileError, DpdmError, ResourceError, UsageError
-from dpdm_cli.runs.files import is_left_over, json_text, lock_file, write_bytes
+from dpdm_cli.files import is_left_over, json_text, lock_file, write_bytes
 from dpdm_cli.runs.shards import Shard
 
 KIND = "dpdm samples"

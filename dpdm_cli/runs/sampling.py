@@ -12,15 +12,15 @@ from typing import Any
 import torch
 
 from dpdm_cli import __version__
+from dpdm_cli.checkpoint import Model, load_model
 from dpdm_cli.compute.device import placed, resolve_device
 from dpdm_cli.compute.launched import are_several
 from dpdm_cli.compute.rendezvous import joined
 from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.errors import DamagedFileError, UsageError
 from dpdm_cli.privacy.statement import headline
-from dpdm_cli.runs.checkpoint import Model, load_model
+from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.runs.drawing import Drawing
-from dpdm_cli.runs.reporter import Reporter, SilentReporter
 from dpdm_cli.runs.sample_facts import SampleFacts
 from dpdm_cli.runs.sample_folder import SampleFolder, disk_errors
 from dpdm_cli.runs.sample_set import SampleSet

@@ -20,8 +20,8 @@ from dpdm_cli.evaluation.scattering import PATHS, WINDOW, Scattering
 from dpdm_cli.privacy.accounting import calibrate
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.runs.private_descent import descend, noise_walk
-from dpdm_cli.runs.reporter import Reporter, SilentReporter
 
 BATCH_SIZE = 4096
 STEPS = 250

@@ -38,8 +38,8 @@ from dpdm_cli.evaluation.kernel_distance import KernelDistance, kernel_distance
 from dpdm_cli.evaluation.manifolds import DENSITY_K, K, ManifoldScores, compare_manifolds
 from dpdm_cli.evaluation.scattering import ScatteringExtractor
 from dpdm_cli.evaluation.weights import SHA256, inception_weights
-from dpdm_cli.runs.files import write_bytes
-from dpdm_cli.runs.reporter import Reporter, SilentReporter
+from dpdm_cli.files import write_bytes
+from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.runs.shared_images import SharedImages
 from dpdm_cli.runs.sources import samples_in, splits_of
 

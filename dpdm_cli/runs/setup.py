@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from dpdm_cli.checkpoint import check_classes
 from dpdm_cli.compute.distributed import Processes
 from dpdm_cli.compute.launched import local_rank
 from dpdm_cli.data import ImageSet
@@ -21,7 +22,6 @@ from dpdm_cli.errors import DataError, PrivacyError
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan, load_plan
 from dpdm_cli.privacy.public_inputs import PublicInputs
-from dpdm_cli.runs.checkpoint import check_classes
 from dpdm_cli.runs.network import network_config
 from dpdm_cli.runs.planning import (
     check_batch_size,

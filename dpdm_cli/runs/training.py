@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from dpdm_cli.checkpoint import Model, save_model
 from dpdm_cli.compute.device import memory_errors, resolve_device, set_precision
 from dpdm_cli.compute.distributed import Processes
 from dpdm_cli.compute.rendezvous import joined
@@ -21,17 +22,16 @@ from dpdm_cli.data.named import NAMED
 from dpdm_cli.errors import DamagedFileError
 from dpdm_cli.privacy.accounting import claim
 from dpdm_cli.privacy.statement import NOT_PRIVATE, non_private_statement, private_statement
-from dpdm_cli.runs.checkpoint import Model, save_model
+from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.runs.grids import draw_grid
 from dpdm_cli.runs.planning import choose_settings
 from dpdm_cli.runs.public_facts import Stated
-from dpdm_cli.runs.reporter import Reporter, SilentReporter
 from dpdm_cli.runs.run_folder import RunFolder
 from dpdm_cli.runs.settings import default_preset
 from dpdm_cli.runs.setup import Setup, set_up
-from dpdm_cli.runs.signals import stop_requests
 from dpdm_cli.runs.trainer import Trainer
 from dpdm_cli.runs.training_loop import take_steps
+from dpdm_cli.signals import stop_requests
 
 _LESS_MEMORY = (
     "choose a smaller --micro-batch (it changes nothing but speed) and go on with --resume"

@@ -11,10 +11,10 @@ from dpdm_cli.compute.distributed import Processes
 from dpdm_cli.errors import InterruptedRunError, ResourceError
 from dpdm_cli.privacy.accountants import composed_rdp_epsilon
 from dpdm_cli.privacy.accounting import claim
-from dpdm_cli.runs.reporter import Reporter
+from dpdm_cli.reporter import Reporter
 from dpdm_cli.runs.run_folder import RunFolder
-from dpdm_cli.runs.signals import StopRequest
 from dpdm_cli.runs.trainer import Trainer
+from dpdm_cli.signals import StopRequest
 
 SECONDS_BETWEEN_SAVES = 120.0
 

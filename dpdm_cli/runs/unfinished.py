@@ -24,7 +24,7 @@ import numpy as np
 from dpdm_cli.data.decoding import Pixels
 from dpdm_cli.data.duplicates import Digests, digests_of
 from dpdm_cli.errors import UsageError
-from dpdm_cli.runs.files import open_locked, sync_folder
+from dpdm_cli.files import open_locked, sync_folder
 
 KIND = "dpdm unfinished images"
 FORMAT = 1

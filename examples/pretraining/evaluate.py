@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from dpdm_cli.checkpoint import read_tensors
 from dpdm_cli.data import ImageSet, load_images
 from dpdm_cli.diffusion.denoiser import EDM, Denoiser
 from dpdm_cli.diffusion.generation import SamplerSettings, generate
@@ -24,7 +25,6 @@ from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.evaluation.classifiers import accuracy, build_classifier, fit, predict
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.runs.checkpoint import read_tensors
 from dpdm_cli.runs.warm_start import learn_prior, new_prior
 
 TRAINED, JUDGED = 55_000, 2_000

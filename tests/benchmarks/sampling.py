@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from dpdm_cli import sample
+from dpdm_cli.checkpoint import Model, save_model
 from dpdm_cli.compute.device import resolve_device
 from dpdm_cli.compute.threads import workers_on
 from dpdm_cli.data import ImageSet
@@ -25,7 +26,6 @@ from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
 from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.diffusion.unet import UNet
 from dpdm_cli.privacy.statement import non_private_statement
-from dpdm_cli.runs.checkpoint import Model, save_model
 from dpdm_cli.runs.network import network_config
 from dpdm_cli.runs.settings import preset_settings
 

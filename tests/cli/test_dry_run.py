@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from dpdm_cli.checkpoint import Model, save_model
 from dpdm_cli.commands.app import app
 from dpdm_cli.diffusion.denoiser import EDM, Denoiser
 from dpdm_cli.diffusion.unet import UNet
@@ -16,7 +17,6 @@ from dpdm_cli.privacy.accounting import claim, round_up
 from dpdm_cli.privacy.plan import PrivacyPlan, write_plan_file
 from dpdm_cli.privacy.statement import non_private_statement
 from dpdm_cli.runs import forecast, planning
-from dpdm_cli.runs.checkpoint import Model, save_model
 from dpdm_cli.runs.network import blank_images, network_config
 from dpdm_cli.runs.settings import merge
 

@@ -15,9 +15,9 @@ import fault_children
 import pytest
 
 from dpdm_cli import verify
+from dpdm_cli.checkpoint import load_model, read_tensors
+from dpdm_cli.files import is_left_over
 from dpdm_cli.privacy.plan import write_plan_file
-from dpdm_cli.runs.checkpoint import load_model, read_tensors
-from dpdm_cli.runs.files import is_left_over
 
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(

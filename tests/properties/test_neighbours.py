@@ -25,10 +25,10 @@ from dpdm_cli.privacy import class_sums, mechanism
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.poisson import PoissonSampler
+from dpdm_cli.reporter import SilentProgress
 from dpdm_cli.runs import planning, private_classifier, scattering_classifier
 from dpdm_cli.runs.planning import plan_run
 from dpdm_cli.runs.public_facts import Stated, public_facts
-from dpdm_cli.runs.reporter import SilentProgress
 from dpdm_cli.runs.settings import TrainSettings
 from dpdm_cli.runs.setup import Setup, set_up
 from dpdm_cli.runs.trainer import Trainer

@@ -15,9 +15,9 @@ import torch
 
 from dpdm_cli.evaluation.classifiers import build_classifier
 from dpdm_cli.privacy.ledger import Ledger
+from dpdm_cli.reporter import SilentProgress
 from dpdm_cli.runs import scattering_classifier
 from dpdm_cli.runs.private_classifier import train_privately
-from dpdm_cli.runs.reporter import SilentProgress
 from dpdm_cli.runs.settings import TrainSettings
 from dpdm_cli.runs.trainer import Trainer
 

@@ -13,9 +13,9 @@ import safetensors.torch
 import tiny
 import torch
 
+from dpdm_cli import checkpoint, files
+from dpdm_cli.checkpoint import Model, load_model, read_tensors, save_model, write_tensors
 from dpdm_cli.errors import DamagedFileError, DataError, DpdmError, ResourceError
-from dpdm_cli.runs import checkpoint, files
-from dpdm_cli.runs.checkpoint import Model, load_model, read_tensors, save_model, write_tensors
 
 STATEMENT = {"private": True, "epsilon": 9.99, "delta": 1e-5, "text": "a claim"}
 

@@ -16,6 +16,7 @@ from dpdm_cli.errors import DataError, PrivacyError, UsageError
 from dpdm_cli.privacy.accounting import claim
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.reporter import SilentProgress, SilentReporter
 from dpdm_cli.runs import (
     classification,
     private_classifier,
@@ -23,7 +24,6 @@ from dpdm_cli.runs import (
     scattering_classifier,
 )
 from dpdm_cli.runs.classification import classify
-from dpdm_cli.runs.reporter import SilentProgress, SilentReporter
 
 
 class Listener(SilentReporter):

@@ -16,7 +16,7 @@ import pytest
 from drawn import contents, draw, save
 
 from dpdm_cli import verify
-from dpdm_cli.runs.checkpoint import read_tensors
+from dpdm_cli.checkpoint import read_tensors
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "multi_gpu"
 TINY = ["--preset", "small", "--config", "tiny.toml", "--device", "cpu"]

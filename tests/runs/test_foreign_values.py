@@ -20,15 +20,15 @@ import torch
 from drawn import draw, save
 from PIL import Image, PngImagePlugin
 
-from dpdm_cli import release, verify
+from dpdm_cli import checkpoint, release, verify
+from dpdm_cli.checkpoint import load_model, read_tensors
 from dpdm_cli.errors import DamagedFileError, DpdmError, PrivacyError
+from dpdm_cli.files import sha256_of
 from dpdm_cli.privacy.ledger import PublishedLedger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.public_inputs import PUBLISHED
 from dpdm_cli.privacy.statement import private_statement
-from dpdm_cli.runs import checkpoint, sample_facts
-from dpdm_cli.runs.checkpoint import load_model, read_tensors
-from dpdm_cli.runs.files import sha256_of
+from dpdm_cli.runs import sample_facts
 from dpdm_cli.runs.png import PngEncoder, _chunk
 from dpdm_cli.runs.run_folder import RunFolder
 from dpdm_cli.runs.sample_facts import Digests, SampleFacts

@@ -15,8 +15,8 @@ from poisson_statistics import poisson_p_value
 from processes_launcher import Exited, launch
 
 from dpdm_cli import verify
+from dpdm_cli.checkpoint import read_tensors
 from dpdm_cli.errors import DataError, DpdmError, InterruptedRunError
-from dpdm_cli.runs.checkpoint import read_tensors
 
 
 def relative(mine: torch.Tensor, other: torch.Tensor) -> float:

@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dpdm_cli import files
 from dpdm_cli.data import duplicate_count, load_images
 from dpdm_cli.errors import (
     DamagedFileError,
@@ -26,9 +27,9 @@ from dpdm_cli.errors import (
     ResourceError,
     UsageError,
 )
-from dpdm_cli.runs import files, preparing, unfinished
+from dpdm_cli.reporter import SilentProgress, SilentReporter
+from dpdm_cli.runs import preparing, unfinished
 from dpdm_cli.runs.preparing import prepare
-from dpdm_cli.runs.reporter import SilentProgress, SilentReporter
 
 N = 23
 

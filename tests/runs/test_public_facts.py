@@ -21,6 +21,7 @@ from test_training import interrupt_after
 from typer.testing import CliRunner
 
 from dpdm_cli import calibrate, prepare, release, train, verify
+from dpdm_cli.checkpoint import load_model, save_model
 from dpdm_cli.commands.app import app
 from dpdm_cli.data import load_images
 from dpdm_cli.data.named import NAMED
@@ -30,7 +31,6 @@ from dpdm_cli.privacy.ledger import PublishedLedger
 from dpdm_cli.privacy.plan import PrivacyPlan, load_plan, write_plan_file
 from dpdm_cli.privacy.public_inputs import PUBLISHED, UNLABELLED, PublicInputs
 from dpdm_cli.privacy.statement import private_statement
-from dpdm_cli.runs.checkpoint import load_model, save_model
 from dpdm_cli.runs.network import blank_images
 from dpdm_cli.runs.public_facts import Stated, check_sources, public_facts
 from dpdm_cli.runs.settings import TrainSettings

@@ -11,12 +11,12 @@ import torch
 from test_training import TINY, digits_folder, run
 
 from dpdm_cli import sample
+from dpdm_cli.checkpoint import load_model, read_tensors
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.errors import DamagedFileError, PrivacyError, UsageError
+from dpdm_cli.files import sha256_of
 from dpdm_cli.privacy.statement import PROCEDURAL_STARTS, check_statement
-from dpdm_cli.runs.checkpoint import load_model, read_tensors
-from dpdm_cli.runs.files import sha256_of
 from dpdm_cli.runs.forecast import forecast
 from dpdm_cli.runs.public_start import read_procedural, read_public, shipped_start
 from dpdm_cli.runs.settings import preset_settings, where_started

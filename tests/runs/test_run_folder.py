@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from dpdm_cli import files
 from dpdm_cli.errors import DataError, ResourceError, UsageError
-from dpdm_cli.runs import files
 from dpdm_cli.runs.run_folder import RunFolder
 
 

@@ -18,12 +18,12 @@ from drawn import STATEMENT, Listener, contents, draw, replace_with_room_for, sa
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from dpdm_cli import errors
+from dpdm_cli import errors, files
 from dpdm_cli.data import load_images
 from dpdm_cli.diffusion.generation import SamplerSettings
+from dpdm_cli.files import sha256_of
 from dpdm_cli.privacy.statement import non_private_statement
-from dpdm_cli.runs import drawing, files, sampling, writing
-from dpdm_cli.runs.files import sha256_of
+from dpdm_cli.runs import drawing, sampling, writing
 from dpdm_cli.runs.sampling import sample
 from dpdm_cli.runs.writing import FORMATS, Format
 

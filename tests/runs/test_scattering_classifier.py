@@ -14,9 +14,9 @@ from dpdm_cli.evaluation.scattering import Scattering
 from dpdm_cli.privacy.accounting import claim
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.reporter import SilentProgress, SilentReporter
 from dpdm_cli.runs import scattering_classifier
 from dpdm_cli.runs.private_descent import noise_walk
-from dpdm_cli.runs.reporter import SilentProgress, SilentReporter
 from dpdm_cli.runs.scattering_classifier import (
     ScatteringClassifier,
     learning_rate,

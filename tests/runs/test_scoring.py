@@ -15,8 +15,8 @@ from dpdm_cli.evaluation.inception import PixelExtractor
 from dpdm_cli.evaluation.kept_features import KeptFeatures
 from dpdm_cli.evaluation.kernel_distance import kernel_distance
 from dpdm_cli.evaluation.manifolds import compare_manifolds
+from dpdm_cli.reporter import SilentReporter
 from dpdm_cli.runs import scoring
-from dpdm_cli.runs.reporter import SilentReporter
 
 
 class Listener(SilentReporter):

@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from dpdm_cli.runs import signals
-from dpdm_cli.runs.signals import SECONDS_OF_ONE_REQUEST, stop_requests
+from dpdm_cli import signals
+from dpdm_cli.signals import SECONDS_OF_ONE_REQUEST, stop_requests
 
 
 class Clock:

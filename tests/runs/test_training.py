@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
+from dpdm_cli.checkpoint import load_model, read_tensors
 from dpdm_cli.errors import DataError, InterruptedRunError, PrivacyError, ResourceError, UsageError
 from dpdm_cli.privacy.accounting import calibrate, claim
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.runs import training, training_loop
-from dpdm_cli.runs.checkpoint import load_model, read_tensors
 from dpdm_cli.runs.run_folder import RunFolder
 from dpdm_cli.runs.settings import TrainSettings
 from dpdm_cli.runs.trainer import Trainer

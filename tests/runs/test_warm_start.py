@@ -12,11 +12,11 @@ import torch
 from test_training import run
 from torch import Tensor
 
+from dpdm_cli.checkpoint import load_model, read_tensors
 from dpdm_cli.data import ImageSet
 from dpdm_cli.errors import InterruptedRunError, PrivacyError
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.runs.checkpoint import load_model, read_tensors
 from dpdm_cli.runs.run_folder import RunFolder
 from dpdm_cli.runs.trainer import Trainer
 from dpdm_cli.runs.verifying import verify

@@ -26,7 +26,7 @@ from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
 from dpdm_cli.diffusion.gaussian_prior import GaussianPrior
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.errors import DamagedFileError, DataError
-from dpdm_cli.runs.files import replacing, sha256_of
+from dpdm_cli.files import replacing, sha256_of
 
 FORMAT = 1
 CUSTOM = "custom"
