@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dpdm_cli.privacy.accounting import calibrate
+    from dpdm_cli.privacy.accounting.claims import calibrate
     from dpdm_cli.privacy.plan import PrivacyPlan
     from dpdm_cli.runs.auditing import audit
     from dpdm_cli.runs.classification import classify
@@ -38,7 +38,7 @@ __all__ = [
 
 _HOME = {
     "PrivacyPlan": "dpdm_cli.privacy.plan",
-    "calibrate": "dpdm_cli.privacy.accounting",
+    "calibrate": "dpdm_cli.privacy.accounting.claims",
     "prepare": "dpdm_cli.runs.preparing",
     "train": "dpdm_cli.runs.training",
     "sample": "dpdm_cli.runs.sampling",

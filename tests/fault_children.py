@@ -19,8 +19,8 @@ from tiny import FewSteps
 from dpdm_cli import files, signals
 from dpdm_cli.errors import DpdmError
 from dpdm_cli.privacy import mechanism
-from dpdm_cli.privacy.accounting import claim
-from dpdm_cli.privacy.per_example import PerExampleGradients
+from dpdm_cli.privacy.accounting.claims import claim
+from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.runs import grids, training, training_loop
 from dpdm_cli.runs.trainer import Trainer

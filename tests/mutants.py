@@ -24,8 +24,8 @@ from dpdm_cli.diffusion.unet import UNet
 from dpdm_cli.privacy import class_sums, mechanism
 from dpdm_cli.privacy.audit import canaries
 from dpdm_cli.privacy.audit.tensor_records import TensorRecords
+from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.poisson import PoissonSampler
 from dpdm_cli.privacy.step import PrivateStep
 from dpdm_cli.runs.made_up_records import MadeUpRecords

@@ -20,12 +20,13 @@ from dpdm_cli.compute.distributed import Processes
 from dpdm_cli.compute.rendezvous import joined
 from dpdm_cli.errors import DataError, ResourceError
 from dpdm_cli.privacy import mechanism
-from dpdm_cli.privacy.accounting import claim
+from dpdm_cli.privacy.accounting.claims import claim
 from dpdm_cli.privacy.audit import checks
 from dpdm_cli.privacy.audit.checks import check_all
 from dpdm_cli.privacy.audit.findings import Finding
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.plan import PrivacyPlan, write_plan_file
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.privacy.plan_file import write_plan_file
 from dpdm_cli.privacy.poisson import PoissonSampler
 from dpdm_cli.privacy.step import PrivateStep
 from dpdm_cli.runs import grids, training

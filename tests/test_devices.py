@@ -15,9 +15,9 @@ from processes_launcher import launch
 from dpdm_cli.compute.device import placed, set_precision
 from dpdm_cli.diffusion.generation import SamplerSettings, generate
 from dpdm_cli.privacy.audit.checks import check_all
+from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.mechanism import GaussianMechanism
-from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.runs.made_up_records import MadeUpRecords
 from dpdm_cli.runs.settings import TrainSettings
 from dpdm_cli.runs.trainer import Trainer

@@ -222,7 +222,7 @@ def _add_row(
 
 
 def _spent(kind: str, privacy: dict[str, Any]) -> str:
-    from dpdm_cli.privacy.accounting import round_up
+    from dpdm_cli.privacy.accounting.claims import round_up
 
     epsilon = round_up(privacy["epsilon"], 2)
     how, whose = ("DP-SGD", " for each classifier") if kind == "dp-sgd" else (kind, "")

@@ -327,7 +327,7 @@ def _forecast_table(forecast: dict[str, Any]) -> Any:
 
 def _privacy_rows(privacy: dict[str, Any]) -> dict[str, Any]:
     """For people: nothing that says nothing, and figures of the claim rounded up."""
-    from dpdm_cli.privacy.accounting import round_up
+    from dpdm_cli.privacy.accounting.claims import round_up
     from dpdm_cli.privacy.public_inputs import PublicInputs
 
     rows = {name: value for name, value in privacy.items() if value not in (None, "")}

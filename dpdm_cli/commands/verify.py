@@ -87,7 +87,7 @@ def _page(result: Verification) -> rich.console.Group:
     import rich.console
     from rich.markup import escape
 
-    from dpdm_cli.privacy.accounting import round_up
+    from dpdm_cli.privacy.accounting.claims import round_up
 
     lines: list[str] = []
     for found in result.artefacts:

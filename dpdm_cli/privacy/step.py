@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from dpdm_cli.compute.distributed import ALONE, Processes
 from dpdm_cli.compute.threads import parallel_map
 from dpdm_cli.privacy.entropy import Entropy
+from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.mechanism import GaussianMechanism
-from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.poisson import PoissonSampler
 
 Losses = Callable[[Tensor], Tensor]

@@ -17,14 +17,15 @@ from dpdm_cli.data.named import NAMED
 from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser, with_noise_levels
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.errors import PrivacyError, UsageError
-from dpdm_cli.privacy.accounting import calibrate, check_plan_file
+from dpdm_cli.privacy.accounting.claims import calibrate, check_plan_file
 from dpdm_cli.privacy.audit.canaries import Canaries, CanaryAudit, play
 from dpdm_cli.privacy.audit.checks import check_all
 from dpdm_cli.privacy.audit.findings import Finding
 from dpdm_cli.privacy.audit.replay import in_precision
-from dpdm_cli.privacy.per_example import PerExampleGradients
-from dpdm_cli.privacy.plan import PrivacyPlan, refuse_existing
-from dpdm_cli.privacy.tuning import tune
+from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
+from dpdm_cli.privacy.gradients.tuning import tune
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.privacy.plan_file import refuse_existing
 from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.runs.audit_picture import write_picture
 from dpdm_cli.runs.made_up_records import MadeUpRecords, off_zero

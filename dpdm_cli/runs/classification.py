@@ -28,7 +28,7 @@ from dpdm_cli.evaluation.classifiers import (
     predict,
     to_inputs,
 )
-from dpdm_cli.privacy.accounting import claim
+from dpdm_cli.privacy.accounting.claims import claim
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.reporter import Progress, Reporter, SilentReporter

@@ -19,8 +19,9 @@ from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNet
 from dpdm_cli.errors import DpdmError
-from dpdm_cli.privacy.accounting import Claim, check_target, claim, round_up
-from dpdm_cli.privacy.plan import PrivacyPlan, load_plan
+from dpdm_cli.privacy.accounting.claims import Claim, check_target, claim, round_up
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.privacy.plan_file import load_plan
 from dpdm_cli.privacy.statement import NOT_PRIVATE
 from dpdm_cli.privacy.step import parameter_count
 from dpdm_cli.runs.network import blank_images, network_config

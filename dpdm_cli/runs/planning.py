@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from dpdm_cli.errors import PrivacyError, UsageError
-from dpdm_cli.privacy.accounting import calibrate, check_plan_file
-from dpdm_cli.privacy.plan import PrivacyPlan, load_plan, steps_for_epochs
+from dpdm_cli.privacy.accounting.claims import calibrate, check_plan_file
+from dpdm_cli.privacy.plan import PrivacyPlan, steps_for_epochs
+from dpdm_cli.privacy.plan_file import load_plan
 from dpdm_cli.runs.settings import TrainSettings, merge
 
 _IN_THE_PLAN = (

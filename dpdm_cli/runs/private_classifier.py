@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dpdm_cli.diffusion.ema import EMA
 from dpdm_cli.evaluation.classifiers import Dropout, to_inputs
-from dpdm_cli.privacy.accounting import calibrate
+from dpdm_cli.privacy.accounting.claims import calibrate
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan, steps_for_epochs
 from dpdm_cli.reporter import Progress

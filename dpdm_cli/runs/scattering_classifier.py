@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from dpdm_cli.evaluation.classifiers import require_two_classes
 from dpdm_cli.evaluation.scattering import PATHS, WINDOW, Scattering
-from dpdm_cli.privacy.accounting import calibrate
+from dpdm_cli.privacy.accounting.claims import calibrate
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.reporter import Reporter, SilentReporter

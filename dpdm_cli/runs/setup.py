@@ -20,7 +20,8 @@ from dpdm_cli.data.named import NAMED
 from dpdm_cli.diffusion.unet import UNetConfig
 from dpdm_cli.errors import DataError, PrivacyError
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.plan import PrivacyPlan, load_plan
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.privacy.plan_file import load_plan
 from dpdm_cli.privacy.public_inputs import PublicInputs
 from dpdm_cli.runs.network import network_config
 from dpdm_cli.runs.planning import (

@@ -20,10 +20,10 @@ from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.errors import DamagedFileError
 from dpdm_cli.privacy.entropy import bernoulli, secret_key
+from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
+from dpdm_cli.privacy.gradients.tuning import Tuning, tune
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.step import PrivateStep, plain_step
-from dpdm_cli.privacy.tuning import Tuning, tune
 from dpdm_cli.runs.made_up_records import check_before_training
 from dpdm_cli.runs.settings import TrainSettings
 from dpdm_cli.runs.warm_start import learn_prior, new_prior

@@ -20,7 +20,7 @@ from dpdm_cli.compute.rendezvous import joined
 from dpdm_cli.data import duplicate_count, load_images
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.errors import DamagedFileError
-from dpdm_cli.privacy.accounting import claim
+from dpdm_cli.privacy.accounting.claims import claim
 from dpdm_cli.privacy.statement import NOT_PRIVATE, non_private_statement, private_statement
 from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.runs.grids import draw_grid

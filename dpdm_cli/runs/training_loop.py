@@ -9,8 +9,8 @@ from typing import Any
 
 from dpdm_cli.compute.distributed import Processes
 from dpdm_cli.errors import InterruptedRunError, ResourceError
-from dpdm_cli.privacy.accountants import composed_rdp_epsilon
-from dpdm_cli.privacy.accounting import claim
+from dpdm_cli.privacy.accounting.accountants import composed_rdp_epsilon
+from dpdm_cli.privacy.accounting.claims import claim
 from dpdm_cli.reporter import Reporter
 from dpdm_cli.runs.run_folder import RunFolder
 from dpdm_cli.runs.trainer import Trainer

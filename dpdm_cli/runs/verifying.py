@@ -11,12 +11,16 @@ from typing import Any
 from dpdm_cli.checkpoint import Model, load_model
 from dpdm_cli.errors import DamagedFileError, DataError, DpdmError, UsageError
 from dpdm_cli.files import check_digests, others_in, read_json
-from dpdm_cli.privacy.accountants import Part
-from dpdm_cli.privacy.accounting import Claim, claim, compose
+from dpdm_cli.privacy.accounting.accountants import Part
+from dpdm_cli.privacy.accounting.claims import Claim, claim, compose
+from dpdm_cli.privacy.accounting.restating import (
+    person_epsilon,
+    replace_one_epsilon,
+    selection_epsilon,
+)
 from dpdm_cli.privacy.ledger import LONGEST_CHAIN, Ledger, PublishedLedger, claimed_by
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.public_inputs import PublicInputs
-from dpdm_cli.privacy.restating import person_epsilon, replace_one_epsilon, selection_epsilon
 from dpdm_cli.privacy.statement import check_statement, same_json
 from dpdm_cli.runs.finished_images import finished_images
 from dpdm_cli.runs.public_facts import check_sources

@@ -36,12 +36,12 @@ from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNet
+from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
+from dpdm_cli.privacy.gradients.tuning import tune
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.mechanism import NORM_SLACK, clipped_sum
-from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.step import PrivateStep, plain_step
-from dpdm_cli.privacy.tuning import tune
 from dpdm_cli.runs.network import network_config
 from dpdm_cli.runs.settings import preset_settings
 

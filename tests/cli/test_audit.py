@@ -16,7 +16,8 @@ from dpdm_cli import train
 from dpdm_cli.commands.app import app
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.errors import PrivacyError
-from dpdm_cli.privacy import layer_rules, mechanism
+from dpdm_cli.privacy import mechanism
+from dpdm_cli.privacy.gradients import layer_rules
 from dpdm_cli.runs import auditing
 from dpdm_cli.runs.settings import preset_settings
 from dpdm_cli.runs.trainer import Trainer

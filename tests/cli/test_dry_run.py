@@ -13,8 +13,9 @@ from dpdm_cli.checkpoint import Model, save_model
 from dpdm_cli.commands.app import app
 from dpdm_cli.diffusion.denoiser import EDM, Denoiser
 from dpdm_cli.diffusion.unet import UNet
-from dpdm_cli.privacy.accounting import claim, round_up
-from dpdm_cli.privacy.plan import PrivacyPlan, write_plan_file
+from dpdm_cli.privacy.accounting.claims import claim, round_up
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.privacy.plan_file import write_plan_file
 from dpdm_cli.privacy.statement import non_private_statement
 from dpdm_cli.runs import forecast, planning
 from dpdm_cli.runs.network import blank_images, network_config

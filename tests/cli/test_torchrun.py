@@ -15,7 +15,7 @@ import pytest
 
 from dpdm_cli import verify
 from dpdm_cli.checkpoint import read_tensors
-from dpdm_cli.privacy.plan import write_plan_file
+from dpdm_cli.privacy.plan_file import write_plan_file
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 WAIT = 300  # seconds; more than a busy machine needs

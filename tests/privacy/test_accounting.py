@@ -17,8 +17,9 @@ from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
 from dpdm_cli.errors import DamagedFileError, PrivacyError, UsageError
-from dpdm_cli.privacy import accountants, accounting
-from dpdm_cli.privacy.accountants import (
+from dpdm_cli.privacy.accounting import accountants
+from dpdm_cli.privacy.accounting import claims as accounting
+from dpdm_cli.privacy.accounting.accountants import (
     ORDERS,
     PAPER_ORDERS,
     NotComputable,
@@ -27,16 +28,17 @@ from dpdm_cli.privacy.accountants import (
     rdp_epsilon,
     rdp_of_one_step,
 )
-from dpdm_cli.privacy.accounting import (
+from dpdm_cli.privacy.accounting.claims import (
     calibrate,
     check_plan_file,
     claim,
     compose,
     round_up,
 )
+from dpdm_cli.privacy.accounting.paper_profile import calibrate_like_paper
 from dpdm_cli.privacy.ledger import PublishedLedger
-from dpdm_cli.privacy.paper_profile import calibrate_like_paper
-from dpdm_cli.privacy.plan import PrivacyPlan, steps_for_epochs, write_plan_file
+from dpdm_cli.privacy.plan import PrivacyPlan, steps_for_epochs
+from dpdm_cli.privacy.plan_file import write_plan_file
 from dpdm_cli.privacy.public_inputs import PUBLISHED
 from dpdm_cli.privacy.statement import private_statement
 

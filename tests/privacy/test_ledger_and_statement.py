@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 from dpdm_cli.errors import DamagedFileError, PrivacyError
-from dpdm_cli.privacy.accounting import claim
+from dpdm_cli.privacy.accounting.claims import claim
 from dpdm_cli.privacy.ledger import Ledger, PublishedLedger, claimed_by
 from dpdm_cli.privacy.public_inputs import PUBLISHED
 from dpdm_cli.privacy.statement import (

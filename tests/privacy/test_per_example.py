@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from dpdm_cli.compute.threads import parallel_map
 from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS
-from dpdm_cli.privacy import convolution
-from dpdm_cli.privacy.per_example import PerExampleGradients
+from dpdm_cli.privacy.gradients import convolution
+from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 
 
 def per_parameter_errors(network: nn.Module, found: Tensor, expected: Tensor) -> dict[str, float]:

@@ -8,9 +8,13 @@ import pytest
 from dp_accounting import get_epsilon_gaussian
 
 from dpdm_cli.errors import PrivacyError, UsageError
-from dpdm_cli.privacy.accounting import claim
+from dpdm_cli.privacy.accounting.claims import claim
+from dpdm_cli.privacy.accounting.restating import (
+    person_epsilon,
+    replace_one_epsilon,
+    selection_epsilon,
+)
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.privacy.restating import person_epsilon, replace_one_epsilon, selection_epsilon
 
 
 def paper_plan(sigma: float) -> PrivacyPlan:

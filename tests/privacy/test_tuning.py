@@ -7,8 +7,8 @@ import tiny
 import torch
 from torch import Tensor
 
-from dpdm_cli.privacy import convolution, tuning
-from dpdm_cli.privacy.per_example import PerExampleGradients
+from dpdm_cli.privacy.gradients import convolution, tuning
+from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import tiny
 import torch
 from mutants import COPIES, MUTANTS
 
-from dpdm_cli.privacy.accounting import calibrate
+from dpdm_cli.privacy.accounting.claims import calibrate
 from dpdm_cli.privacy.audit.canaries import Canaries, CanaryAudit, play
 from dpdm_cli.privacy.audit.checks import check_all
 from dpdm_cli.privacy.audit.findings import Finding

@@ -17,7 +17,7 @@ import pytest
 from dpdm_cli import verify
 from dpdm_cli.checkpoint import load_model, read_tensors
 from dpdm_cli.files import is_left_over
-from dpdm_cli.privacy.plan import write_plan_file
+from dpdm_cli.privacy.plan_file import write_plan_file
 
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(

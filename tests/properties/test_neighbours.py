@@ -22,8 +22,8 @@ from dpdm_cli.data import ImageSet
 from dpdm_cli.diffusion.ema import EMA
 from dpdm_cli.evaluation.classifiers import build_classifier
 from dpdm_cli.privacy import class_sums, mechanism
+from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.poisson import PoissonSampler
 from dpdm_cli.reporter import SilentProgress
 from dpdm_cli.runs import planning, private_classifier, scattering_classifier

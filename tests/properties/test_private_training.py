@@ -17,9 +17,9 @@ from torch import Tensor
 from dpdm_cli.checkpoint import read_tensors, write_tensors
 from dpdm_cli.data import ImageSet
 from dpdm_cli.privacy import mechanism
+from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.mechanism import clipped_sum
-from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.runs.settings import TrainSettings
 from dpdm_cli.runs.trainer import Trainer
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dpdm_cli.data import load_images
 from dpdm_cli.errors import DataError, PrivacyError, UsageError
-from dpdm_cli.privacy.accounting import claim
+from dpdm_cli.privacy.accounting.claims import claim
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.reporter import SilentProgress, SilentReporter

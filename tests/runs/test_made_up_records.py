@@ -14,8 +14,8 @@ from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
 from dpdm_cli.diffusion.unet import UNet
 from dpdm_cli.errors import PrivacyError
 from dpdm_cli.privacy import mechanism
+from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.runs.made_up_records import MadeUpRecords, off_zero
 from dpdm_cli.runs.settings import TrainSettings
 from dpdm_cli.runs.trainer import Trainer

@@ -26,9 +26,10 @@ from dpdm_cli.commands.app import app
 from dpdm_cli.data import load_images
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.errors import DataError, InterruptedRunError, PrivacyError
-from dpdm_cli.privacy.accounting import claim
+from dpdm_cli.privacy.accounting.claims import claim
 from dpdm_cli.privacy.ledger import PublishedLedger
-from dpdm_cli.privacy.plan import PrivacyPlan, load_plan, write_plan_file
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.privacy.plan_file import load_plan, write_plan_file
 from dpdm_cli.privacy.public_inputs import PUBLISHED, UNLABELLED, PublicInputs
 from dpdm_cli.privacy.statement import private_statement
 from dpdm_cli.runs.network import blank_images

@@ -30,8 +30,9 @@ from dpdm_cli.data import load_images
 from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.errors import DamagedFileError, DataError, PrivacyError, UsageError
 from dpdm_cli.files import sha256_of
-from dpdm_cli.privacy.accounting import claim
-from dpdm_cli.privacy.plan import PrivacyPlan, write_plan_file
+from dpdm_cli.privacy.accounting.claims import claim
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.privacy.plan_file import write_plan_file
 from dpdm_cli.runs import grids, sample_facts
 
 MARKED = "zaphod-the-marked"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dpdm_cli.errors import DataError, PrivacyError
 from dpdm_cli.evaluation.scattering import Scattering
-from dpdm_cli.privacy.accounting import claim
+from dpdm_cli.privacy.accounting.claims import claim
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.reporter import SilentProgress, SilentReporter

@@ -13,7 +13,7 @@ from PIL import Image
 
 from dpdm_cli.checkpoint import load_model, read_tensors
 from dpdm_cli.errors import DataError, InterruptedRunError, PrivacyError, ResourceError, UsageError
-from dpdm_cli.privacy.accounting import calibrate, claim
+from dpdm_cli.privacy.accounting.claims import calibrate, claim
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.runs import training, training_loop
 from dpdm_cli.runs.run_folder import RunFolder

@@ -17,7 +17,7 @@ from torch import nn
 
 from dpdm_cli.compute.distributed import ALONE, Processes
 from dpdm_cli.privacy.audit.findings import Finding
-from dpdm_cli.privacy.audit.noise_checks import check_noise
+from dpdm_cli.privacy.audit.noise.checks import check_noise
 from dpdm_cli.privacy.audit.replay import in_precision, steps_alone
 from dpdm_cli.privacy.audit.sampler_checks import check_sampler
 from dpdm_cli.privacy.audit.step_checks import (

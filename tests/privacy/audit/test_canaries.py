@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from dpdm_cli.privacy.accounting import calibrate
+from dpdm_cli.privacy.accounting.claims import calibrate
 from dpdm_cli.privacy.audit.canaries import Canaries, CanaryAudit, judge
 
 PLAN = dataclasses.replace(

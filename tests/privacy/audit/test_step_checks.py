@@ -14,8 +14,8 @@ from dpdm_cli.privacy.audit.findings import Finding
 from dpdm_cli.privacy.audit.replay import Maker, in_precision, steps_alone
 from dpdm_cli.privacy.audit.step_checks import check_tensors
 from dpdm_cli.privacy.audit.tensor_records import TensorRecords
+from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.step import PrivateStep
 from dpdm_cli.runs.network import blank_images, network_config
 from dpdm_cli.runs.settings import preset_settings

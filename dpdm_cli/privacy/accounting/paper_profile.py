@@ -12,8 +12,8 @@ import math
 from fractions import Fraction
 
 from dpdm_cli.errors import PrivacyError, UsageError
-from dpdm_cli.privacy.accountants import MAX_SIGMA, PAPER_ORDERS, rdp_epsilon
-from dpdm_cli.privacy.accounting import check_target
+from dpdm_cli.privacy.accounting.accountants import MAX_SIGMA, PAPER_ORDERS, rdp_epsilon
+from dpdm_cli.privacy.accounting.claims import check_target
 from dpdm_cli.privacy.plan import PrivacyPlan, positive_integer, positive_number
 
 TOLERANCE = 0.01

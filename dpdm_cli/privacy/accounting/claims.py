@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from dpdm_cli.errors import DamagedFileError, PrivacyError, UsageError
-from dpdm_cli.privacy import accountants
-from dpdm_cli.privacy.accountants import MAX_SIGMA, MIN_SIGMA, NotComputable, Part
-from dpdm_cli.privacy.cross_check import Bounds, ask_all, prv_error
+from dpdm_cli.privacy.accounting import accountants
+from dpdm_cli.privacy.accounting.accountants import MAX_SIGMA, MIN_SIGMA, NotComputable, Part
+from dpdm_cli.privacy.accounting.cross_check import Bounds, ask_all, prv_error
 from dpdm_cli.privacy.plan import (
     WARM_SHARE,
     PrivacyPlan,
@@ -26,8 +26,8 @@ from dpdm_cli.privacy.plan import (
     check_warm_start,
     positive_integer,
     positive_number,
-    read_plan_file,
 )
+from dpdm_cli.privacy.plan_file import read_plan_file
 
 MAX_EPSILON = 1000.0
 TIGHTNESS = 0.999
@@ -323,7 +323,7 @@ def check_plan_file(path: str | Path) -> tuple[PrivacyPlan, Claim]:
 
     Raises:
         PrivacyError: the file states a smaller epsilon than the true one.
-        DataError, DamagedFileError: as for `plan.read_plan_file`; an epsilon that is no number.
+        DataError, DamagedFileError: as for `read_plan_file`; an epsilon that is no number.
     """
     plan, stated = read_plan_file(path)
     epsilon = stated["epsilon"]

@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from dpdm_cli.privacy import accountants
-from dpdm_cli.privacy.accountants import NotComputable, Part
+from dpdm_cli.privacy.accounting import accountants
+from dpdm_cli.privacy.accounting.accountants import NotComputable, Part
 
 _SHARP = 0.02
 """PRV's error as a share of its epsilon, up to which PLD has nothing to add."""

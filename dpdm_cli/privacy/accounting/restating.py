@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 from dpdm_cli.errors import PrivacyError
-from dpdm_cli.privacy import accountants
+from dpdm_cli.privacy.accounting import accountants
 from dpdm_cli.privacy.plan import PrivacyPlan, positive_integer, positive_number
 
 MOST_IMAGES = 1000

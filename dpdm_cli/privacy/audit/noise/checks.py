@@ -12,8 +12,8 @@ from dpdm_cli.compute.distributed import ALONE, Processes
 from dpdm_cli.errors import PrivacyError
 from dpdm_cli.privacy.audit.deviations import chi_square_z
 from dpdm_cli.privacy.audit.findings import ALMOST_NO_NOISE, PUBLIC_GRID, Z_LIMIT, Finding
-from dpdm_cli.privacy.audit.noise_distribution import distribution_findings
-from dpdm_cli.privacy.audit.noise_repetition import (
+from dpdm_cli.privacy.audit.noise.distribution import distribution_findings
+from dpdm_cli.privacy.audit.noise.repetition import (
     check_seeds,
     lags_finding,
     repetition_findings,

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from dpdm_cli.compute.threads import parallel_map
-from dpdm_cli.privacy import convolution
-from dpdm_cli.privacy.per_example import PerExampleGradients
+from dpdm_cli.privacy.gradients import convolution
+from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 
 _PROBED_ROWS = 32  # when kernels are compared
 _FIRST_ROWS = 64  # fewest rows tried as a micro-batch, where it may have as many

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dpdm_cli.compute import group_norm
-from dpdm_cli.privacy import convolution
+from dpdm_cli.privacy.gradients import convolution
 
 
 class LayerRule(Protocol):

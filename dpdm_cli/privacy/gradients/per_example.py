@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dpdm_cli.privacy import layer_rules
-from dpdm_cli.privacy.layer_rules import Call, LayerRule
+from dpdm_cli.privacy.gradients import layer_rules
+from dpdm_cli.privacy.gradients.layer_rules import Call, LayerRule
 
 
 class PerExampleGradients:
