@@ -9,11 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dpdm_cli.data.prepare.preparing import prepare
     from dpdm_cli.privacy.accounting.claims import calibrate
     from dpdm_cli.privacy.plan import PrivacyPlan
     from dpdm_cli.runs.auditing import audit
     from dpdm_cli.runs.classification import classify
-    from dpdm_cli.runs.preparing import prepare
     from dpdm_cli.runs.releasing import release
     from dpdm_cli.runs.sampling import sample
     from dpdm_cli.runs.scoring import fid
@@ -39,7 +39,7 @@ __all__ = [
 _HOME = {
     "PrivacyPlan": "dpdm_cli.privacy.plan",
     "calibrate": "dpdm_cli.privacy.accounting.claims",
-    "prepare": "dpdm_cli.runs.preparing",
+    "prepare": "dpdm_cli.data.prepare.preparing",
     "train": "dpdm_cli.runs.training",
     "sample": "dpdm_cli.runs.sampling",
     "release": "dpdm_cli.runs.releasing",

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dpdm_cli.compute.device import resolve_device
 from dpdm_cli.data import NAMED, ImageSet, load_images
+from dpdm_cli.data.sources import classes_of, sample_metadata, samples_in, splits_of
 from dpdm_cli.errors import DataError, UsageError
 from dpdm_cli.evaluation.classifiers import (
     CLASSIFIERS,
@@ -40,7 +41,6 @@ from dpdm_cli.runs.class_scores import (
     Score,
     write_picture,
 )
-from dpdm_cli.runs.sources import classes_of, sample_metadata, samples_in, splits_of
 
 PICTURE = "confusion.png"
 

@@ -15,10 +15,10 @@ from dpdm_cli.compute.launched import command_line
 from dpdm_cli.data import ImageSet
 from dpdm_cli.data.layout import is_class_name
 from dpdm_cli.data.named import NAMED, NamedSet
+from dpdm_cli.data.sources import size_of
 from dpdm_cli.errors import PrivacyError
 from dpdm_cli.privacy.public_inputs import NAMES, UNLABELLED, PublicInputs
 from dpdm_cli.runs.settings import TrainSettings
-from dpdm_cli.runs.sources import size_of
 
 _LONGEST_LIST = 500  # characters of class names in a message
 

@@ -25,6 +25,8 @@ from dpdm_cli.compute.distributed import Processes
 from dpdm_cli.compute.launched import require_one_process
 from dpdm_cli.compute.rendezvous import joined
 from dpdm_cli.data import ImageSet, load_images
+from dpdm_cli.data.shared_images import SharedImages
+from dpdm_cli.data.sources import samples_in, splits_of
 from dpdm_cli.errors import ResourceError, UsageError
 from dpdm_cli.evaluation.frechet import FeatureStatistics, frechet_distance
 from dpdm_cli.evaluation.inception import (
@@ -40,8 +42,6 @@ from dpdm_cli.evaluation.scattering import ScatteringExtractor
 from dpdm_cli.evaluation.weights import SHA256, inception_weights
 from dpdm_cli.files import write_bytes
 from dpdm_cli.reporter import Reporter, SilentReporter
-from dpdm_cli.runs.shared_images import SharedImages
-from dpdm_cli.runs.sources import samples_in, splits_of
 
 FEWEST = 10_000
 """Below this the distance is too large by an amount that depends on the number of images."""

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from dpdm_cli.commands.app import app
 from dpdm_cli.data import load_images
-from dpdm_cli.runs import preparing, unfinished
+from dpdm_cli.data.prepare import preparing, unfinished
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from dpdm_cli.data import load_images
-from dpdm_cli.data.archives import Limits, read_archive
+from dpdm_cli.data.readers.archives import Limits, read_archive
 from dpdm_cli.errors import DataError
 
 

@@ -14,7 +14,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from dpdm_cli.data import NAMED, load_images, public_sets
+from dpdm_cli.data import NAMED, load_images
+from dpdm_cli.data.readers import public_sets
 from dpdm_cli.errors import DataError, ResourceError, UsageError
 
 

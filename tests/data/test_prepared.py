@@ -13,9 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from dpdm_cli.data import duplicate_count, load_images
-from dpdm_cli.data.prepared import Facts, PreparedFile, header_of, reserved_bytes
+from dpdm_cli.data.prepare.prepared import Facts, PreparedFile, header_of, reserved_bytes
+from dpdm_cli.data.prepare.preparing import prepare
 from dpdm_cli.errors import DamagedFileError, DataError, DpdmError, UsageError
-from dpdm_cli.runs.preparing import prepare
 
 
 def write(path: Path, shape: tuple[int, ...], classes: tuple[str, ...] = ("a", "b")) -> Path:

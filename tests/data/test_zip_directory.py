@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dpdm_cli.data.archives import Archive, read_archive
-from dpdm_cli.data.zip_directory import Directory
+from dpdm_cli.data.readers.archives import Archive, read_archive
+from dpdm_cli.data.readers.zip_directory import Directory
 from dpdm_cli.errors import DataError
 
 MEMORY_OF_READING = """

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from dpdm_cli.data.prepare.unfinished import Unfinished
 from dpdm_cli.errors import UsageError
 from dpdm_cli.files import lock_file, open_locked
-from dpdm_cli.runs.unfinished import Unfinished
 
 HOLD = """
 import sys

@@ -20,6 +20,8 @@ from PIL import Image
 
 from dpdm_cli import files
 from dpdm_cli.data import duplicate_count, load_images
+from dpdm_cli.data.prepare import preparing, unfinished
+from dpdm_cli.data.prepare.preparing import prepare
 from dpdm_cli.errors import (
     DamagedFileError,
     DataError,
@@ -28,8 +30,6 @@ from dpdm_cli.errors import (
     UsageError,
 )
 from dpdm_cli.reporter import SilentProgress, SilentReporter
-from dpdm_cli.runs import preparing, unfinished
-from dpdm_cli.runs.preparing import prepare
 
 N = 23
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dpdm_cli.data.sources import classes_of, sample_metadata, samples_in, splits_of
 from dpdm_cli.errors import DamagedFileError
-from dpdm_cli.runs.sources import classes_of, sample_metadata, samples_in, splits_of
 
 
 def picture(path: Path) -> None:

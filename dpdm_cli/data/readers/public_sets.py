@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpdm_cli.data.decoding import Pixels
-from dpdm_cli.data.folders import Files
 from dpdm_cli.data.layout import Entry
 from dpdm_cli.data.named import NamedSet, Split
+from dpdm_cli.data.readers.folders import Files
 from dpdm_cli.errors import DataError, ResourceError
 
 _TIMEOUT = 60.0  # seconds without a byte

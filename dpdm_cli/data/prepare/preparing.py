@@ -23,7 +23,7 @@ from dpdm_cli.data.decoding import Decoded, Fit, Pixels, planes, refit
 from dpdm_cli.data.duplicates import repeated
 from dpdm_cli.data.listing import Listing, list_images
 from dpdm_cli.data.named import NAMED, Split
-from dpdm_cli.data.prepared import (
+from dpdm_cli.data.prepare.prepared import (
     SUFFIX,
     Facts,
     PreparedFile,
@@ -31,9 +31,9 @@ from dpdm_cli.data.prepared import (
     padding_of,
     reserved_bytes,
 )
+from dpdm_cli.data.prepare.unfinished import Unfinished, forget
 from dpdm_cli.errors import DataError, InterruptedRunError, ResourceError, UsageError
 from dpdm_cli.reporter import Reporter, SilentReporter
-from dpdm_cli.runs.unfinished import Unfinished, forget
 from dpdm_cli.signals import stop_requests
 
 _FIRST_FILES = 16

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from dpdm_cli.data.archives import Archive, Limits
 from dpdm_cli.data.collecting import check_memory
 from dpdm_cli.data.decoding import Pixels
 from dpdm_cli.data.images import check_labels, renamed
-from dpdm_cli.data.zip_directory import Member
+from dpdm_cli.data.readers.archives import Archive, Limits
+from dpdm_cli.data.readers.zip_directory import Member
 from dpdm_cli.errors import DataError
 
 # Sorted labels and blank images compress without bound; what is reserved is checked against the

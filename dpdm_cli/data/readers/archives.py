@@ -20,7 +20,7 @@ from types import TracebackType
 import numpy as np
 
 from dpdm_cli.data.layout import Entry, Parts, Tree
-from dpdm_cli.data.zip_directory import DEFLATED, STORED, BadZipError, Directory, Member
+from dpdm_cli.data.readers.zip_directory import DEFLATED, STORED, BadZipError, Directory, Member
 from dpdm_cli.errors import DataError
 
 _HINT = "Make the archive anew from a plain folder of images: one subfolder a class, or flat."
