@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from dpdm_cli.runs.auditing import audit
     from dpdm_cli.runs.classification import classify
     from dpdm_cli.runs.releasing import release
-    from dpdm_cli.runs.sampling import sample
     from dpdm_cli.runs.scoring import fid
     from dpdm_cli.runs.training import train
     from dpdm_cli.runs.verifying import verify
+    from dpdm_cli.sampling.run import sample
 
 __version__ = "0.1.0"
 
@@ -41,7 +41,7 @@ _HOME = {
     "calibrate": "dpdm_cli.privacy.accounting.claims",
     "prepare": "dpdm_cli.data.prepare.preparing",
     "train": "dpdm_cli.runs.training",
-    "sample": "dpdm_cli.runs.sampling",
+    "sample": "dpdm_cli.sampling.run",
     "release": "dpdm_cli.runs.releasing",
     "fid": "dpdm_cli.runs.scoring",
     "audit": "dpdm_cli.runs.auditing",

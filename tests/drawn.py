@@ -16,7 +16,7 @@ from dpdm_cli.checkpoint import Model, save_model
 from dpdm_cli.diffusion.denoiser import EDM, Denoiser
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.reporter import SilentProgress
-from dpdm_cli.runs.sampling import SampleResult, sample
+from dpdm_cli.sampling.run import SampleResult, sample
 
 STATEMENT = {"private": True, "epsilon": 9.98, "delta": 1e-5, "text": "a claim"}
 

@@ -23,7 +23,6 @@ from dpdm_cli.errors import DamagedFileError
 from dpdm_cli.privacy.accounting.claims import claim
 from dpdm_cli.privacy.statement import NOT_PRIVATE, non_private_statement, private_statement
 from dpdm_cli.reporter import Reporter, SilentReporter
-from dpdm_cli.runs.grids import draw_grid
 from dpdm_cli.runs.planning import choose_settings
 from dpdm_cli.runs.public_facts import Stated
 from dpdm_cli.runs.run_folder import RunFolder
@@ -31,6 +30,7 @@ from dpdm_cli.runs.settings import default_preset
 from dpdm_cli.runs.setup import Setup, set_up
 from dpdm_cli.runs.trainer import Trainer
 from dpdm_cli.runs.training_loop import take_steps
+from dpdm_cli.sampling.grids import draw_grid
 from dpdm_cli.signals import stop_requests
 
 _LESS_MEMORY = (

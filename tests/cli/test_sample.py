@@ -18,7 +18,7 @@ from dpdm_cli.commands.sample import sample
 from dpdm_cli.diffusion.denoiser import EDM, Denoiser
 from dpdm_cli.diffusion.unet import UNet
 from dpdm_cli.privacy.statement import non_private_statement
-from dpdm_cli.runs import drawing
+from dpdm_cli.sampling import drawing
 
 app = typer.Typer()
 app.command()(reports_errors(sample))

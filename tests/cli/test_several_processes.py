@@ -23,7 +23,8 @@ from dpdm_cli.compute.launched import rank
 from dpdm_cli.errors import ResourceError
 from dpdm_cli.evaluation.frechet import FeatureStatistics
 from dpdm_cli.evaluation.inception import PixelExtractor
-from dpdm_cli.runs import drawing, scoring
+from dpdm_cli.runs import scoring
+from dpdm_cli.sampling import drawing
 
 Said = tuple[int, str, str]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dpdm_cli.runs.grids import first_rows, grid_picture, write_grid
+from dpdm_cli.sampling.grids import first_rows, grid_picture, write_grid
 
 
 def grey(value: int, count: int, size: int = 28) -> torch.Tensor:

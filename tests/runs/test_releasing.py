@@ -33,7 +33,7 @@ from dpdm_cli.files import sha256_of
 from dpdm_cli.privacy.accounting.claims import claim
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.plan_file import write_plan_file
-from dpdm_cli.runs import grids, sample_facts
+from dpdm_cli.sampling import grids, sample_facts
 
 MARKED = "zaphod-the-marked"
 USER = "trillian-the-user"

@@ -8,7 +8,7 @@ import pytest
 from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.diffusion.samplers import Churn
 from dpdm_cli.errors import UsageError
-from dpdm_cli.runs.sampler_presets import (
+from dpdm_cli.sampling.sampler_presets import (
     SamplerChoice,
     choose_sampler,
     is_origin,

@@ -23,9 +23,10 @@ from dpdm_cli.data import load_images
 from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.files import sha256_of
 from dpdm_cli.privacy.statement import non_private_statement
-from dpdm_cli.runs import drawing, sampling, writing
-from dpdm_cli.runs.sampling import sample
-from dpdm_cli.runs.writing import FORMATS, Format
+from dpdm_cli.sampling import drawing, writing
+from dpdm_cli.sampling import run as sampling
+from dpdm_cli.sampling.run import sample
+from dpdm_cli.sampling.writing import FORMATS, Format
 
 LOCK = ".sampling.lock.part"
 

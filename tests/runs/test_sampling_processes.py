@@ -14,8 +14,8 @@ from processes_launcher import Exited, launch
 
 from dpdm_cli import errors
 from dpdm_cli.compute.launched import rank
-from dpdm_cli.runs import drawing, writing
-from dpdm_cli.runs.writing import FORMATS, Format
+from dpdm_cli.sampling import drawing, writing
+from dpdm_cli.sampling.writing import FORMATS, Format
 
 PRETRAINED = Path(__file__).parents[2] / "examples" / "pretrained" / "mnist-eps10"
 

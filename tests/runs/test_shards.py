@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dpdm_cli import errors
-from dpdm_cli.runs import drawing, sample_folder
 from dpdm_cli.runs.releasing import release
-from dpdm_cli.runs.sampling import SampleResult, sample
-from dpdm_cli.runs.shards import Shard
 from dpdm_cli.runs.verifying import verify
+from dpdm_cli.sampling import drawing, sample_folder
+from dpdm_cli.sampling.run import SampleResult, sample
+from dpdm_cli.sampling.shards import Shard
 
 PRETRAINED = Path(__file__).parents[2] / "examples" / "pretrained" / "mnist-eps10"
 

@@ -14,9 +14,9 @@ from PIL import Image
 
 from dpdm_cli.data import load_images
 from dpdm_cli.errors import DamagedFileError, DataError
-from dpdm_cli.runs import writing
-from dpdm_cli.runs.png import Pixels, PngEncoder
-from dpdm_cli.runs.writing import FORMATS, Album, Format, ImageSink, open_sink
+from dpdm_cli.sampling import writing
+from dpdm_cli.sampling.png import Pixels, PngEncoder
+from dpdm_cli.sampling.writing import FORMATS, Album, Format, ImageSink, open_sink
 
 METADATA = {"kind": "test", "n": 30}
 

@@ -20,10 +20,10 @@ from dpdm_cli.diffusion.unet import LARGEST_SIDE
 from dpdm_cli.errors import DamagedFileError, UsageError
 from dpdm_cli.privacy.plan import check_keys
 from dpdm_cli.privacy.statement import headline
-from dpdm_cli.runs.sample_folder import KIND
-from dpdm_cli.runs.sampler_presets import is_origin
-from dpdm_cli.runs.shards import Shard
-from dpdm_cli.runs.writing import FORMATS, Album, Format
+from dpdm_cli.sampling.sample_folder import KIND
+from dpdm_cli.sampling.sampler_presets import is_origin
+from dpdm_cli.sampling.shards import Shard
+from dpdm_cli.sampling.writing import FORMATS, Album, Format
 
 GRID = "grid.png"
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from dpdm_cli.errors import DamagedFileError, DpdmError, ResourceError, UsageError
 from dpdm_cli.files import is_left_over, json_text, lock_file, write_bytes
-from dpdm_cli.runs.shards import Shard
+from dpdm_cli.sampling.shards import Shard
 
 KIND = "dpdm samples"
 

@@ -23,7 +23,7 @@ from dpdm_cli.compute.threads import parallel_map, workers_on
 from dpdm_cli.diffusion.generation import SamplerSettings, generate
 from dpdm_cli.errors import InterruptedRunError
 from dpdm_cli.reporter import Reporter
-from dpdm_cli.runs.sample_set import SampleSet
+from dpdm_cli.sampling.sample_set import SampleSet
 from dpdm_cli.signals import StopRequest, stop_requests
 
 _LESS_MEMORY = "choose a smaller --batch-size, in another folder: images differ by rounding"

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from dpdm_cli.data.layout import is_class_name
 from dpdm_cli.errors import DamagedFileError, DataError
 from dpdm_cli.files import replacing, sha256_of
-from dpdm_cli.runs.png import Pixels, PngEncoder
+from dpdm_cli.sampling.png import Pixels, PngEncoder
 
 Format = Literal["png", "npz", "zip"]
 FORMATS: tuple[Format, ...] = ("png", "npz", "zip")

@@ -20,13 +20,13 @@ from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.errors import DamagedFileError, UsageError
 from dpdm_cli.privacy.statement import headline
 from dpdm_cli.reporter import Reporter, SilentReporter
-from dpdm_cli.runs.drawing import Drawing
-from dpdm_cli.runs.sample_facts import SampleFacts
-from dpdm_cli.runs.sample_folder import SampleFolder, disk_errors
-from dpdm_cli.runs.sample_set import SampleSet
-from dpdm_cli.runs.sampler_presets import Purpose, choose_sampler
-from dpdm_cli.runs.shards import Shard
-from dpdm_cli.runs.writing import FORMATS, Format, place_of
+from dpdm_cli.sampling.drawing import Drawing
+from dpdm_cli.sampling.sample_facts import SampleFacts
+from dpdm_cli.sampling.sample_folder import SampleFolder, disk_errors
+from dpdm_cli.sampling.sample_set import SampleSet
+from dpdm_cli.sampling.sampler_presets import Purpose, choose_sampler
+from dpdm_cli.sampling.shards import Shard
+from dpdm_cli.sampling.writing import FORMATS, Format, place_of
 
 CPU_BATCH, CUDA_BATCH = 64, 1000
 """Images at a time when nothing else is said."""

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from dpdm_cli.errors import DamagedFileError
 from dpdm_cli.files import parse_json
 from dpdm_cli.privacy.statement import same_json
-from dpdm_cli.runs.png import Pixels, PngEncoder
-from dpdm_cli.runs.writing import Album, Format, place_of
+from dpdm_cli.sampling.png import Pixels, PngEncoder
+from dpdm_cli.sampling.writing import Album, Format, place_of
 
 _MOST = 256  # images at a time
 _HEADER = 1 << 12  # bytes that an array of ours has before its numbers, at most

@@ -16,12 +16,12 @@ import torch
 from dpdm_cli.errors import DamagedFileError
 from dpdm_cli.files import check_digests, sha256_of
 from dpdm_cli.reporter import Reporter
-from dpdm_cli.runs import grids
-from dpdm_cli.runs.png import Pixels
-from dpdm_cli.runs.sample_facts import Digests, SampleFacts, check_seal
-from dpdm_cli.runs.sample_folder import SampleFolder, disk_errors
-from dpdm_cli.runs.shards import Shard
-from dpdm_cli.runs.writing import ImageSink, open_sink
+from dpdm_cli.sampling import grids
+from dpdm_cli.sampling.png import Pixels
+from dpdm_cli.sampling.sample_facts import Digests, SampleFacts, check_seal
+from dpdm_cli.sampling.sample_folder import SampleFolder, disk_errors
+from dpdm_cli.sampling.shards import Shard
+from dpdm_cli.sampling.writing import ImageSink, open_sink
 
 
 @dataclass
