@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from dpdm_cli.runs.classification import classify
     from dpdm_cli.runs.releasing import release
     from dpdm_cli.runs.scoring import fid
-    from dpdm_cli.runs.training import train
     from dpdm_cli.runs.verifying import verify
     from dpdm_cli.sampling.run import sample
+    from dpdm_cli.training.run import train
 
 __version__ = "0.1.0"
 
@@ -40,7 +40,7 @@ _HOME = {
     "PrivacyPlan": "dpdm_cli.privacy.plan",
     "calibrate": "dpdm_cli.privacy.accounting.claims",
     "prepare": "dpdm_cli.data.prepare.preparing",
-    "train": "dpdm_cli.runs.training",
+    "train": "dpdm_cli.training.run",
     "sample": "dpdm_cli.sampling.run",
     "release": "dpdm_cli.runs.releasing",
     "fid": "dpdm_cli.runs.scoring",

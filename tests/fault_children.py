@@ -22,9 +22,10 @@ from dpdm_cli.privacy import mechanism
 from dpdm_cli.privacy.accounting.claims import claim
 from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.runs import training, training_loop
-from dpdm_cli.runs.trainer import Trainer
 from dpdm_cli.sampling import grids
+from dpdm_cli.training import loop as training_loop
+from dpdm_cli.training import run as training
+from dpdm_cli.training.trainer import Trainer
 
 STEPS = 3
 PLAN = PrivacyPlan(

@@ -12,8 +12,8 @@ from typing import Any
 from mutants import Mutant, Patch
 
 from dpdm_cli.checkpoint import Model
-from dpdm_cli.runs import training
-from dpdm_cli.runs.trainer import Trainer
+from dpdm_cli.training import run as training
+from dpdm_cli.training.trainer import Trainer
 
 
 def _said(leak: Callable[[dict[str, Any], Trainer], None]) -> Callable[[Patch], None]:

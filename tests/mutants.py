@@ -28,7 +28,7 @@ from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.poisson import PoissonSampler
 from dpdm_cli.privacy.step import PrivateStep
-from dpdm_cli.runs.made_up_records import MadeUpRecords
+from dpdm_cli.training.probe_records import MadeUpRecords
 
 COPIES = 4
 

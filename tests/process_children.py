@@ -29,12 +29,12 @@ from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.plan_file import write_plan_file
 from dpdm_cli.privacy.poisson import PoissonSampler
 from dpdm_cli.privacy.step import PrivateStep
-from dpdm_cli.runs import training
-from dpdm_cli.runs.made_up_records import MadeUpRecords
-from dpdm_cli.runs.run_folder import RunFolder
-from dpdm_cli.runs.settings import TrainSettings
-from dpdm_cli.runs.trainer import Trainer
 from dpdm_cli.sampling import grids
+from dpdm_cli.training import run as training
+from dpdm_cli.training.config.settings import TrainSettings
+from dpdm_cli.training.probe_records import MadeUpRecords
+from dpdm_cli.training.run_folder import RunFolder
+from dpdm_cli.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 STEPS = 20

@@ -18,9 +18,9 @@ from dpdm_cli.privacy.audit.checks import check_all
 from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.mechanism import GaussianMechanism
-from dpdm_cli.runs.made_up_records import MadeUpRecords
-from dpdm_cli.runs.settings import TrainSettings
-from dpdm_cli.runs.trainer import Trainer
+from dpdm_cli.training.config.settings import TrainSettings
+from dpdm_cli.training.probe_records import MadeUpRecords
+from dpdm_cli.training.trainer import Trainer
 
 RECORDS = 12
 ROUNDING = {"float32": 2e-5, "tf32": 2e-2, "bf16": 0.15}

@@ -15,7 +15,7 @@ from families import Family
 from shapes import Dice, curve
 
 from dpdm_cli.checkpoint import read_tensors
-from dpdm_cli.runs.public_start import shipped_start
+from dpdm_cli.training.config.public_start import shipped_start
 
 
 @pytest.mark.parametrize("size", [28, 32, 9])

@@ -255,7 +255,7 @@ def _facts(
         raise UsageError(
             f"N must be at least 1, found {size}", "give the public number of images with -n"
         )
-    from dpdm_cli.runs.settings import paper_defaults, paper_settings
+    from dpdm_cli.training.config.settings import paper_defaults, paper_settings
 
     facts: dict[str, Any]
     if dataset is not None or (size is None and path is None and settings_for is None):
@@ -285,7 +285,7 @@ def _facts(
             "--delta 1e-6",
         )
     if path is not None and size is None:
-        from dpdm_cli.runs.public_facts import public_count
+        from dpdm_cli.training.config.public_facts import public_count
 
         facts["dataset_size"] = public_count(path, public_metadata)
     return facts

@@ -258,8 +258,8 @@ def train(
         "classes": classes.split(",") if classes else None,
         "public_metadata": public_metadata,
     }
-    from dpdm_cli.runs import forecast as forecasting
-    from dpdm_cli.runs.training import train as run
+    from dpdm_cli.training import dry_run as forecasting
+    from dpdm_cli.training.run import train as run
 
     chosen: dict[str, Any] = {
         "preset": preset and str(preset),

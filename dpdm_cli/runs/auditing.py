@@ -28,13 +28,13 @@ from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.plan_file import refuse_existing
 from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.runs.audit_picture import write_picture
-from dpdm_cli.runs.made_up_records import MadeUpRecords, off_zero
-from dpdm_cli.runs.network import blank_images, network_config
-from dpdm_cli.runs.planning import plan_run
-from dpdm_cli.runs.public_start import with_start
-from dpdm_cli.runs.settings import TrainSettings, preset_settings
-from dpdm_cli.runs.trainer import seldom_exceeded
-from dpdm_cli.runs.warm_start import new_prior
+from dpdm_cli.training.config.network import blank_images, network_config
+from dpdm_cli.training.config.planning import plan_run
+from dpdm_cli.training.config.public_start import with_start
+from dpdm_cli.training.config.settings import TrainSettings, preset_settings
+from dpdm_cli.training.probe_records import MadeUpRecords, off_zero
+from dpdm_cli.training.trainer import seldom_exceeded
+from dpdm_cli.training.warm_start import new_prior
 
 RECORDS = 16
 """Fewest that are replayed."""

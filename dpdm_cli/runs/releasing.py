@@ -20,7 +20,6 @@ from dpdm_cli.compute.device import resolve_device
 from dpdm_cli.errors import DataError, PrivacyError, ResourceError, UsageError
 from dpdm_cli.files import json_text, read_json, sha256_of, write_bytes
 from dpdm_cli.privacy.statement import rebuilt_statement
-from dpdm_cli.runs.run_folder import RunFolder
 from dpdm_cli.runs.verifying import Artefact, verify
 from dpdm_cli.sampling.finished_images import finished_images
 from dpdm_cli.sampling.grids import draw_grid
@@ -28,6 +27,7 @@ from dpdm_cli.sampling.sample_facts import Digests, SampleFacts
 from dpdm_cli.sampling.sample_folder import SampleFolder
 from dpdm_cli.sampling.sample_set import write_set_grid
 from dpdm_cli.sampling.writing import open_sink
+from dpdm_cli.training.run_folder import RunFolder
 
 _LONGEST_EVALUATION = 100_000  # characters
 

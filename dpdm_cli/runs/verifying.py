@@ -22,12 +22,12 @@ from dpdm_cli.privacy.ledger import LONGEST_CHAIN, Ledger, PublishedLedger, clai
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.public_inputs import PublicInputs
 from dpdm_cli.privacy.statement import check_statement, same_json
-from dpdm_cli.runs.public_facts import check_sources
-from dpdm_cli.runs.run_folder import MANIFEST, RunFolder
 from dpdm_cli.sampling.finished_images import finished_images
 from dpdm_cli.sampling.sample_facts import GRID, Digests, SampleFacts, check_seal
 from dpdm_cli.sampling.sample_folder import SampleFolder, is_sample_folder
 from dpdm_cli.sampling.writing import open_sink
+from dpdm_cli.training.config.public_facts import check_sources
+from dpdm_cli.training.run_folder import MANIFEST, RunFolder
 
 _COPY_AGAIN = "copy it again from where it was made, or make it anew"
 

@@ -25,7 +25,7 @@ from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.evaluation.classifiers import accuracy, build_classifier, fit, predict
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.runs.warm_start import learn_prior, new_prior
+from dpdm_cli.training.warm_start import learn_prior, new_prior
 
 TRAINED, JUDGED = 55_000, 2_000
 WARM_SIGMA = 2.24

@@ -26,8 +26,8 @@ from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
 from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.diffusion.unet import UNet
 from dpdm_cli.privacy.statement import non_private_statement
-from dpdm_cli.runs.network import network_config
-from dpdm_cli.runs.settings import preset_settings
+from dpdm_cli.training.config.network import network_config
+from dpdm_cli.training.config.settings import preset_settings
 
 
 def untrained(preset: str, path: Path) -> None:

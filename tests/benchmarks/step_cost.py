@@ -42,8 +42,8 @@ from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.mechanism import NORM_SLACK, clipped_sum
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.step import PrivateStep, plain_step
-from dpdm_cli.runs.network import network_config
-from dpdm_cli.runs.settings import preset_settings
+from dpdm_cli.training.config.network import network_config
+from dpdm_cli.training.config.settings import preset_settings
 
 CLIP = 1.0
 # (network, batch, copies): 128 rows a step of the large network; up to the 256 of its preset for the small one.

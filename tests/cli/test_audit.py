@@ -19,8 +19,8 @@ from dpdm_cli.errors import PrivacyError
 from dpdm_cli.privacy import mechanism
 from dpdm_cli.privacy.gradients import layer_rules
 from dpdm_cli.runs import auditing
-from dpdm_cli.runs.settings import preset_settings
-from dpdm_cli.runs.trainer import Trainer
+from dpdm_cli.training.config.settings import preset_settings
+from dpdm_cli.training.trainer import Trainer
 
 SMALL = ["audit", "--dataset", "digits", "--device", "cpu"]
 STATISTICAL = [*SMALL, "--no-checks", "--statistical", "--canaries", "400", "--steps", "3"]

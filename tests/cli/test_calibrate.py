@@ -20,7 +20,7 @@ from dpdm_cli.privacy.accounting import claims as accounting
 from dpdm_cli.privacy.accounting.claims import Claim, check_plan_file, claim
 from dpdm_cli.privacy.plan import steps_for_epochs
 from dpdm_cli.privacy.plan_file import load_plan
-from dpdm_cli.runs.settings import paper_defaults
+from dpdm_cli.training.config.settings import paper_defaults
 
 NAMES = {
     "accountant",

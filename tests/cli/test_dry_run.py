@@ -17,9 +17,10 @@ from dpdm_cli.privacy.accounting.claims import claim, round_up
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.plan_file import write_plan_file
 from dpdm_cli.privacy.statement import non_private_statement
-from dpdm_cli.runs import forecast, planning
-from dpdm_cli.runs.network import blank_images, network_config
-from dpdm_cli.runs.settings import merge
+from dpdm_cli.training import dry_run as forecast
+from dpdm_cli.training.config import planning
+from dpdm_cli.training.config.network import blank_images, network_config
+from dpdm_cli.training.config.settings import merge
 
 PLAN = PrivacyPlan(
     dataset_size=1438,

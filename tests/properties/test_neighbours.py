@@ -26,12 +26,13 @@ from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.poisson import PoissonSampler
 from dpdm_cli.reporter import SilentProgress
-from dpdm_cli.runs import planning, private_classifier, scattering_classifier
-from dpdm_cli.runs.planning import plan_run
-from dpdm_cli.runs.public_facts import Stated, public_facts
-from dpdm_cli.runs.settings import TrainSettings
-from dpdm_cli.runs.setup import Setup, set_up
-from dpdm_cli.runs.trainer import Trainer
+from dpdm_cli.runs import private_classifier, scattering_classifier
+from dpdm_cli.training.config import planning
+from dpdm_cli.training.config.planning import plan_run
+from dpdm_cli.training.config.public_facts import Stated, public_facts
+from dpdm_cli.training.config.settings import TrainSettings
+from dpdm_cli.training.setup import Setup, set_up
+from dpdm_cli.training.trainer import Trainer
 
 HELD, STATED = 24, 30
 LAST = HELD - 1

@@ -20,8 +20,8 @@ from dpdm_cli.privacy import mechanism
 from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.mechanism import clipped_sum
-from dpdm_cli.runs.settings import TrainSettings
-from dpdm_cli.runs.trainer import Trainer
+from dpdm_cli.training.config.settings import TrainSettings
+from dpdm_cli.training.trainer import Trainer
 
 COPIES = 4
 

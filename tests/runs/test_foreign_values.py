@@ -28,12 +28,12 @@ from dpdm_cli.privacy.ledger import PublishedLedger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.public_inputs import PUBLISHED
 from dpdm_cli.privacy.statement import private_statement
-from dpdm_cli.runs.run_folder import RunFolder
 from dpdm_cli.sampling import sample_facts
 from dpdm_cli.sampling.png import PngEncoder, _chunk
 from dpdm_cli.sampling.sample_facts import Digests, SampleFacts
 from dpdm_cli.sampling.shards import Shard
 from dpdm_cli.sampling.writing import FORMATS, Album, open_sink
+from dpdm_cli.training.run_folder import RunFolder
 
 PRETRAINED = Path(__file__).parents[2] / "examples" / "pretrained" / "mnist-eps10"
 MARK = "Ada Lovelace"

@@ -16,9 +16,9 @@ from dpdm_cli.errors import PrivacyError
 from dpdm_cli.privacy import mechanism
 from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.runs.made_up_records import MadeUpRecords, off_zero
-from dpdm_cli.runs.settings import TrainSettings
-from dpdm_cli.runs.trainer import Trainer
+from dpdm_cli.training.config.settings import TrainSettings
+from dpdm_cli.training.probe_records import MadeUpRecords, off_zero
+from dpdm_cli.training.trainer import Trainer
 
 
 def trainer(*, precision: str = "float32", micro_batch: int = 4, **plan: object) -> Trainer:

@@ -32,10 +32,10 @@ from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.plan_file import load_plan, write_plan_file
 from dpdm_cli.privacy.public_inputs import PUBLISHED, UNLABELLED, PublicInputs
 from dpdm_cli.privacy.statement import private_statement
-from dpdm_cli.runs.network import blank_images
-from dpdm_cli.runs.public_facts import Stated, check_sources, public_facts
-from dpdm_cli.runs.settings import TrainSettings
-from dpdm_cli.runs.trainer import Trainer
+from dpdm_cli.training.config.network import blank_images
+from dpdm_cli.training.config.public_facts import Stated, check_sources, public_facts
+from dpdm_cli.training.config.settings import TrainSettings
+from dpdm_cli.training.trainer import Trainer
 
 Labels = NDArray[np.int64]
 

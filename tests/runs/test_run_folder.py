@@ -13,7 +13,7 @@ import torch
 
 from dpdm_cli import files
 from dpdm_cli.errors import DataError, ResourceError, UsageError
-from dpdm_cli.runs.run_folder import RunFolder
+from dpdm_cli.training.run_folder import RunFolder
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.errors import UsageError
-from dpdm_cli.runs.network import blank_images, network_config
-from dpdm_cli.runs.settings import (
+from dpdm_cli.training.config.network import blank_images, network_config
+from dpdm_cli.training.config.settings import (
     FIELDS,
     PRESETS,
     merge,

@@ -15,11 +15,12 @@ from dpdm_cli.checkpoint import load_model, read_tensors
 from dpdm_cli.errors import DataError, InterruptedRunError, PrivacyError, ResourceError, UsageError
 from dpdm_cli.privacy.accounting.claims import calibrate, claim
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.runs import training, training_loop
-from dpdm_cli.runs.run_folder import RunFolder
-from dpdm_cli.runs.settings import TrainSettings
-from dpdm_cli.runs.trainer import Trainer
-from dpdm_cli.runs.training import TrainResult, train
+from dpdm_cli.training import loop as training_loop
+from dpdm_cli.training import run as training
+from dpdm_cli.training.config.settings import TrainSettings
+from dpdm_cli.training.run import TrainResult, train
+from dpdm_cli.training.run_folder import RunFolder
+from dpdm_cli.training.trainer import Trainer
 
 TINY: dict[str, Any] = {
     "width": 8,

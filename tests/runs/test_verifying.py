@@ -19,8 +19,8 @@ from dpdm_cli.errors import DamagedFileError, DataError, DpdmError, PrivacyError
 from dpdm_cli.files import sha256_of
 from dpdm_cli.privacy.accounting.claims import claim, compose
 from dpdm_cli.runs import verifying
-from dpdm_cli.runs.run_folder import RunFolder
-from dpdm_cli.runs.trainer import Trainer
+from dpdm_cli.training.run_folder import RunFolder
+from dpdm_cli.training.trainer import Trainer
 
 TINY = {"width": 8, "embedding": 8, "batch_size": 32, "steps": 4, "epsilon": 10.0}
 
@@ -224,7 +224,7 @@ def test_a_fork_is_charged_for_both_branches(
         real(self)
 
     monkeypatch.setattr(Trainer, "step", stopping)
-    monkeypatch.setattr("dpdm_cli.runs.training_loop.SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr("dpdm_cli.training.loop.SECONDS_BETWEEN_SAVES", 0.0)
     with pytest.raises(KeyboardInterrupt):
         train("digits", tmp_path / "one", **TINY)
     monkeypatch.setattr(Trainer, "step", real)

@@ -17,10 +17,10 @@ from dpdm_cli.data import ImageSet
 from dpdm_cli.errors import InterruptedRunError, PrivacyError
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.runs.run_folder import RunFolder
-from dpdm_cli.runs.trainer import Trainer
 from dpdm_cli.runs.verifying import verify
-from dpdm_cli.runs.warm_start import covariances_from, learn_prior, new_prior
+from dpdm_cli.training.run_folder import RunFolder
+from dpdm_cli.training.trainer import Trainer
+from dpdm_cli.training.warm_start import covariances_from, learn_prior, new_prior
 
 SIDE = 8
 
@@ -175,7 +175,7 @@ def test_a_resumed_run_keeps_its_prior_and_makes_no_second_one(
     def forbidden(*_: object) -> None:
         raise AssertionError("the private images were summed again")
 
-    monkeypatch.setattr("dpdm_cli.runs.trainer.learn_prior", forbidden)
+    monkeypatch.setattr("dpdm_cli.training.trainer.learn_prior", forbidden)
     result = run(tmp_path / "run", steps=5, warm_start="moments", resume=True)
     own = RunFolder(tmp_path / "run").load_state()[1]["ledger"]["segments"]
     assert [count for _, count in own] == [4, 3]

@@ -17,8 +17,8 @@ from dpdm_cli.privacy.audit.tensor_records import TensorRecords
 from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.step import PrivateStep
-from dpdm_cli.runs.network import blank_images, network_config
-from dpdm_cli.runs.settings import preset_settings
+from dpdm_cli.training.config.network import blank_images, network_config
+from dpdm_cli.training.config.settings import preset_settings
 
 CPU = torch.device("cpu")
 TENSORS = PerExampleGradients(tiny.denoiser().network)

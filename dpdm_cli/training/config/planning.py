@@ -10,7 +10,7 @@ from dpdm_cli.errors import PrivacyError, UsageError
 from dpdm_cli.privacy.accounting.claims import calibrate, check_plan_file
 from dpdm_cli.privacy.plan import PrivacyPlan, steps_for_epochs
 from dpdm_cli.privacy.plan_file import load_plan
-from dpdm_cli.runs.settings import TrainSettings, merge
+from dpdm_cli.training.config.settings import TrainSettings, merge
 
 _IN_THE_PLAN = (
     "epsilon",

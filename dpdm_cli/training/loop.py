@@ -12,9 +12,9 @@ from dpdm_cli.errors import InterruptedRunError, ResourceError
 from dpdm_cli.privacy.accounting.accountants import composed_rdp_epsilon
 from dpdm_cli.privacy.accounting.claims import claim
 from dpdm_cli.reporter import Reporter
-from dpdm_cli.runs.run_folder import RunFolder
-from dpdm_cli.runs.trainer import Trainer
 from dpdm_cli.signals import StopRequest
+from dpdm_cli.training.run_folder import RunFolder
+from dpdm_cli.training.trainer import Trainer
 
 SECONDS_BETWEEN_SAVES = 120.0
 

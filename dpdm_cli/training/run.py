@@ -23,15 +23,15 @@ from dpdm_cli.errors import DamagedFileError
 from dpdm_cli.privacy.accounting.claims import claim
 from dpdm_cli.privacy.statement import NOT_PRIVATE, non_private_statement, private_statement
 from dpdm_cli.reporter import Reporter, SilentReporter
-from dpdm_cli.runs.planning import choose_settings
-from dpdm_cli.runs.public_facts import Stated
-from dpdm_cli.runs.run_folder import RunFolder
-from dpdm_cli.runs.settings import default_preset
-from dpdm_cli.runs.setup import Setup, set_up
-from dpdm_cli.runs.trainer import Trainer
-from dpdm_cli.runs.training_loop import take_steps
 from dpdm_cli.sampling.grids import draw_grid
 from dpdm_cli.signals import stop_requests
+from dpdm_cli.training.config.planning import choose_settings
+from dpdm_cli.training.config.public_facts import Stated
+from dpdm_cli.training.config.settings import default_preset
+from dpdm_cli.training.loop import take_steps
+from dpdm_cli.training.run_folder import RunFolder
+from dpdm_cli.training.setup import Setup, set_up
+from dpdm_cli.training.trainer import Trainer
 
 _LESS_MEMORY = (
     "choose a smaller --micro-batch (it changes nothing but speed) and go on with --resume"

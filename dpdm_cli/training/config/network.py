@@ -8,7 +8,7 @@ from dpdm_cli.data import ImageSet
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.diffusion.unet import UNetConfig
 from dpdm_cli.errors import UsageError
-from dpdm_cli.runs.settings import TrainSettings
+from dpdm_cli.training.config.settings import TrainSettings
 
 
 def network_config(images: ImageSet, settings: TrainSettings) -> UNetConfig:

@@ -9,9 +9,9 @@ from typing import Any
 
 from dpdm_cli.data import ImageSet
 from dpdm_cli.errors import DamagedFileError, PrivacyError
-from dpdm_cli.runs.planning import asked_for
-from dpdm_cli.runs.public_facts import Stated
-from dpdm_cli.runs.settings import TrainSettings
+from dpdm_cli.training.config.planning import asked_for
+from dpdm_cli.training.config.public_facts import Stated
+from dpdm_cli.training.config.settings import TrainSettings
 
 _FREE_TO_CHANGE = {"micro_batch", "precision"}
 """Settings a resumed run may change: they touch speed, not the mechanism."""

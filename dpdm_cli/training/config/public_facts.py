@@ -18,7 +18,7 @@ from dpdm_cli.data.named import NAMED, NamedSet
 from dpdm_cli.data.sources import size_of
 from dpdm_cli.errors import PrivacyError
 from dpdm_cli.privacy.public_inputs import NAMES, UNLABELLED, PublicInputs
-from dpdm_cli.runs.settings import TrainSettings
+from dpdm_cli.training.config.settings import TrainSettings
 
 _LONGEST_LIST = 500  # characters of class names in a message
 

@@ -24,9 +24,9 @@ from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.gradients.tuning import Tuning, tune
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.step import PrivateStep, plain_step
-from dpdm_cli.runs.made_up_records import check_before_training
-from dpdm_cli.runs.settings import TrainSettings
-from dpdm_cli.runs.warm_start import learn_prior, new_prior
+from dpdm_cli.training.config.settings import TrainSettings
+from dpdm_cli.training.probe_records import check_before_training
+from dpdm_cli.training.warm_start import learn_prior, new_prior
 
 
 class Trainer:

@@ -24,18 +24,18 @@ from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.plan_file import load_plan
 from dpdm_cli.privacy.statement import NOT_PRIVATE
 from dpdm_cli.privacy.step import parameter_count
-from dpdm_cli.runs.network import blank_images, network_config
-from dpdm_cli.runs.planning import (
+from dpdm_cli.training.config.network import blank_images, network_config
+from dpdm_cli.training.config.planning import (
     check_batch_size,
     choose_settings,
     plan_run,
     step_count,
     warm_start_of,
 )
-from dpdm_cli.runs.public_facts import Stated, known_size, public_facts
-from dpdm_cli.runs.public_start import check_start, chosen_start, with_start
-from dpdm_cli.runs.settings import TrainSettings, default_preset, preset_settings
-from dpdm_cli.runs.warm_start import new_prior
+from dpdm_cli.training.config.public_facts import Stated, known_size, public_facts
+from dpdm_cli.training.config.public_start import check_start, chosen_start, with_start
+from dpdm_cli.training.config.settings import TrainSettings, default_preset, preset_settings
+from dpdm_cli.training.warm_start import new_prior
 
 
 @dataclass(frozen=True, kw_only=True)

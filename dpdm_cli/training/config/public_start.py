@@ -20,9 +20,9 @@ from dpdm_cli.diffusion.unet import UNetConfig
 from dpdm_cli.errors import PrivacyError, UsageError
 from dpdm_cli.files import sha256_of
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.runs.network import network_config
-from dpdm_cli.runs.planning import asked_for
-from dpdm_cli.runs.settings import TrainSettings, where_started
+from dpdm_cli.training.config.network import network_config
+from dpdm_cli.training.config.planning import asked_for
+from dpdm_cli.training.config.settings import TrainSettings, where_started
 
 _OF_CLASSES = "classes."
 _MAY_DIFFER = {"classes", "image_size"}

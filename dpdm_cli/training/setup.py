@@ -23,24 +23,24 @@ from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.plan_file import load_plan
 from dpdm_cli.privacy.public_inputs import PublicInputs
-from dpdm_cli.runs.network import network_config
-from dpdm_cli.runs.planning import (
+from dpdm_cli.training.config.network import network_config
+from dpdm_cli.training.config.planning import (
     check_batch_size,
     plan_run,
     read_plan,
     step_count,
     warm_start_of,
 )
-from dpdm_cli.runs.public_facts import Stated, known_size, public_facts
-from dpdm_cli.runs.public_start import (
+from dpdm_cli.training.config.public_facts import Stated, known_size, public_facts
+from dpdm_cli.training.config.public_start import (
     PublicStart,
     check_start,
     chosen_start,
     read_public,
     with_start,
 )
-from dpdm_cli.runs.resuming import fingerprint, resumed_settings, resumed_stated
-from dpdm_cli.runs.settings import TrainSettings
+from dpdm_cli.training.config.settings import TrainSettings
+from dpdm_cli.training.resuming import fingerprint, resumed_settings, resumed_stated
 
 
 @dataclass(frozen=True, kw_only=True)
