@@ -26,7 +26,7 @@ from dpdm_cli.errors import PrivacyError
 if TYPE_CHECKING:
     import rich.console
 
-    from dpdm_cli.runs.auditing import AuditResult
+    from dpdm_cli.auditing.run import AuditResult
 
 STATISTICAL = "Statistical audit"
 
@@ -117,7 +117,7 @@ def audit(
     """
     require_one_process("dpdm audit")
     console = Console(as_json=as_json, quiet=quiet)
-    from dpdm_cli.runs import auditing
+    from dpdm_cli.auditing import run as auditing
 
     result = auditing.audit(
         checkpoint,

@@ -46,7 +46,7 @@ def release(
     """
     require_one_process("dpdm release")
     console = Console(as_json=as_json, quiet=quiet)
-    from dpdm_cli.runs import releasing
+    from dpdm_cli.publishing import releasing
 
     text = ""
     if evaluation is not None:

@@ -16,7 +16,7 @@ from dpdm_cli.compute.launched import require_one_process
 if TYPE_CHECKING:
     import rich.console
 
-    from dpdm_cli.runs.verifying import Verification
+    from dpdm_cli.publishing.verification import Verification
 
 
 class Adjacency(StrEnum):
@@ -72,7 +72,7 @@ def verify(
     """
     require_one_process("dpdm verify")
     console = Console(as_json=as_json, quiet=quiet)
-    from dpdm_cli.runs import verifying
+    from dpdm_cli.publishing import verifying
 
     result = verifying.verify(
         paths,

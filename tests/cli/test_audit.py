@@ -13,12 +13,12 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from dpdm_cli import train
+from dpdm_cli.auditing import run as auditing
 from dpdm_cli.commands.app import app
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.errors import PrivacyError
 from dpdm_cli.privacy import mechanism
 from dpdm_cli.privacy.gradients import layer_rules
-from dpdm_cli.runs import auditing
 from dpdm_cli.training.config.settings import preset_settings
 from dpdm_cli.training.trainer import Trainer
 

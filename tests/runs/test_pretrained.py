@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpdm_cli.runs.verifying import verify
+from dpdm_cli.publishing.verifying import verify
 from dpdm_cli.sampling.run import sample
 
 FOLDERS = sorted((Path(__file__).parents[2] / "examples" / "pretrained").iterdir())

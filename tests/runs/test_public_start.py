@@ -17,7 +17,7 @@ from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.errors import DamagedFileError, PrivacyError, UsageError
 from dpdm_cli.files import sha256_of
 from dpdm_cli.privacy.statement import PROCEDURAL_STARTS, check_statement
-from dpdm_cli.runs.verifying import verify
+from dpdm_cli.publishing.verifying import verify
 from dpdm_cli.training.config.public_start import read_procedural, read_public, shipped_start
 from dpdm_cli.training.config.settings import preset_settings, where_started
 from dpdm_cli.training.dry_run import forecast

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dpdm_cli import errors
-from dpdm_cli.runs.releasing import release
-from dpdm_cli.runs.verifying import verify
+from dpdm_cli.publishing.releasing import release
+from dpdm_cli.publishing.verifying import verify
 from dpdm_cli.sampling import drawing, sample_folder
 from dpdm_cli.sampling.run import SampleResult, sample
 from dpdm_cli.sampling.shards import Shard

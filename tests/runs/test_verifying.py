@@ -18,7 +18,7 @@ from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.errors import DamagedFileError, DataError, DpdmError, PrivacyError, UsageError
 from dpdm_cli.files import sha256_of
 from dpdm_cli.privacy.accounting.claims import claim, compose
-from dpdm_cli.runs import verifying
+from dpdm_cli.publishing import verifying
 from dpdm_cli.training.run_folder import RunFolder
 from dpdm_cli.training.trainer import Trainer
 

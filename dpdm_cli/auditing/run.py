@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from dpdm_cli.auditing.picture import write_picture
 from dpdm_cli.checkpoint import load_model
 from dpdm_cli.compute.device import memory_errors, placed, resolve_device, set_precision
 from dpdm_cli.compute.threads import workers_on
@@ -27,7 +28,6 @@ from dpdm_cli.privacy.gradients.tuning import tune
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.plan_file import refuse_existing
 from dpdm_cli.reporter import Reporter, SilentReporter
-from dpdm_cli.runs.audit_picture import write_picture
 from dpdm_cli.training.config.network import blank_images, network_config
 from dpdm_cli.training.config.planning import plan_run
 from dpdm_cli.training.config.public_start import with_start

@@ -20,7 +20,8 @@ from dpdm_cli.compute.device import resolve_device
 from dpdm_cli.errors import DataError, PrivacyError, ResourceError, UsageError
 from dpdm_cli.files import json_text, read_json, sha256_of, write_bytes
 from dpdm_cli.privacy.statement import rebuilt_statement
-from dpdm_cli.runs.verifying import Artefact, verify
+from dpdm_cli.publishing.verification import Artefact
+from dpdm_cli.publishing.verifying import verify
 from dpdm_cli.sampling.finished_images import finished_images
 from dpdm_cli.sampling.grids import draw_grid
 from dpdm_cli.sampling.sample_facts import Digests, SampleFacts

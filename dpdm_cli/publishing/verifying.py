@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from dpdm_cli.privacy.ledger import LONGEST_CHAIN, Ledger, PublishedLedger, clai
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.public_inputs import PublicInputs
 from dpdm_cli.privacy.statement import check_statement, same_json
+from dpdm_cli.publishing.verification import Artefact, Restated, Verification
 from dpdm_cli.sampling.finished_images import finished_images
 from dpdm_cli.sampling.sample_facts import GRID, Digests, SampleFacts, check_seal
 from dpdm_cli.sampling.sample_folder import SampleFolder, is_sample_folder
@@ -30,78 +30,6 @@ from dpdm_cli.training.config.public_facts import check_sources
 from dpdm_cli.training.run_folder import MANIFEST, RunFolder
 
 _COPY_AGAIN = "copy it again from where it was made, or make it anew"
-
-
-@dataclass(frozen=True)
-class Artefact:
-    """One thing that was verified.
-
-    Attributes:
-        path: where it lies.
-        kind: run, model or samples.
-        statement: what it claims.
-        ledger: the releases behind it, as far as they are published.
-        claim: what its plan costs, by every accountant.
-        taken: what the steps really taken cost.
-        checked: what was found to be in order, in words.
-    """
-
-    path: Path
-    kind: str
-    statement: dict[str, Any]
-    ledger: PublishedLedger
-    claim: Claim
-    taken: Claim
-    checked: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Restated:
-    """The claim under another question: the question, epsilon, and where the answer comes from."""
-
-    question: str
-    epsilon: float
-    source: str
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What `verify` found in order.
-
-    Attributes:
-        artefacts: in the order given.
-        together: the claim for all of them published, if from the same images; None for one artefact.
-        relations: which artefacts share releases, in words.
-        restated: answers to what else was asked.
-    """
-
-    artefacts: tuple[Artefact, ...]
-    together: Claim | None = None
-    relations: tuple[str, ...] = ()
-    restated: tuple[Restated, ...] = field(default=())
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON object."""
-        return {
-            "artefacts": [
-                {
-                    "path": str(found.path),
-                    "kind": found.kind,
-                    "epsilon": found.statement["epsilon"],
-                    "delta": found.statement["delta"],
-                    "epsilon_by": dict(found.claim.epsilon_by),
-                    "epsilon_of_steps_taken": found.taken.epsilon,
-                    "steps": found.ledger.plan.steps,
-                    "steps_taken": found.ledger.steps,
-                    "text": found.statement["text"],
-                    "checked": list(found.checked),
-                }
-                for found in self.artefacts
-            ],
-            "together": None if self.together is None else self.together.to_dict(),
-            "relations": list(self.relations),
-            "restated": [vars(answer) for answer in self.restated],
-        }
 
 
 def verify(
