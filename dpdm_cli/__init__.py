@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dpdm_cli.auditing.run import audit
     from dpdm_cli.data.prepare.preparing import prepare
+    from dpdm_cli.evaluation.classification import classify
+    from dpdm_cli.evaluation.scoring import fid
     from dpdm_cli.privacy.accounting.claims import calibrate
     from dpdm_cli.privacy.plan import PrivacyPlan
     from dpdm_cli.publishing.releasing import release
     from dpdm_cli.publishing.verifying import verify
-    from dpdm_cli.runs.classification import classify
-    from dpdm_cli.runs.scoring import fid
     from dpdm_cli.sampling.run import sample
     from dpdm_cli.training.run import train
 
@@ -43,9 +43,9 @@ _HOME = {
     "train": "dpdm_cli.training.run",
     "sample": "dpdm_cli.sampling.run",
     "release": "dpdm_cli.publishing.releasing",
-    "fid": "dpdm_cli.runs.scoring",
+    "fid": "dpdm_cli.evaluation.scoring",
     "audit": "dpdm_cli.auditing.run",
-    "classify": "dpdm_cli.runs.classification",
+    "classify": "dpdm_cli.evaluation.classification",
     "verify": "dpdm_cli.publishing.verifying",
 }
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch.distributed as dist
 
 _LOADED = ["pytest", "process_children", "torch._dynamo", "sklearn.datasets"]
-_LOADED += ["dpdm_cli.sampling.run", "dpdm_cli.runs.scoring", "dpdm_cli.commands.app"]
+_LOADED += ["dpdm_cli.sampling.run", "dpdm_cli.evaluation.scoring", "dpdm_cli.commands.app"]
 
 _DEFAULTS = {"OMP_NUM_THREADS": "1", "DPDM_TIMEOUT": "60"}
 

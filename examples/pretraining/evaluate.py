@@ -22,7 +22,7 @@ from dpdm_cli.diffusion.generation import SamplerSettings, generate
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
-from dpdm_cli.evaluation.classifiers import accuracy, build_classifier, fit, predict
+from dpdm_cli.evaluation.classifiers.networks import accuracy, build_classifier, fit, predict
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.training.warm_start import learn_prior, new_prior

@@ -21,9 +21,9 @@ from typer.testing import CliRunner
 from dpdm_cli.commands.app import app
 from dpdm_cli.compute.launched import rank
 from dpdm_cli.errors import ResourceError
-from dpdm_cli.evaluation.frechet import FeatureStatistics
-from dpdm_cli.evaluation.inception import PixelExtractor
-from dpdm_cli.runs import scoring
+from dpdm_cli.evaluation import scoring
+from dpdm_cli.evaluation.distances.frechet import FeatureStatistics
+from dpdm_cli.evaluation.features.extractors import PixelExtractor
 from dpdm_cli.sampling import drawing
 
 Said = tuple[int, str, str]

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from dpdm_cli.errors import DataError, UsageError
-from dpdm_cli.evaluation import classifiers
-from dpdm_cli.evaluation.classifiers import (
+from dpdm_cli.evaluation.classifiers import networks as classifiers
+from dpdm_cli.evaluation.classifiers.networks import (
     CLASSIFIERS,
     Dropout,
     accuracy,

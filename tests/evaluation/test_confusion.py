@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from dpdm_cli.evaluation.confusion import Panel, draw_confusions
+from dpdm_cli.evaluation.classifiers.confusion import Panel, draw_confusions
 
 
 def darkness(counts: list[list[int]], classes: tuple[str, ...] = ("a", "b")) -> torch.Tensor:

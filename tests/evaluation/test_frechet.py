@@ -6,7 +6,7 @@ import scipy.linalg
 import torch
 
 from dpdm_cli.errors import DataError
-from dpdm_cli.evaluation.frechet import FeatureStatistics, frechet_distance
+from dpdm_cli.evaluation.distances.frechet import FeatureStatistics, frechet_distance
 
 
 def features(n: int, d: int, seed: int, scale: float = 1.0, shift: float = 0.0) -> torch.Tensor:

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from dpdm_cli.errors import DamagedFileError, UsageError
-from dpdm_cli.evaluation.inception import (
+from dpdm_cli.evaluation.features.extractors import (
     InceptionExtractor,
     PixelExtractor,
     TorchScriptExtractor,

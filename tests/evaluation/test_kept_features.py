@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dpdm_cli.evaluation.kept_features import KeptFeatures
+from dpdm_cli.evaluation.features.kept_features import KeptFeatures
 
 
 def features(n: int) -> torch.Tensor:

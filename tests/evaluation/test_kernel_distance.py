@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dpdm_cli.errors import DataError
-from dpdm_cli.evaluation.kernel_distance import kernel_distance, squared_discrepancy
+from dpdm_cli.evaluation.distances.kernel_distance import kernel_distance, squared_discrepancy
 
 
 def normal(n: int, d: int, seed: int, shift: float = 0.0) -> Tensor:

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from dpdm_cli.errors import DataError
-from dpdm_cli.evaluation import manifolds
-from dpdm_cli.evaluation.manifolds import ManifoldScores, compare_manifolds
+from dpdm_cli.evaluation.distances import manifolds
+from dpdm_cli.evaluation.distances.manifolds import ManifoldScores, compare_manifolds
 
 
 def normal(n: int, d: int, seed: int, scale: float = 1.0) -> Tensor:

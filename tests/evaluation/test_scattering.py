@@ -10,10 +10,10 @@ from torch import Tensor
 
 from dpdm_cli.data import load_images
 from dpdm_cli.errors import DataError
-from dpdm_cli.evaluation import scattering
-from dpdm_cli.evaluation.frechet import FeatureStatistics, frechet_distance
-from dpdm_cli.evaluation.inception import PixelExtractor
-from dpdm_cli.evaluation.scattering import ANGLES, PATHS, Scattering, ScatteringExtractor
+from dpdm_cli.evaluation.distances.frechet import FeatureStatistics, frechet_distance
+from dpdm_cli.evaluation.features import scattering
+from dpdm_cli.evaluation.features.extractors import PixelExtractor
+from dpdm_cli.evaluation.features.scattering import ANGLES, PATHS, Scattering, ScatteringExtractor
 
 CPU = torch.device("cpu")
 FINE, COARSE, SECOND = slice(1, 9), slice(9, 17), slice(17, 81)

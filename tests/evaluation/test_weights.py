@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dpdm_cli.errors import DamagedFileError, ResourceError
-from dpdm_cli.evaluation import weights
-from dpdm_cli.evaluation.weights import FILE_NAME, URL, inception_weights
+from dpdm_cli.evaluation.features import weights
+from dpdm_cli.evaluation.features.weights import FILE_NAME, URL, inception_weights
 
 CONTENT = b"the published file"
 

@@ -13,11 +13,11 @@ import pytest
 import tiny
 import torch
 
-from dpdm_cli.evaluation.classifiers import build_classifier
+from dpdm_cli.evaluation.classifiers.networks import build_classifier
+from dpdm_cli.evaluation.private_classifiers import scattering_classifier
+from dpdm_cli.evaluation.private_classifiers.private_classifier import train_privately
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.reporter import SilentProgress
-from dpdm_cli.runs import scattering_classifier
-from dpdm_cli.runs.private_classifier import train_privately
 from dpdm_cli.training.config.settings import TrainSettings
 from dpdm_cli.training.trainer import Trainer
 

@@ -13,17 +13,17 @@ from torch import Tensor, nn
 
 from dpdm_cli.data import load_images
 from dpdm_cli.errors import DataError, PrivacyError, UsageError
-from dpdm_cli.privacy.accounting.claims import claim
-from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.reporter import SilentProgress, SilentReporter
-from dpdm_cli.runs import (
-    classification,
+from dpdm_cli.evaluation import classification
+from dpdm_cli.evaluation.classification import classify
+from dpdm_cli.evaluation.private_classifiers import (
     private_classifier,
     private_descent,
     scattering_classifier,
 )
-from dpdm_cli.runs.classification import classify
+from dpdm_cli.privacy.accounting.claims import claim
+from dpdm_cli.privacy.ledger import Ledger
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.reporter import SilentProgress, SilentReporter
 
 
 class Listener(SilentReporter):

@@ -10,19 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from dpdm_cli.errors import DataError, PrivacyError
-from dpdm_cli.evaluation.scattering import Scattering
-from dpdm_cli.privacy.accounting.claims import claim
-from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.reporter import SilentProgress, SilentReporter
-from dpdm_cli.runs import scattering_classifier
-from dpdm_cli.runs.private_descent import noise_walk
-from dpdm_cli.runs.scattering_classifier import (
+from dpdm_cli.evaluation.features.scattering import Scattering
+from dpdm_cli.evaluation.private_classifiers import scattering_classifier
+from dpdm_cli.evaluation.private_classifiers.private_descent import noise_walk
+from dpdm_cli.evaluation.private_classifiers.scattering_classifier import (
     ScatteringClassifier,
     learning_rate,
     plan_for,
     train_privately,
 )
+from dpdm_cli.privacy.accounting.claims import claim
+from dpdm_cli.privacy.ledger import Ledger
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.reporter import SilentProgress, SilentReporter
 
 CPU = torch.device("cpu")
 SHAPES = [(1, 8, 8), (3, 9, 12)]

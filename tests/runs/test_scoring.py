@@ -10,13 +10,13 @@ from PIL import Image
 
 from dpdm_cli.data import load_images
 from dpdm_cli.errors import DataError, ResourceError, UsageError
-from dpdm_cli.evaluation.frechet import FeatureStatistics, frechet_distance
-from dpdm_cli.evaluation.inception import PixelExtractor
-from dpdm_cli.evaluation.kept_features import KeptFeatures
-from dpdm_cli.evaluation.kernel_distance import kernel_distance
-from dpdm_cli.evaluation.manifolds import compare_manifolds
+from dpdm_cli.evaluation import scoring
+from dpdm_cli.evaluation.distances.frechet import FeatureStatistics, frechet_distance
+from dpdm_cli.evaluation.distances.kernel_distance import kernel_distance
+from dpdm_cli.evaluation.distances.manifolds import compare_manifolds
+from dpdm_cli.evaluation.features.extractors import PixelExtractor
+from dpdm_cli.evaluation.features.kept_features import KeptFeatures
 from dpdm_cli.reporter import SilentReporter
-from dpdm_cli.runs import scoring
 
 
 class Listener(SilentReporter):

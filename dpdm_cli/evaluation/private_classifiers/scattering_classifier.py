@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from dpdm_cli.evaluation.classifiers import require_two_classes
-from dpdm_cli.evaluation.scattering import PATHS, WINDOW, Scattering
+from dpdm_cli.evaluation.classifiers.networks import require_two_classes
+from dpdm_cli.evaluation.features.scattering import PATHS, WINDOW, Scattering
+from dpdm_cli.evaluation.private_classifiers.private_descent import descend, noise_walk
 from dpdm_cli.privacy.accounting.claims import calibrate
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.reporter import Reporter, SilentReporter
-from dpdm_cli.runs.private_descent import descend, noise_walk
 
 BATCH_SIZE = 4096
 STEPS = 250

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from dpdm_cli.errors import ResourceError
-from dpdm_cli.evaluation.classifiers import CLASSIFIERS
-from dpdm_cli.evaluation.confusion import Panel, draw_confusions
+from dpdm_cli.evaluation.classifiers.confusion import Panel, draw_confusions
+from dpdm_cli.evaluation.classifiers.networks import CLASSIFIERS
 from dpdm_cli.files import write_bytes
 
 SCATTERING = "scattering"

@@ -19,7 +19,14 @@ from dpdm_cli.compute.device import resolve_device
 from dpdm_cli.data import NAMED, ImageSet, load_images
 from dpdm_cli.data.sources import classes_of, sample_metadata, samples_in, splits_of
 from dpdm_cli.errors import DataError, UsageError
-from dpdm_cli.evaluation.classifiers import (
+from dpdm_cli.evaluation.class_scores import (
+    SCATTERING,
+    Baseline,
+    ClassifyResult,
+    Score,
+    write_picture,
+)
+from dpdm_cli.evaluation.classifiers.networks import (
     CLASSIFIERS,
     EPOCHS,
     accuracy,
@@ -29,18 +36,11 @@ from dpdm_cli.evaluation.classifiers import (
     predict,
     to_inputs,
 )
+from dpdm_cli.evaluation.private_classifiers import private_classifier, scattering_classifier
 from dpdm_cli.privacy.accounting.claims import claim
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.reporter import Progress, Reporter, SilentReporter
-from dpdm_cli.runs import private_classifier, scattering_classifier
-from dpdm_cli.runs.class_scores import (
-    SCATTERING,
-    Baseline,
-    ClassifyResult,
-    Score,
-    write_picture,
-)
 
 PICTURE = "confusion.png"
 

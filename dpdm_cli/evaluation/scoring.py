@@ -1,21 +1,12 @@
-"""`dpdm fid`: how far synthetic images are from real ones. Files in, figures out.
-
-The reference's mean and covariance are kept in the user's cache, in a folder `private/`: they are
-facts of the real images, and no noise protects them. Features of single images are kept nowhere.
-"""
+"""`dpdm fid`: how far synthetic images are from real ones. Files in, figures out."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import json
-import zipfile
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import platformdirs
 import torch
 from torch import Tensor
@@ -28,98 +19,26 @@ from dpdm_cli.data import ImageSet, load_images
 from dpdm_cli.data.shared_images import SharedImages
 from dpdm_cli.data.sources import samples_in, splits_of
 from dpdm_cli.errors import ResourceError, UsageError
-from dpdm_cli.evaluation.frechet import FeatureStatistics, frechet_distance
-from dpdm_cli.evaluation.inception import (
+from dpdm_cli.evaluation.distances.frechet import FeatureStatistics, frechet_distance
+from dpdm_cli.evaluation.distances.kernel_distance import KernelDistance, kernel_distance
+from dpdm_cli.evaluation.distances.manifolds import ManifoldScores, compare_manifolds
+from dpdm_cli.evaluation.features.extractors import (
     Extractor,
     InceptionExtractor,
     PixelExtractor,
     load_torchscript,
 )
-from dpdm_cli.evaluation.kept_features import KeptFeatures
-from dpdm_cli.evaluation.kernel_distance import KernelDistance, kernel_distance
-from dpdm_cli.evaluation.manifolds import DENSITY_K, K, ManifoldScores, compare_manifolds
-from dpdm_cli.evaluation.scattering import ScatteringExtractor
-from dpdm_cli.evaluation.weights import SHA256, inception_weights
-from dpdm_cli.files import write_bytes
+from dpdm_cli.evaluation.features.kept_features import KeptFeatures
+from dpdm_cli.evaluation.features.scattering import ScatteringExtractor
+from dpdm_cli.evaluation.features.weights import SHA256, inception_weights
+from dpdm_cli.evaluation.fid_scores import FidResult, SplitScore
+from dpdm_cli.evaluation.reference_cache import cache_file, read_statistics, write_statistics
 from dpdm_cli.reporter import Reporter, SilentReporter
 
 FEWEST = 10_000
 """Below this the distance is too large by an amount that depends on the number of images."""
 
 BATCH_SIZE = 64
-
-
-@dataclass(frozen=True)
-class SplitScore:
-    """Distance to one split of the reference.
-
-    Attributes:
-        fid: squared Fréchet distance, at least 0; lower is closer.
-        n: images in the split.
-        digest: SHA-256 (hex) of its images, in order.
-        kid: kernel distance of the same features, where it was asked for; `first` are the synthetic images.
-        manifolds: precision, recall, density and coverage, where they were asked for.
-    """
-
-    fid: float
-    n: int
-    digest: str
-    kid: KernelDistance | None = None
-    manifolds: ManifoldScores | None = None
-
-
-@dataclass(frozen=True)
-class FidResult:
-    """What was compared with what, and how far apart they are.
-
-    Attributes:
-        n: synthetic images.
-        against: the reference, as it was named.
-        extractor, extractor_digest, resize: what the features are; distances compare only where all
-            three agree.
-        scores: by split, `train` and `test`; `all` for a reference that is not divided.
-    """
-
-    n: int
-    against: str
-    extractor: str
-    extractor_digest: str
-    resize: str
-    scores: dict[str, SplitScore]
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON; `kid` and `precision_recall` are there when they were asked for."""
-        kid = {
-            split: {
-                "mean": score.kid.mean,
-                "std": score.kid.std,
-                "subsets": score.kid.subsets,
-                "subset_size": score.kid.subset_size,
-                "n": score.kid.first,
-                "reference_n": score.kid.second,
-            }
-            for split, score in self.scores.items()
-            if score.kid
-        }
-        manifolds = {
-            split: {**asdict(score.manifolds), "k": K, "density_k": DENSITY_K}
-            for split, score in self.scores.items()
-            if score.manifolds
-        }
-        return {
-            "fid": {split: score.fid for split, score in self.scores.items()},
-            "n": self.n,
-            "against": self.against,
-            "reference": {
-                split: {"n": score.n, "sha256": score.digest}
-                for split, score in self.scores.items()
-            },
-            **({"kid": kid} if kid else {}),
-            **({"precision_recall": manifolds} if manifolds else {}),
-            "extractor": self.extractor,
-            "extractor_sha256": self.extractor_digest,
-            "resize": self.resize,
-        }
 
 
 def fid(
@@ -324,11 +243,11 @@ def _reference_statistics(
 
     Beside cached statistics only the images are looked at whose features are kept.
     """
-    file = _cache_file(cache, key)
+    file = cache_file(cache, key)
     kept: list[FeatureStatistics] = []
 
     def is_kept() -> bool:
-        if (found := _read_statistics(file, key)) is not None:
+        if (found := read_statistics(file, key)) is not None:
             kept.append(found)
         return bool(kept)
 
@@ -342,7 +261,7 @@ def _reference_statistics(
     statistics = _statistics(images, network, batch_size, processes, say, title, features)
     if processes.is_first:
         try:
-            _write_statistics(file, key, statistics)
+            write_statistics(file, key, statistics)
         except (OSError, ResourceError) as error:
             say.warn(f"the reference's statistics are not kept: {error}")
     return statistics
@@ -396,42 +315,3 @@ def _together(mine: FeatureStatistics | None, processes: Processes) -> FeatureSt
     for count, mean, scatter in zip(counts.tolist(), means, scatters, strict=True):
         total.merge(FeatureStatistics(count, mean, scatter))
     return total
-
-
-def _cache_file(cache: Path, key: dict[str, str]) -> Path:
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
-    return cache / "private" / "fid" / f"{name}.npz"
-
-
-def _read_statistics(file: Path, key: dict[str, str]) -> FeatureStatistics | None:
-    """What is cached for the key; None when there is nothing, or nothing whole."""
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            if json.loads(str(stored["key"])) != key:
-                return None
-            count, mean, scatter = int(stored["count"]), stored["mean"], stored["scatter"]
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
-        return None
-    sound = (
-        mean.dtype == scatter.dtype == np.float64
-        and mean.ndim == 1
-        and scatter.shape == (mean.size, mean.size)
-        and np.isfinite(mean).all()
-        and np.isfinite(scatter).all()
-    )
-    if not sound:
-        return None
-    return FeatureStatistics(count, torch.from_numpy(mean), torch.from_numpy(scatter))
-
-
-def _write_statistics(file: Path, key: dict[str, str], statistics: FeatureStatistics) -> None:
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        key=np.array(json.dumps(key)),
-        count=np.array(statistics.count),
-        mean=statistics.mean.numpy(),
-        scatter=statistics.scatter.numpy(),
-    )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(file, buffer.getvalue(), private=True)

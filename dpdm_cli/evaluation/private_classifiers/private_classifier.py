@@ -9,12 +9,12 @@ import os
 from torch import Tensor, nn
 
 from dpdm_cli.diffusion.ema import EMA
-from dpdm_cli.evaluation.classifiers import Dropout, to_inputs
+from dpdm_cli.evaluation.classifiers.networks import Dropout, to_inputs
+from dpdm_cli.evaluation.private_classifiers.private_descent import descend, noise_walk
 from dpdm_cli.privacy.accounting.claims import calibrate
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan, steps_for_epochs
 from dpdm_cli.reporter import Progress
-from dpdm_cli.runs.private_descent import descend, noise_walk
 
 EPOCHS = 20
 FEWEST_STEPS = 300
