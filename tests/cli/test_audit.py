@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from mutants import MUTANTS
+from support.mutants import MUTANTS
 from torch import Tensor
 from typer.testing import CliRunner
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import typer
-from drawn import config_of
+from support.drawn import config_of
 from typer.testing import CliRunner
 
 from dpdm_cli.checkpoint import Model, save_model

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from drawn import contents, draw, save
-from processes_launcher import Exited, launch
+from support.drawn import contents, draw, save
+from support.processes_launcher import Exited, launch
 from typer.testing import CliRunner
 
 from dpdm_cli.commands.app import app

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
-import tiny
 import torch
+from support import tiny
 
 from dpdm_cli.diffusion.ema import EMA
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise

@@ -9,7 +9,7 @@ import json
 import math
 
 import pytest
-import tiny
+from support import tiny
 
 from dpdm_cli.errors import DamagedFileError, PrivacyError
 from dpdm_cli.privacy.accounting.claims import claim

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-import tiny
 import torch
-from mutants import COPIES, MUTANTS
+from support import tiny
+from support.mutants import COPIES, MUTANTS
 
 from dpdm_cli.privacy.accounting.claims import calibrate
 from dpdm_cli.privacy.audit.canaries import Canaries, CanaryAudit, play

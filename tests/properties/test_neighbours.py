@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
+from support import tiny
 from torch import Tensor
 
 from dpdm_cli.compute.distributed import ALONE, Processes

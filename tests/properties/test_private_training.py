@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import torch
-from processes_launcher import launch
+from support import tiny
+from support.processes_launcher import launch
 from torch import Tensor
 
 from dpdm_cli.checkpoint import read_tensors, write_tensors

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import safetensors
 import torch
-from leaks import LEAKS
+from support.leaks import LEAKS
 
 from dpdm_cli import train
 from dpdm_cli.data import NAMED, ImageSet

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 
 import pytest
-import tiny
 import torch
+from support import tiny
 
 from dpdm_cli.evaluation.classifiers.networks import build_classifier
 from dpdm_cli.evaluation.private_classifiers import scattering_classifier

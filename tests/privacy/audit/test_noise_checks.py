@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tiny
 import torch
-from mutants_of_draws import NOISE
+from support import tiny
+from support.mutants_of_draws import NOISE
 
 from dpdm_cli.privacy import mechanism
 from dpdm_cli.privacy.audit.findings import PUBLIC_GRID, Finding
