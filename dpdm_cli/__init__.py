@@ -9,16 +9,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dpdm_cli.privacy.accounting import calibrate
+    from dpdm_cli.auditing.run import audit
+    from dpdm_cli.data.prepare.preparing import prepare
+    from dpdm_cli.evaluation.classification import classify
+    from dpdm_cli.evaluation.scoring import fid
+    from dpdm_cli.privacy.accounting.claims import calibrate
     from dpdm_cli.privacy.plan import PrivacyPlan
-    from dpdm_cli.runs.auditing import audit
-    from dpdm_cli.runs.classification import classify
-    from dpdm_cli.runs.preparing import prepare
-    from dpdm_cli.runs.releasing import release
-    from dpdm_cli.runs.sampling import sample
-    from dpdm_cli.runs.scoring import fid
-    from dpdm_cli.runs.training import train
-    from dpdm_cli.runs.verifying import verify
+    from dpdm_cli.publishing.releasing import release
+    from dpdm_cli.publishing.verifying import verify
+    from dpdm_cli.sampling.run import sample
+    from dpdm_cli.training.run import train
 
 __version__ = "0.1.0"
 
@@ -38,15 +38,15 @@ __all__ = [
 
 _HOME = {
     "PrivacyPlan": "dpdm_cli.privacy.plan",
-    "calibrate": "dpdm_cli.privacy.accounting",
-    "prepare": "dpdm_cli.runs.preparing",
-    "train": "dpdm_cli.runs.training",
-    "sample": "dpdm_cli.runs.sampling",
-    "release": "dpdm_cli.runs.releasing",
-    "fid": "dpdm_cli.runs.scoring",
-    "audit": "dpdm_cli.runs.auditing",
-    "classify": "dpdm_cli.runs.classification",
-    "verify": "dpdm_cli.runs.verifying",
+    "calibrate": "dpdm_cli.privacy.accounting.claims",
+    "prepare": "dpdm_cli.data.prepare.preparing",
+    "train": "dpdm_cli.training.run",
+    "sample": "dpdm_cli.sampling.run",
+    "release": "dpdm_cli.publishing.releasing",
+    "fid": "dpdm_cli.evaluation.scoring",
+    "audit": "dpdm_cli.auditing.run",
+    "classify": "dpdm_cli.evaluation.classification",
+    "verify": "dpdm_cli.publishing.verifying",
 }
 
 

@@ -31,12 +31,12 @@ def _process_as_it_was() -> Iterator[None]:
     torch = sys.modules.get("torch")
     switches = [torch.backends.cuda.matmul, torch.backends.cudnn] if torch else []
     allowed = [switch.allow_tf32 for switch in switches]
-    convolution = sys.modules.get("dpdm_cli.privacy.convolution")
+    convolution = sys.modules.get("dpdm_cli.privacy.gradients.convolution")
     chosen = dict(convolution._chosen) if convolution else {}
     yield
     for switch, before in zip(switches, allowed, strict=True):
         switch.allow_tf32 = before
-    if convolution := sys.modules.get("dpdm_cli.privacy.convolution"):
+    if convolution := sys.modules.get("dpdm_cli.privacy.gradients.convolution"):
         convolution._chosen.clear()
         convolution._chosen.update(chosen)
 

@@ -20,13 +20,13 @@ from dpdm_cli.commands.options import (
     Quiet,
     SettingsFor,
 )
+from dpdm_cli.compute.launched import require_one_process
 from dpdm_cli.errors import PrivacyError
-from dpdm_cli.launched import require_one_process
 
 if TYPE_CHECKING:
     import rich.console
 
-    from dpdm_cli.runs.auditing import AuditResult
+    from dpdm_cli.auditing.run import AuditResult
 
 STATISTICAL = "Statistical audit"
 
@@ -117,7 +117,7 @@ def audit(
     """
     require_one_process("dpdm audit")
     console = Console(as_json=as_json, quiet=quiet)
-    from dpdm_cli.runs import auditing
+    from dpdm_cli.auditing import run as auditing
 
     result = auditing.audit(
         checkpoint,

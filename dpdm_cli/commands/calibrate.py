@@ -22,11 +22,11 @@ from dpdm_cli.commands.options import (
     Quiet,
     WarmStart,
 )
+from dpdm_cli.compute.launched import require_one_process
 from dpdm_cli.errors import UsageError
-from dpdm_cli.launched import require_one_process
 
 if TYPE_CHECKING:
-    from dpdm_cli.privacy.accounting import Claim
+    from dpdm_cli.privacy.accounting.claims import Claim
     from dpdm_cli.privacy.plan import PrivacyPlan
 
 DEFAULT_DATASET = "mnist"
@@ -188,7 +188,7 @@ def calibrate(
             "leave --accountant away, or use --profile exact",
         )
     warm = _warm_start(warm_start, warm_share, profile, sigma)
-    from dpdm_cli.privacy.plan import refuse_existing, write_plan_file
+    from dpdm_cli.privacy.plan_file import refuse_existing, write_plan_file
 
     if out is not None:
         refuse_existing(out)
@@ -209,7 +209,7 @@ def calibrate(
     asked = accountant or "prv"
     plan = _plan(profile, facts, epsilon=epsilon, sigma=sigma, accountant=asked, warm=warm)
 
-    from dpdm_cli.privacy.accounting import claim
+    from dpdm_cli.privacy.accounting.claims import claim
 
     result = claim(plan)
     if profile is Profile.exact and plan.accountant != asked:
@@ -255,7 +255,7 @@ def _facts(
         raise UsageError(
             f"N must be at least 1, found {size}", "give the public number of images with -n"
         )
-    from dpdm_cli.runs.settings import paper_defaults, paper_settings
+    from dpdm_cli.training.config.settings import paper_defaults, paper_settings
 
     facts: dict[str, Any]
     if dataset is not None or (size is None and path is None and settings_for is None):
@@ -285,7 +285,7 @@ def _facts(
             "--delta 1e-6",
         )
     if path is not None and size is None:
-        from dpdm_cli.runs.public_facts import public_count
+        from dpdm_cli.training.config.public_facts import public_count
 
         facts["dataset_size"] = public_count(path, public_metadata)
     return facts
@@ -324,8 +324,12 @@ def _plan(
             "give either a target (--eps) or a noise multiplier (--sigma)",
             "for example: dpdm calibrate --eps 10 --delta 1e-5",
         )
-    from dpdm_cli.privacy.accounting import calibrate as calibrate_exactly
-    from dpdm_cli.privacy.paper_profile import batches_per_epoch, calibrate_like_paper, paper_plan
+    from dpdm_cli.privacy.accounting.claims import calibrate as calibrate_exactly
+    from dpdm_cli.privacy.accounting.paper_profile import (
+        batches_per_epoch,
+        calibrate_like_paper,
+        paper_plan,
+    )
     from dpdm_cli.privacy.plan import PrivacyPlan, positive_integer, steps_for_epochs
 
     size, batch, steps = facts["dataset_size"], facts["batch_size"], facts.get("steps")
@@ -352,7 +356,7 @@ def _plan(
 
 def _human(plan: PrivacyPlan, result: Claim, target: float | None) -> rich.console.Group:
     """The plan as a table, and one sentence that says what it means."""
-    from dpdm_cli.privacy.accounting import round_up
+    from dpdm_cli.privacy.accounting.claims import round_up
 
     rows: dict[str, str] = {
         "images N": f"{plan.dataset_size:,}",

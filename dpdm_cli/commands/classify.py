@@ -20,12 +20,12 @@ from dpdm_cli.commands.options import (
     Json,
     Quiet,
 )
-from dpdm_cli.launched import require_one_process
+from dpdm_cli.compute.launched import require_one_process
 
 if TYPE_CHECKING:
     import rich.table
 
-    from dpdm_cli.runs.class_scores import ClassifyResult, Score
+    from dpdm_cli.evaluation.class_scores import ClassifyResult, Score
 
 
 class BaselineKind(StrEnum):
@@ -155,7 +155,7 @@ def classify(
     """
     require_one_process("dpdm classify")
     console = Console(as_json=as_json, quiet=quiet)
-    from dpdm_cli.runs import classification
+    from dpdm_cli.evaluation import classification
 
     if out is None:
         out = _beside(Path(synth).expanduser().resolve()) if synth else Path("private")
@@ -191,7 +191,7 @@ def _table(result: ClassifyResult) -> rich.table.Table:
     import rich.table
     from rich.markup import escape
 
-    from dpdm_cli.runs.class_scores import TITLES
+    from dpdm_cli.evaluation.class_scores import TITLES
 
     table = rich.table.Table(
         title=escape(f"accuracy in % on {result.test_n} real test images of {result.test}"),
@@ -222,7 +222,7 @@ def _add_row(
 
 
 def _spent(kind: str, privacy: dict[str, Any]) -> str:
-    from dpdm_cli.privacy.accounting import round_up
+    from dpdm_cli.privacy.accounting.claims import round_up
 
     epsilon = round_up(privacy["epsilon"], 2)
     how, whose = ("DP-SGD", " for each classifier") if kind == "dp-sgd" else (kind, "")

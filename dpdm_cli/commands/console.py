@@ -23,9 +23,9 @@ import rich.table
 import typer
 from rich.markup import escape
 
+from dpdm_cli.compute.launched import are_several, rank
 from dpdm_cli.errors import DpdmError, InterruptedRunError, UsageError
-from dpdm_cli.launched import are_several, rank
-from dpdm_cli.runs.reporter import Progress
+from dpdm_cli.reporter import Progress
 
 P = ParamSpec("P")
 
@@ -68,7 +68,7 @@ class LineProgress:
 class Console:
     """Output of one command in one of three modes: human (more or less verbose), json, quiet.
 
-    Implements `dpdm_cli.runs.reporter.Reporter`.
+    Implements `dpdm_cli.reporter.Reporter`.
 
     Attributes:
         speaks: whether this is the process that speaks for all.

@@ -14,7 +14,7 @@ from dpdm_cli.commands.options import DATA, MODEL, TRAINING, DataDir, Device, Do
 if TYPE_CHECKING:
     import rich.table
 
-    from dpdm_cli.runs.scoring import FidResult
+    from dpdm_cli.evaluation.fid_scores import FidResult
 
 
 class Split(StrEnum):
@@ -119,7 +119,7 @@ def fid(
     Example: dpdm fid samples --against mnist
     """
     console = Console(as_json=as_json, quiet=quiet)
-    from dpdm_cli.runs import scoring
+    from dpdm_cli.evaluation import scoring
 
     result = scoring.fid(
         synth,

@@ -19,12 +19,12 @@ from dpdm_cli.commands.options import (
     Json,
     Quiet,
 )
-from dpdm_cli.launched import require_one_process
+from dpdm_cli.compute.launched import require_one_process
 
 if TYPE_CHECKING:
     import rich.table
 
-    from dpdm_cli.runs.preparing import PrepareResult
+    from dpdm_cli.data.prepare.preparing import PrepareResult
 
 
 class Split(StrEnum):
@@ -76,7 +76,7 @@ def prepare(
     """
     require_one_process("dpdm prepare")
     console = Console(as_json=as_json, quiet=quiet)
-    from dpdm_cli.runs import preparing
+    from dpdm_cli.data.prepare import preparing
 
     result = preparing.prepare(
         source,

@@ -9,8 +9,8 @@ import typer
 
 from dpdm_cli.commands.console import Console, pairs_table
 from dpdm_cli.commands.options import OUTPUT, Json, Quiet
+from dpdm_cli.compute.launched import require_one_process
 from dpdm_cli.errors import DataError
-from dpdm_cli.launched import require_one_process
 
 _A_TEXT = "give a text file in UTF-8, or leave --evaluation out"
 
@@ -46,7 +46,7 @@ def release(
     """
     require_one_process("dpdm release")
     console = Console(as_json=as_json, quiet=quiet)
-    from dpdm_cli.runs import releasing
+    from dpdm_cli.publishing import releasing
 
     text = ""
     if evaluation is not None:

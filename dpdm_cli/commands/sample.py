@@ -14,7 +14,7 @@ from dpdm_cli.commands.options import MODEL, OUTPUT, TRAINING, Device, Json, Qui
 if TYPE_CHECKING:
     import rich.table
 
-    from dpdm_cli.runs.sampling import SampleResult
+    from dpdm_cli.sampling.run import SampleResult
 
 SAMPLING = "Sampling"
 
@@ -180,8 +180,8 @@ def sample(
     Example: dpdm sample runs/mnist -n 60000
     """
     console = Console(as_json=as_json, quiet=quiet)
-    from dpdm_cli.runs import sampling
-    from dpdm_cli.runs.shards import Shard
+    from dpdm_cli.sampling import run as sampling
+    from dpdm_cli.sampling.shards import Shard
 
     part = None if shard is None else Shard.parse(shard)
 

@@ -258,8 +258,8 @@ def train(
         "classes": classes.split(",") if classes else None,
         "public_metadata": public_metadata,
     }
-    from dpdm_cli.runs import forecast as forecasting
-    from dpdm_cli.runs.training import train as run
+    from dpdm_cli.training import dry_run as forecasting
+    from dpdm_cli.training.run import train as run
 
     chosen: dict[str, Any] = {
         "preset": preset and str(preset),
@@ -327,7 +327,7 @@ def _forecast_table(forecast: dict[str, Any]) -> Any:
 
 def _privacy_rows(privacy: dict[str, Any]) -> dict[str, Any]:
     """For people: nothing that says nothing, and figures of the claim rounded up."""
-    from dpdm_cli.privacy.accounting import round_up
+    from dpdm_cli.privacy.accounting.claims import round_up
     from dpdm_cli.privacy.public_inputs import PublicInputs
 
     rows = {name: value for name, value in privacy.items() if value not in (None, "")}

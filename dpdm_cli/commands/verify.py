@@ -11,12 +11,12 @@ import typer
 
 from dpdm_cli.commands.console import Console
 from dpdm_cli.commands.options import PRIVACY, Json, Quiet
-from dpdm_cli.launched import require_one_process
+from dpdm_cli.compute.launched import require_one_process
 
 if TYPE_CHECKING:
     import rich.console
 
-    from dpdm_cli.runs.verifying import Verification
+    from dpdm_cli.publishing.verification import Verification
 
 
 class Adjacency(StrEnum):
@@ -72,7 +72,7 @@ def verify(
     """
     require_one_process("dpdm verify")
     console = Console(as_json=as_json, quiet=quiet)
-    from dpdm_cli.runs import verifying
+    from dpdm_cli.publishing import verifying
 
     result = verifying.verify(
         paths,
@@ -87,7 +87,7 @@ def _page(result: Verification) -> rich.console.Group:
     import rich.console
     from rich.markup import escape
 
-    from dpdm_cli.privacy.accounting import round_up
+    from dpdm_cli.privacy.accounting.claims import round_up
 
     lines: list[str] = []
     for found in result.artefacts:

@@ -16,7 +16,7 @@ from dpdm_cli.data.decoding import Fit, Pixels, planes, refit
 from dpdm_cli.data.images import ImageSet
 from dpdm_cli.data.listing import checked_classes, list_images
 from dpdm_cli.data.named import NAMED
-from dpdm_cli.data.prepared import SUFFIX, load_prepared
+from dpdm_cli.data.prepare.prepared import SUFFIX, load_prepared
 
 
 def load_images(

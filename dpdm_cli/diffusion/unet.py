@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dpdm_cli.group_norm import GroupNorm
+from dpdm_cli.compute.group_norm import GroupNorm
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 

@@ -13,10 +13,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from dpdm_cli.compute.distributed import ALONE, Processes
 from dpdm_cli.privacy.entropy import Entropy
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.mechanism import clip_factors, with_noise
-from dpdm_cli.processes import ALONE, Processes
 
 
 def noisy_class_sums(

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dpdm_cli.parallel import parallel_map
+from dpdm_cli.compute.threads import parallel_map
 
 Entropy = Callable[[int], bytes]
 """`entropy(n)` gives n fresh bytes. The package always uses `os.urandom`; tests may inject their own."""

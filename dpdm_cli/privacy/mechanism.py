@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dpdm_cli.parallel import parallel_map
+from dpdm_cli.compute.distributed import ALONE, Processes
+from dpdm_cli.compute.threads import parallel_map
 from dpdm_cli.privacy.entropy import Entropy, standard_normal
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.processes import ALONE, Processes
 
 # Noise is added in float64 and the result rounded to this public grid (in units of sigma C), so that the low bits
 # of the sum don't show through floating-point rounding (Mironov 2012). A mitigation, not a proof.

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from dpdm_cli.errors import DamagedFileError, PrivacyError
-from dpdm_cli.privacy.accounting import Claim, claim, round_up
+from dpdm_cli.privacy.accounting.claims import Claim, claim, round_up
 from dpdm_cli.privacy.ledger import Ledger, PublishedLedger
 from dpdm_cli.privacy.plan import ACCOUNTANTS, PrivacyPlan, check_keys
 from dpdm_cli.privacy.public_inputs import PublicInputs

@@ -15,13 +15,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from dpdm_cli.parallel import parallel_map
+from dpdm_cli.compute.distributed import ALONE, Processes
+from dpdm_cli.compute.threads import parallel_map
 from dpdm_cli.privacy.entropy import Entropy
+from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.mechanism import GaussianMechanism
-from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.poisson import PoissonSampler
-from dpdm_cli.processes import ALONE, Processes
 
 Losses = Callable[[Tensor], Tensor]
 """From indices of examples [b] to their losses [b]; the loss of one must not depend on the others.

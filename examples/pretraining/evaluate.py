@@ -15,17 +15,17 @@ from pathlib import Path
 
 import torch
 
+from dpdm_cli.checkpoint import read_tensors
 from dpdm_cli.data import ImageSet, load_images
 from dpdm_cli.diffusion.denoiser import EDM, Denoiser
 from dpdm_cli.diffusion.generation import SamplerSettings, generate
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
-from dpdm_cli.evaluation.classifiers import accuracy, build_classifier, fit, predict
+from dpdm_cli.evaluation.classifiers.networks import accuracy, build_classifier, fit, predict
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.runs.checkpoint import read_tensors
-from dpdm_cli.runs.warm_start import learn_prior, new_prior
+from dpdm_cli.training.warm_start import learn_prior, new_prior
 
 TRAINED, JUDGED = 55_000, 2_000
 WARM_SIGMA = 2.24

@@ -23,6 +23,7 @@ from families import Family
 from shapes import Dice
 from torch import Tensor
 
+from dpdm_cli.checkpoint import read_tensors, write_tensors
 from dpdm_cli.data import ImageSet
 from dpdm_cli.diffusion.denoiser import EDM, Denoiser
 from dpdm_cli.diffusion.ema import EMA
@@ -32,10 +33,9 @@ from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.runs.checkpoint import read_tensors, write_tensors
-from dpdm_cli.runs.network import network_config
-from dpdm_cli.runs.settings import preset_settings
-from dpdm_cli.runs.warm_start import learn_prior, new_prior
+from dpdm_cli.training.config.network import network_config
+from dpdm_cli.training.config.settings import preset_settings
+from dpdm_cli.training.warm_start import learn_prior, new_prior
 
 FAMILIES = 32
 IMAGES = 300  # of each family

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from leaks import LEAKS
-from mutants import MUTANTS, Mutant
 from properties.test_audit_catches import attacked, replayed
 from properties.test_published_figures import differences
+from support.leaks import LEAKS
+from support.mutants import MUTANTS, Mutant
 
 
 def main() -> None:

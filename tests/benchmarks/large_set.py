@@ -45,10 +45,10 @@ def steps_on(path: Path, warm_start: str) -> dict[str, Any]:
 
     from dpdm_cli.data import load_images
     from dpdm_cli.privacy.ledger import Ledger
-    from dpdm_cli.runs.network import network_config
-    from dpdm_cli.runs.planning import plan_run
-    from dpdm_cli.runs.settings import merge
-    from dpdm_cli.runs.trainer import Trainer
+    from dpdm_cli.training.config.network import network_config
+    from dpdm_cli.training.config.planning import plan_run
+    from dpdm_cli.training.config.settings import merge
+    from dpdm_cli.training.trainer import Trainer
 
     start = time.perf_counter()
     images = load_images(path)

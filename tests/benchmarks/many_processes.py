@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from step_cost import Case
 
+from dpdm_cli.compute.device import resolve_device
+from dpdm_cli.compute.distributed import Processes
+from dpdm_cli.compute.rendezvous import joined
 from dpdm_cli.privacy.entropy import bernoulli, standard_normal
-from dpdm_cli.processes import Processes, joined
-from dpdm_cli.runs.device import resolve_device
 
 
 def timed(act: Callable[[], Any], processes: Processes, device: torch.device) -> float:

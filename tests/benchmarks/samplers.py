@@ -10,7 +10,7 @@ import argparse
 import time
 from dataclasses import replace
 
-import gaussian_mixture
+from support import gaussian_mixture
 
 from dpdm_cli.diffusion.generation import SamplerSettings
 

@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 
 from dpdm_cli import sample
+from dpdm_cli.checkpoint import Model, save_model
+from dpdm_cli.compute.device import resolve_device
+from dpdm_cli.compute.threads import workers_on
 from dpdm_cli.data import ImageSet
 from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
 from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.diffusion.unet import UNet
-from dpdm_cli.parallel import workers_on
 from dpdm_cli.privacy.statement import non_private_statement
-from dpdm_cli.runs.checkpoint import Model, save_model
-from dpdm_cli.runs.device import resolve_device
-from dpdm_cli.runs.network import network_config
-from dpdm_cli.runs.settings import preset_settings
+from dpdm_cli.training.config.network import network_config
+from dpdm_cli.training.config.settings import preset_settings
 
 
 def untrained(preset: str, path: Path) -> None:

@@ -16,7 +16,7 @@ import time
 
 FIRST_STEP = """
 import os, sys, time
-import dpdm_cli.runs.trainer as trainer
+import dpdm_cli.training.trainer as trainer
 step = trainer.Trainer.step
 def first(self):
     step(self)

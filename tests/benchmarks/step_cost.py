@@ -27,23 +27,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dpdm_cli.compute.device import placed, resolve_device
+from dpdm_cli.compute.distributed import ALONE, Processes
+from dpdm_cli.compute.group_norm import GroupNorm
+from dpdm_cli.compute.threads import workers_on
 from dpdm_cli.data import ImageSet
 from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNet
-from dpdm_cli.group_norm import GroupNorm
-from dpdm_cli.parallel import workers_on
+from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
+from dpdm_cli.privacy.gradients.tuning import tune
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.mechanism import NORM_SLACK, clipped_sum
-from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.step import PrivateStep, plain_step
-from dpdm_cli.privacy.tuning import tune
-from dpdm_cli.processes import ALONE, Processes
-from dpdm_cli.runs.device import placed, resolve_device
-from dpdm_cli.runs.network import network_config
-from dpdm_cli.runs.settings import preset_settings
+from dpdm_cli.training.config.network import network_config
+from dpdm_cli.training.config.settings import preset_settings
 
 CLIP = 1.0
 # (network, batch, copies): 128 rows a step of the large network; up to the 256 of its preset for the small one.

@@ -8,18 +8,19 @@ from typing import Any
 
 import pytest
 import torch
-from mutants import MUTANTS
+from support.mutants import MUTANTS
 from torch import Tensor
 from typer.testing import CliRunner
 
 from dpdm_cli import train
+from dpdm_cli.auditing import run as auditing
 from dpdm_cli.commands.app import app
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.errors import PrivacyError
-from dpdm_cli.privacy import layer_rules, mechanism
-from dpdm_cli.runs import auditing
-from dpdm_cli.runs.settings import preset_settings
-from dpdm_cli.runs.trainer import Trainer
+from dpdm_cli.privacy import mechanism
+from dpdm_cli.privacy.gradients import layer_rules
+from dpdm_cli.training.config.settings import preset_settings
+from dpdm_cli.training.trainer import Trainer
 
 SMALL = ["audit", "--dataset", "digits", "--device", "cpu"]
 STATISTICAL = [*SMALL, "--no-checks", "--statistical", "--canaries", "400", "--steps", "3"]

@@ -15,10 +15,12 @@ from typer.testing import CliRunner
 from dpdm_cli.commands.calibrate import calibrate
 from dpdm_cli.commands.console import reports_errors
 from dpdm_cli.errors import UsageError
-from dpdm_cli.privacy import accountants, accounting
-from dpdm_cli.privacy.accounting import Claim, check_plan_file, claim
-from dpdm_cli.privacy.plan import load_plan, steps_for_epochs
-from dpdm_cli.runs.settings import paper_defaults
+from dpdm_cli.privacy.accounting import accountants
+from dpdm_cli.privacy.accounting import claims as accounting
+from dpdm_cli.privacy.accounting.claims import Claim, check_plan_file, claim
+from dpdm_cli.privacy.plan import steps_for_epochs
+from dpdm_cli.privacy.plan_file import load_plan
+from dpdm_cli.training.config.settings import paper_defaults
 
 NAMES = {
     "accountant",

@@ -9,16 +9,18 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from dpdm_cli.checkpoint import Model, save_model
 from dpdm_cli.commands.app import app
 from dpdm_cli.diffusion.denoiser import EDM, Denoiser
 from dpdm_cli.diffusion.unet import UNet
-from dpdm_cli.privacy.accounting import claim, round_up
-from dpdm_cli.privacy.plan import PrivacyPlan, write_plan_file
+from dpdm_cli.privacy.accounting.claims import claim, round_up
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.privacy.plan_file import write_plan_file
 from dpdm_cli.privacy.statement import non_private_statement
-from dpdm_cli.runs import forecast, planning
-from dpdm_cli.runs.checkpoint import Model, save_model
-from dpdm_cli.runs.network import blank_images, network_config
-from dpdm_cli.runs.settings import merge
+from dpdm_cli.training import dry_run as forecast
+from dpdm_cli.training.config import planning
+from dpdm_cli.training.config.network import blank_images, network_config
+from dpdm_cli.training.config.settings import merge
 
 PLAN = PrivacyPlan(
     dataset_size=1438,

@@ -147,7 +147,7 @@ def test_weights_in_a_given_file_are_used_and_named_by_their_digest_and_the_resi
 def test_without_weights_and_network_the_message_says_what_to_put_where(
     samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dpdm_cli.evaluation import weights
+    from dpdm_cli.evaluation.features import weights
 
     monkeypatch.setattr(weights, "_CLEAN_FID_PLACES", ())
     code, out, err = run(

@@ -12,7 +12,7 @@ from test_app import COMMANDS
 from typer.testing import CliRunner
 
 from dpdm_cli.commands.app import app
-from dpdm_cli.data.public_sets import default_data_dir
+from dpdm_cli.data.readers.public_sets import default_data_dir
 
 
 def run(*words: object) -> tuple[int, str, str]:

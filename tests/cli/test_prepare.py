@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from dpdm_cli.commands.app import app
 from dpdm_cli.data import load_images
-from dpdm_cli.runs import preparing, unfinished
+from dpdm_cli.data.prepare import preparing, unfinished
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_a_killed_command_leaves_no_process_and_goes_on_when_repeated(tmp_path: 
     for index in range(1, 2_500):
         os.link(folder / "0.png", folder / f"{index}.png")
     code = (
-        "import sys, torch\nfrom dpdm_cli.runs import preparing, unfinished\n"
+        "import sys, torch\nfrom dpdm_cli.data.prepare import preparing, unfinished\n"
         "torch.set_num_threads(2)\nunfinished.STRETCH_FILES = 100\npreparing._BATCH_FILES = 20\n"
         "preparing.prepare(sys.argv[1], sys.argv[2])"
     )

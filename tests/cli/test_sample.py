@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 import torch
 import typer
-from drawn import config_of
+from support.drawn import config_of
 from typer.testing import CliRunner
 
+from dpdm_cli.checkpoint import Model, save_model
 from dpdm_cli.commands.console import reports_errors
 from dpdm_cli.commands.sample import sample
 from dpdm_cli.diffusion.denoiser import EDM, Denoiser
 from dpdm_cli.diffusion.unet import UNet
 from dpdm_cli.privacy.statement import non_private_statement
-from dpdm_cli.runs import drawing
-from dpdm_cli.runs.checkpoint import Model, save_model
+from dpdm_cli.sampling import drawing
 
 app = typer.Typer()
 app.command()(reports_errors(sample))

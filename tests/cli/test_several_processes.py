@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from drawn import contents, draw, save
-from processes_launcher import Exited, launch
+from support.drawn import contents, draw, save
+from support.processes_launcher import Exited, launch
 from typer.testing import CliRunner
 
 from dpdm_cli.commands.app import app
+from dpdm_cli.compute.launched import rank
 from dpdm_cli.errors import ResourceError
-from dpdm_cli.evaluation.frechet import FeatureStatistics
-from dpdm_cli.evaluation.inception import PixelExtractor
-from dpdm_cli.launched import rank
-from dpdm_cli.runs import drawing, scoring
+from dpdm_cli.evaluation import scoring
+from dpdm_cli.evaluation.distances.frechet import FeatureStatistics
+from dpdm_cli.evaluation.features.extractors import PixelExtractor
+from dpdm_cli.sampling import drawing
 
 Said = tuple[int, str, str]
 

@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import process_children as children
 import pytest
+from support import process_children as children
 
 from dpdm_cli import verify
-from dpdm_cli.privacy.plan import write_plan_file
-from dpdm_cli.runs.checkpoint import read_tensors
+from dpdm_cli.checkpoint import read_tensors
+from dpdm_cli.privacy.plan_file import write_plan_file
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 WAIT = 300  # seconds; more than a busy machine needs
@@ -24,7 +24,7 @@ WAIT = 300  # seconds; more than a busy machine needs
 SLOWLY = """
 import time
 from dpdm_cli.__main__ import main
-from dpdm_cli.runs.trainer import Trainer
+from dpdm_cli.training.trainer import Trainer
 
 step = Trainer.step
 

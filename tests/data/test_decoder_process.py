@@ -10,7 +10,7 @@ import pytest
 from dpdm_cli.data.collecting import read_chunk
 from dpdm_cli.data.decoder_process import decoders
 from dpdm_cli.data.decoding import Decoded, Fit
-from dpdm_cli.data.folders import read_folder
+from dpdm_cli.data.readers.folders import read_folder
 from dpdm_cli.errors import ResourceError
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import gaussian_mixture
 import pytest
 import torch
+from support import gaussian_mixture
 from torch import Tensor
 
 from dpdm_cli.diffusion.generation import SamplerSettings

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 
 import pytest
-import tiny
 import torch
+from support import tiny
 
 from dpdm_cli.diffusion.ema import EMA
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import Attention, UNet, UNetConfig
-from dpdm_cli.runs.settings import preset_settings
+from dpdm_cli.training.config.settings import preset_settings
 
 
 @pytest.mark.parametrize(

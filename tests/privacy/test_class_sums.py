@@ -15,16 +15,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dpdm_cli.errors import PrivacyError, UsageError
-from dpdm_cli.privacy.accountants import (
+from dpdm_cli.privacy.accounting.accountants import (
     composed_pld_epsilon,
     composed_prv_epsilon,
 )
-from dpdm_cli.privacy.accounting import calibrate, claim
+from dpdm_cli.privacy.accounting.claims import calibrate, claim
+from dpdm_cli.privacy.accounting.restating import (
+    person_epsilon,
+    replace_one_epsilon,
+    selection_epsilon,
+)
 from dpdm_cli.privacy.class_sums import noisy_class_squares, noisy_class_sums
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.public_inputs import PUBLISHED
-from dpdm_cli.privacy.restating import person_epsilon, replace_one_epsilon, selection_epsilon
 from dpdm_cli.privacy.statement import check_statement, private_statement
 
 KINDS = [noisy_class_sums, noisy_class_squares]

@@ -9,9 +9,9 @@ from fractions import Fraction
 import mpmath
 import numpy as np
 import pytest
-import tiny
-from poisson_statistics import poisson_p_value
 from scipy import stats
+from support import tiny
+from support.poisson_statistics import poisson_p_value
 
 from dpdm_cli.privacy.entropy import Entropy, _block, bernoulli, standard_normal
 from dpdm_cli.privacy.poisson import PoissonSampler

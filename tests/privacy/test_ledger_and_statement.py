@@ -9,10 +9,10 @@ import json
 import math
 
 import pytest
-import tiny
+from support import tiny
 
 from dpdm_cli.errors import DamagedFileError, PrivacyError
-from dpdm_cli.privacy.accounting import claim
+from dpdm_cli.privacy.accounting.claims import claim
 from dpdm_cli.privacy.ledger import Ledger, PublishedLedger, claimed_by
 from dpdm_cli.privacy.public_inputs import PUBLISHED
 from dpdm_cli.privacy.statement import (

@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from support import tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dpdm_cli.errors import PrivacyError

@@ -24,14 +24,8 @@ from dpdm_cli.errors import (
     ResourceError,
     UsageError,
 )
-from dpdm_cli.privacy.plan import (
-    CLAIM_KEYS,
-    PrivacyPlan,
-    load_plan,
-    read_plan_file,
-    steps_for_epochs,
-    write_plan_file,
-)
+from dpdm_cli.privacy.plan import PrivacyPlan, steps_for_epochs
+from dpdm_cli.privacy.plan_file import CLAIM_KEYS, load_plan, read_plan_file, write_plan_file
 
 MNIST: dict[str, Any] = {
     "dataset_size": 60_000,
@@ -268,7 +262,7 @@ def test_a_missing_plan_file_is_a_data_error(tmp_path: Path) -> None:
 
 def test_plan_and_accounting_import_neither_torch_nor_opacus() -> None:
     code = (
-        "import sys, dpdm_cli.privacy.accounting, dpdm_cli.privacy.paper_profile\n"
+        "import sys, dpdm_cli.privacy.accounting.claims, dpdm_cli.privacy.accounting.paper_profile\n"
         "sys.exit(bool({'torch', 'opacus', 'numpy', 'scipy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -6,7 +6,7 @@ import itertools
 import json
 
 import pytest
-import tiny
+from support import tiny
 
 from dpdm_cli.errors import DamagedFileError, PrivacyError
 from dpdm_cli.privacy.public_inputs import NAMES, PUBLISHED, SOURCES, UNLABELLED, PublicInputs

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-import tiny
 import torch
-from mutants import COPIES, MUTANTS
+from support import tiny
+from support.mutants import COPIES, MUTANTS
 
-from dpdm_cli.privacy.accounting import calibrate
+from dpdm_cli.privacy.accounting.claims import calibrate
 from dpdm_cli.privacy.audit.canaries import Canaries, CanaryAudit, play
 from dpdm_cli.privacy.audit.checks import check_all
 from dpdm_cli.privacy.audit.findings import Finding
-from dpdm_cli.runs.made_up_records import MadeUpRecords
+from dpdm_cli.training.probe_records import MadeUpRecords
 
 PLAN = tiny.plan(
     dataset_size=64,

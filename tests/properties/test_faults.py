@@ -11,17 +11,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import fault_children
 import pytest
+from support import fault_children
 
 from dpdm_cli import verify
-from dpdm_cli.privacy.plan import write_plan_file
-from dpdm_cli.runs.checkpoint import load_model, read_tensors
-from dpdm_cli.runs.files import is_left_over
+from dpdm_cli.checkpoint import load_model, read_tensors
+from dpdm_cli.files import is_left_over
+from dpdm_cli.privacy.plan_file import write_plan_file
 
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(
-    ["fault_children", "opacus.accountants.analysis.prv", "sklearn.datasets", "torch._dynamo"]
+    [
+        "support.fault_children",
+        "opacus.accountants.analysis.prv",
+        "sklearn.datasets",
+        "torch._dynamo",
+    ]
 )
 
 FILES = 1 + fault_children.STEPS + 4

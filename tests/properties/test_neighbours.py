@@ -13,25 +13,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
+from support import tiny
 from torch import Tensor
 
+from dpdm_cli.compute.distributed import ALONE, Processes
 from dpdm_cli.data import ImageSet
 from dpdm_cli.diffusion.ema import EMA
-from dpdm_cli.evaluation.classifiers import build_classifier
+from dpdm_cli.evaluation.classifiers.networks import build_classifier
+from dpdm_cli.evaluation.private_classifiers import private_classifier, scattering_classifier
 from dpdm_cli.privacy import class_sums, mechanism
+from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.poisson import PoissonSampler
-from dpdm_cli.processes import ALONE, Processes
-from dpdm_cli.runs import planning, private_classifier, scattering_classifier
-from dpdm_cli.runs.planning import plan_run
-from dpdm_cli.runs.public_facts import Stated, public_facts
-from dpdm_cli.runs.reporter import SilentProgress
-from dpdm_cli.runs.settings import TrainSettings
-from dpdm_cli.runs.setup import Setup, set_up
-from dpdm_cli.runs.trainer import Trainer
+from dpdm_cli.reporter import SilentProgress
+from dpdm_cli.training.config import planning
+from dpdm_cli.training.config.planning import plan_run
+from dpdm_cli.training.config.public_facts import Stated, public_facts
+from dpdm_cli.training.config.settings import TrainSettings
+from dpdm_cli.training.setup import Setup, set_up
+from dpdm_cli.training.trainer import Trainer
 
 HELD, STATED = 24, 30
 LAST = HELD - 1

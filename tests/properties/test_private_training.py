@@ -9,19 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import torch
-from processes_launcher import launch
+from support import tiny
+from support.processes_launcher import launch
 from torch import Tensor
 
+from dpdm_cli.checkpoint import read_tensors, write_tensors
 from dpdm_cli.data import ImageSet
 from dpdm_cli.privacy import mechanism
+from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.mechanism import clipped_sum
-from dpdm_cli.privacy.per_example import PerExampleGradients
-from dpdm_cli.runs.checkpoint import read_tensors, write_tensors
-from dpdm_cli.runs.settings import TrainSettings
-from dpdm_cli.runs.trainer import Trainer
+from dpdm_cli.training.config.settings import TrainSettings
+from dpdm_cli.training.trainer import Trainer
 
 COPIES = 4
 

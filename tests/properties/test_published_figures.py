@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 import safetensors
 import torch
-from leaks import LEAKS
+from support.leaks import LEAKS
 
 from dpdm_cli import train
 from dpdm_cli.data import NAMED, ImageSet
 from dpdm_cli.privacy import ledger
-from dpdm_cli.runs import training
-from dpdm_cli.runs.run_folder import RunFolder
-from dpdm_cli.runs.trainer import Trainer
+from dpdm_cli.training import run as training
+from dpdm_cli.training.run_folder import RunFolder
+from dpdm_cli.training.trainer import Trainer
 
 TINY = {"width": 8, "embedding": 8, "batch_size": 32, "steps": 2, "micro_batch": 16}
 CLASSES = NAMED["digits"].classes

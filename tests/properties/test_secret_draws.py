@@ -10,16 +10,16 @@ from __future__ import annotations
 import json
 
 import pytest
-import tiny
 import torch
+from support import tiny
 
-from dpdm_cli.evaluation.classifiers import build_classifier
+from dpdm_cli.evaluation.classifiers.networks import build_classifier
+from dpdm_cli.evaluation.private_classifiers import scattering_classifier
+from dpdm_cli.evaluation.private_classifiers.private_classifier import train_privately
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.runs import scattering_classifier
-from dpdm_cli.runs.private_classifier import train_privately
-from dpdm_cli.runs.reporter import SilentProgress
-from dpdm_cli.runs.settings import TrainSettings
-from dpdm_cli.runs.trainer import Trainer
+from dpdm_cli.reporter import SilentProgress
+from dpdm_cli.training.config.settings import TrainSettings
+from dpdm_cli.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 RECORDS = torch.arange(24)

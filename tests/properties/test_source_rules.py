@@ -29,39 +29,78 @@ PUBLIC = {"dataset_size", "expected_batch_size", "micro_batch", "classes"}
 OTHERS = {
     **{
         path.relative_to(PACKAGE).as_posix(): "records that the audit makes up"
-        for path in (PACKAGE / "privacy" / "audit").glob("*.py")
+        for path in (PACKAGE / "privacy" / "audit").rglob("*.py")
     },
-    "privacy/tuning.py": "grey images, which the tuning makes up",
-    "runs/made_up_records.py": "records that the audit makes up",
-    "runs/grids.py": "drawn images, in a picture",
+    "privacy/gradients/tuning.py": "grey images, which the tuning makes up",
+    "training/probe_records.py": "records that the audit makes up",
+    "sampling/grids.py": "drawn images, in a picture",
 }
 """Files that hold no private records, and what they count instead."""
 
+NO_PLAN = ("data/", "diffusion/", "evaluation/classifiers/", "evaluation/features/")
+"""Rooms that know no plan, in which images are counted as images. `data/sources` tells a plan its N."""
+
 COUNTED = {
-    ("privacy/convolution.py", "side_by_side", "rows.shape"): "dimensions beside the first",
-    ("privacy/layer_rules.py", "_sum_copies", "rows.shape"): "dimensions beside the first",
-    ("privacy/per_example.py", "backward", "record.gradients.shape"): "to tell copies apart",
+    (
+        "privacy/gradients/convolution.py",
+        "side_by_side",
+        "rows.shape",
+    ): "dimensions beside the first",
+    (
+        "privacy/gradients/layer_rules.py",
+        "_sum_copies",
+        "rows.shape",
+    ): "dimensions beside the first",
+    (
+        "privacy/gradients/per_example.py",
+        "backward",
+        "record.gradients.shape",
+    ): "to tell copies apart",
     ("privacy/poisson.py", "draw", "records"): "how many coins, not how they are weighted",
     ("privacy/step.py", "__init__", "records"): "for the sampler alone",
     ("privacy/step.py", "__call__", "self._records"): "for the sampler alone",
     ("privacy/step.py", "gradients", "len(piece)"): "how many gradients to expect",
     ("privacy/step.py", "plain_step", "len(share)"): "the ordinary step, which claims nothing",
     ("privacy/step.py", "_pieces", "len(batch)"): "how a sum is cut into parts",
-    ("runs/private_descent.py", "descend", "len(labels)"): "for the sampler alone",
-    ("runs/public_facts.py", "public_facts", "len(images.images)"): "N, if that is declared public",
-    ("runs/scattering_classifier.py", "train_privately", "len(images)"): "a row for each",
-    ("runs/scattering_classifier.py", "train_privately", "len(piece)"): "how far it has come",
-    ("runs/scattering_classifier.py", "train_privately", "images.shape"): "beside the first",
-    ("runs/setup.py", "_public_inputs", "len(images.images)"): "N of a run that claims nothing",
     (
-        "runs/sources.py",
+        "evaluation/private_classifiers/private_descent.py",
+        "descend",
+        "len(labels)",
+    ): "for the sampler alone",
+    (
+        "training/config/public_facts.py",
+        "public_facts",
+        "len(images.images)",
+    ): "N, if that is declared public",
+    (
+        "evaluation/private_classifiers/scattering_classifier.py",
+        "train_privately",
+        "len(images)",
+    ): "a row for each",
+    (
+        "evaluation/private_classifiers/scattering_classifier.py",
+        "train_privately",
+        "len(piece)",
+    ): "how far it has come",
+    (
+        "evaluation/private_classifiers/scattering_classifier.py",
+        "train_privately",
+        "images.shape",
+    ): "beside the first",
+    ("training/setup.py", "_public_inputs", "len(images.images)"): "N of a run that claims nothing",
+    (
+        "data/sources.py",
         "size_of",
         "len(list_images(source, fit=Fit()))",
     ): "N, if that is declared public",
-    ("runs/trainer.py", "__init__", "len(images.images)"): "for the sampler alone",
-    ("runs/trainer.py", "_drawn", "len(self._set.images)"): "a step that claims nothing",
-    ("runs/warm_start.py", "coefficients", "len(images.images)"): "which images are gone over",
-    ("runs/warm_start.py", "counted", "len(rows)"): "a one for each, to be summed with its vector",
+    ("training/trainer.py", "__init__", "len(images.images)"): "for the sampler alone",
+    ("training/trainer.py", "_drawn", "len(self._set.images)"): "a step that claims nothing",
+    ("training/warm_start.py", "coefficients", "len(images.images)"): "which images are gone over",
+    (
+        "training/warm_start.py",
+        "counted",
+        "len(rows)",
+    ): "a one for each, to be summed with its vector",
 }
 """Where records are counted after the plan is made, and why that is harmless. Not one line more."""
 
@@ -70,7 +109,10 @@ DIVIDED = {
 }
 """Divisors and rates that do depend on such a count."""
 
-SUMMED = ("class_sums", "convolution", "layer_rules", "mechanism", "per_example", "poisson")
+SUMMED = (
+    *("class_sums", "mechanism", "poisson"),
+    *("gradients/convolution", "gradients/layer_rules", "gradients/per_example"),
+)
 """Where gradients and vectors are added up and never averaged; `step` averages in the ordinary step alone."""
 
 
@@ -82,10 +124,9 @@ def imported(tree: ast.Module) -> Iterator[str]:
 
 
 def after_the_plan() -> dict[str, ast.Module]:
-    """The whole privacy room, and all of `runs` that a training run or a private classifier is made of."""
-    waiting = [*(PACKAGE / "privacy").rglob("*.py")]
-    started = ("training.py", "private_classifier.py", "scattering_classifier.py")
-    waiting += [PACKAGE / "runs" / name for name in started]
+    """The whole privacy room, and what a training run or a private classifier is made of."""
+    waiting = [*(PACKAGE / "privacy").rglob("*.py"), PACKAGE / "training" / "run.py"]
+    waiting += (PACKAGE / "evaluation" / "private_classifiers").glob("*.py")
     found: dict[str, ast.Module] = {}
     while waiting:
         path = waiting.pop()
@@ -95,8 +136,11 @@ def after_the_plan() -> dict[str, ast.Module]:
             parts = (module.split(".") for module in imported(found[name]))
             waiting += [PACKAGE.joinpath(*p[1:]).with_suffix(".py") for p in parts if p[1:]]
     assert set(OTHERS) <= set(found)
-    rooms = ("privacy/", "runs/")
-    return {n: tree for n, tree in found.items() if n.startswith(rooms) and n not in OTHERS}
+    return {
+        name: tree
+        for name, tree in found.items()
+        if name not in OTHERS and (name == "data/sources.py" or not name.startswith(NO_PLAN))
+    }
 
 
 FILES = after_the_plan()

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dpdm_cli.privacy.accounting import claim
+from dpdm_cli.privacy.accounting.claims import claim
 from dpdm_cli.privacy.audit import layer_reads, lower_bounds
 from dpdm_cli.privacy.audit.lower_bounds import Scores
 from dpdm_cli.privacy.audit.replay import in_precision
 from dpdm_cli.privacy.entropy import bernoulli
+from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.step import PrivateStep
 

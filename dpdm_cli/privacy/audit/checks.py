@@ -15,8 +15,9 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from dpdm_cli.compute.distributed import ALONE, Processes
 from dpdm_cli.privacy.audit.findings import Finding
-from dpdm_cli.privacy.audit.noise_checks import check_noise
+from dpdm_cli.privacy.audit.noise.checks import check_noise
 from dpdm_cli.privacy.audit.replay import in_precision, steps_alone
 from dpdm_cli.privacy.audit.sampler_checks import check_sampler
 from dpdm_cli.privacy.audit.step_checks import (
@@ -29,7 +30,6 @@ from dpdm_cli.privacy.audit.warm_start_checks import check_warm_start
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.step import Losses, PrivateStep
-from dpdm_cli.processes import ALONE, Processes
 
 _LOUDNESS = 1e3
 """Norm of a known record's gradient, in units of C."""

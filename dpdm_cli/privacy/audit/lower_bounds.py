@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from dpdm_cli.privacy.accountants import quiet
+from dpdm_cli.privacy.accounting.accountants import quiet
 
 Scores = npt.NDArray[np.float64]
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from dpdm_cli.compute.distributed import ALONE, Processes
 from dpdm_cli.privacy.audit.findings import (
     ALMOST_NO_NOISE,
     NOT_FINITE,
@@ -20,7 +21,6 @@ from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.mechanism import GaussianMechanism
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.step import Losses
-from dpdm_cli.processes import ALONE, Processes
 
 
 def check_sensitivity(

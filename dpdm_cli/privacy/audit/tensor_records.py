@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dpdm_cli.privacy.audit import layer_reads
-from dpdm_cli.privacy.per_example import PerExampleGradients
+from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 
 _BITS = 16
 

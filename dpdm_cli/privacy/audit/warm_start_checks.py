@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dpdm_cli.compute.distributed import ALONE, Processes
 from dpdm_cli.errors import PrivacyError
 from dpdm_cli.privacy.audit.deviations import chi_square_z
 from dpdm_cli.privacy.audit.findings import (
@@ -22,7 +23,6 @@ from dpdm_cli.privacy.class_sums import noisy_class_squares, noisy_class_sums
 from dpdm_cli.privacy.entropy import standard_normal
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.processes import ALONE, Processes
 
 Release = Callable[..., Tensor]
 """`noisy_class_sums` or `noisy_class_squares`."""

@@ -6,9 +6,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-import tiny
+from support import tiny
 
-from dpdm_cli.privacy.accounting import calibrate
+from dpdm_cli.privacy.accounting.claims import calibrate
 from dpdm_cli.privacy.audit.canaries import Canaries, CanaryAudit, judge
 
 PLAN = dataclasses.replace(

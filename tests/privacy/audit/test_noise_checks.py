@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tiny
 import torch
-from mutants_of_draws import NOISE
+from support import tiny
+from support.mutants_of_draws import NOISE
 
 from dpdm_cli.privacy import mechanism
-from dpdm_cli.privacy.audit import noise_repetition
 from dpdm_cli.privacy.audit.findings import PUBLIC_GRID, Finding
-from dpdm_cli.privacy.audit.noise_checks import check_noise
-from dpdm_cli.privacy.audit.noise_distribution import distribution_findings
-from dpdm_cli.privacy.audit.noise_repetition import (
+from dpdm_cli.privacy.audit.noise import repetition as noise_repetition
+from dpdm_cli.privacy.audit.noise.checks import check_noise
+from dpdm_cli.privacy.audit.noise.distribution import distribution_findings
+from dpdm_cli.privacy.audit.noise.repetition import (
     check_seeds,
     lags_finding,
     repetition_findings,

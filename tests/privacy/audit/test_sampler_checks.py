@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-import tiny
 import torch
-from mutants_of_draws import SAMPLER
+from support import tiny
+from support.mutants_of_draws import SAMPLER
 
 from dpdm_cli.privacy.audit.sampler_checks import check_sampler
 from dpdm_cli.privacy.plan import PrivacyPlan

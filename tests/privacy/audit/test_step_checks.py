@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import pytest
-import tiny
 import torch
+from support import tiny
 from torch import Tensor
 
+from dpdm_cli.compute.device import placed
 from dpdm_cli.diffusion.unet import UNet
 from dpdm_cli.privacy import mechanism
 from dpdm_cli.privacy.audit.findings import Finding
 from dpdm_cli.privacy.audit.replay import Maker, in_precision, steps_alone
 from dpdm_cli.privacy.audit.step_checks import check_tensors
 from dpdm_cli.privacy.audit.tensor_records import TensorRecords
+from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.per_example import PerExampleGradients
 from dpdm_cli.privacy.step import PrivateStep
-from dpdm_cli.runs.device import placed
-from dpdm_cli.runs.network import blank_images, network_config
-from dpdm_cli.runs.settings import preset_settings
+from dpdm_cli.training.config.network import blank_images, network_config
+from dpdm_cli.training.config.settings import preset_settings
 
 CPU = torch.device("cpu")
 TENSORS = PerExampleGradients(tiny.denoiser().network)

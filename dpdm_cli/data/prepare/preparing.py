@@ -1,0 +1,380 @@
+"""`dpdm prepare`: a folder or archive of any size becomes one file that training maps into memory."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from shutil import disk_usage
+from typing import Any
+
+import numpy as np
+import torch
+
+from dpdm_cli import __version__
+from dpdm_cli.compute.threads import parallel_map
+from dpdm_cli.data.collecting import Findings, read_chunk
+from dpdm_cli.data.decoder_process import decoders
+from dpdm_cli.data.decoding import Decoded, Fit, Pixels, planes, refit
+from dpdm_cli.data.duplicates import repeated
+from dpdm_cli.data.listing import Listing, list_images
+from dpdm_cli.data.named import NAMED, Split
+from dpdm_cli.data.prepare.prepared import (
+    SUFFIX,
+    Facts,
+    PreparedFile,
+    header_of,
+    padding_of,
+    reserved_bytes,
+)
+from dpdm_cli.data.prepare.unfinished import Unfinished, forget
+from dpdm_cli.errors import DataError, InterruptedRunError, ResourceError, UsageError
+from dpdm_cli.reporter import Reporter, SilentReporter
+from dpdm_cli.signals import stop_requests
+
+_FIRST_FILES = 16
+_BATCH_FILES, _BATCH_BYTES = 256, 8 << 20  # what a process decodes at a time
+_WORTH_PROCESSES = 2_000  # files; below, starting them takes longer
+
+_GOES_ON = "Free space and repeat the command, which goes on where it was, or choose another OUT."
+_ANOTHER = "choose another OUT, or take this file away"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareResult:
+    """A prepared file.
+
+    Attributes:
+        path: the file.
+        facts: what it says of itself.
+        pairs: the first 20 images that equal an earlier one, with that one; empty when the file was there already.
+        was_there: whether it had been complete before this call, which then only checked it.
+    """
+
+    path: Path
+    facts: Facts
+    pairs: tuple[tuple[str, str], ...]
+    was_there: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        facts = self.facts
+        n, channels, height, width = facts.shape
+        return {
+            "out": str(self.path),
+            "n": n,
+            "channels": channels,
+            "height": height,
+            "width": width,
+            "classes": list(facts.classes),
+            "source": facts.source,
+            "split": facts.split,
+            "duplicates": facts.duplicates,
+            "first_duplicates": [list(pair) for pair in self.pairs],
+            "left_out": facts.bad,
+            "first_left_out": list(facts.first_bad),
+            "content_sha256": facts.content,
+            "was_there": self.was_there,
+        }
+
+
+def prepare(
+    source: str | Path,
+    out: str | Path,
+    *,
+    split: Split = "train",
+    data_dir: Path | None = None,
+    download: bool = True,
+    image_size: int | None = None,
+    channels: int | None = None,
+    classes: Sequence[str] | None = None,
+    skip_bad: bool = False,
+    reporter: Reporter | None = None,
+) -> PrepareResult:
+    """Decode and check every image once, and write them into one file for `load_images`.
+
+    A call that was cut off, by whatever, goes on when it is repeated. One that is complete is checked and left as it
+    is. No image is in memory for longer than it takes to write it; a file takes some 200 bytes of memory.
+
+    Args:
+        source: as for `load_images`. Arrays (.npz, most named sets) are read into memory as there.
+        out: the file; its name ends in .safetensors.
+        split, data_dir, download, image_size, channels, classes: as for `load_images`.
+        skip_bad: leave out files that cannot be used; the file says which.
+        reporter: gets remarks and progress.
+
+    Raises:
+        UsageError: options that make no sense; `out` holds something else, or was begun by another command.
+        DataError: files that cannot be used (after all were looked at), images of several sizes or kinds, and what
+            `load_images` raises.
+        DamagedFileError: the complete file is not what was written.
+        ResourceError: not enough space on the disk, or what `load_images` raises; what was written stays.
+        InterruptedRunError: on SIGINT or SIGTERM, when what is decoded is saved.
+    """
+    say = reporter or SilentReporter()
+    path = Path(out).expanduser()
+    _check_places(source, path)
+    complete = _complete(path) if path.exists() else None
+    say.note(f"looking through {source}")
+    listing = list_images(
+        source,
+        split=split,
+        data_dir=data_dir,
+        download=download,
+        fit=Fit(image_size=image_size, channels=channels),
+        classes=classes,
+    )
+    request = {
+        "split": split,
+        "image_size": listing.fit.image_size,
+        "channels": listing.fit.channels,
+        "classes": list(listing.classes),
+        "source_sha256": listing.digest(),
+    }
+    if complete is not None:
+        result = _checked(complete, request, skip_bad, say)
+    else:
+        with _disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            result = _Preparation(path, listing, request, skip_bad, say).run()
+    _remark(result, say)
+    return result
+
+
+class _Preparation:
+    """One file in the making."""
+
+    def __init__(
+        self, path: Path, listing: Listing, request: dict[str, Any], skip_bad: bool, say: Reporter
+    ) -> None:
+        self._path, self._listing, self._request = path, listing, request
+        self._skip_bad, self._say = skip_bad, say
+        self._start = reserved_bytes(listing.classes)
+        self._there = Unfinished(
+            path, {**request, "files": len(listing)}, self._start, len(listing)
+        )
+        self._findings = Findings(listing.where, len(listing), listing.fit)
+
+    def run(self) -> PrepareResult:
+        """Begin or go on, to the end."""
+        there = self._there
+        with there.open():
+            self._recall()
+            try:
+                self._decode()
+            except DataError:
+                there.discard()  # other options are needed, or other files: nothing of this is
+                raise
+            if not self._skip_bad:
+                kept = there.part.with_name(f"{there.part.stem}*.part")
+                self._findings.check_files(
+                    " Or leave them out with --skip-bad: what is decoded is kept for that, in the "
+                    f"hidden files {kept}"
+                )
+            if not there.rows:
+                there.discard()
+                files = "\n".join(f"  {line}" for line in self._findings.first_bad)
+                raise DataError(
+                    f"none of the {len(self._listing):,} files in {self._listing.where} can be used, "
+                    f"the first:\n{files}",
+                    "Give 8-bit grey or RGB images: PNG, JPEG, WEBP or BMP.",
+                )
+            return self._finish()
+
+    def _recall(self) -> None:
+        """Judge what an earlier call took as if it had just come."""
+        there = self._there
+        for index, reason in zip_longest(there.bad, there.reasons, fillvalue=""):
+            self._findings.take_bad(self._listing.title(int(index)), str(reason))
+        if there.shape:
+            channels, height, width = there.shape
+            self._findings.take((width, height), channels == 3, there.rows)
+            self._check_space(there.shape)
+        if there.files:
+            self._say.note(f"going on after {there.files:,} of {len(self._listing):,} files")
+
+    def _decode(self) -> None:
+        there, total = self._there, len(self._listing)
+        with (
+            stop_requests() as stop,
+            closing(_decoded(self._listing, there)) as batches,
+            self._say.progress("preparing", total, "images", there.files) as progress,
+        ):
+            for batch in batches:
+                self._take(batch)
+                progress.advance(len(batch), **self._seen())
+                if stop and there.files < total:
+                    there.save()
+                    raise InterruptedRunError(
+                        f"stopped after {there.files:,} of {total:,} images, which are saved",
+                        "repeat the command to go on",
+                        stop.signal_number,
+                    )
+            there.save()
+
+    def _take(self, batch: Sequence[Decoded | str]) -> None:
+        there, findings, start = self._there, self._findings, self._there.files
+        good = [found for found in batch if isinstance(found, Decoded)]
+        bad = [(start + i, found) for i, found in enumerate(batch) if isinstance(found, str)]
+        if bad and not findings.bad and not self._skip_bad:
+            title, reason = self._listing.title(bad[0][0]), bad[0][1]
+            self._say.warn(f"{title} {reason}; going on to look at all files")
+        for index, reason in bad:
+            findings.take_bad(self._listing.title(index), reason)
+        for found in good:
+            findings.take(found.size, found.pixels.ndim == 3)
+        findings.check_kind()
+        images = planes(np.stack([found.pixels for found in good])) if good else _NONE
+        if good and there.shape is None:
+            self._check_space(images.shape[1:])
+        there.append(images, bad)
+
+    def _seen(self) -> dict[str, str]:
+        return {"bad": f"{self._findings.bad:,}"} if self._findings.bad else {}
+
+    def _check_space(self, shape: tuple[int, ...]) -> None:
+        """Refuse to begin what the disk has no room for."""
+        left = len(self._listing) - self._there.files
+        needed = left * math.prod(shape) + 8 * len(self._listing) + self._start
+        free = disk_usage(self._path.parent).free
+        if needed > free:
+            raise ResourceError(
+                f"{self._path} needs {needed:,} bytes more of the disk, {free:,} are free",
+                _GOES_ON,
+            )
+
+    def _finish(self) -> PrepareResult:
+        there, listing = self._there, self._listing
+        assert there.shape
+        channels, height, width = there.shape
+        shape = there.rows, channels, height, width
+        kept = np.delete(np.arange(len(listing)), np.array(there.bad, np.int64))
+        labels = None if listing.labels is None else listing.labels[kept].astype("<i8")
+        duplicates, pairs = repeated(there.digests)
+        facts = Facts(
+            shape=shape,
+            classes=listing.classes,
+            split=self._request["split"],
+            image_size=listing.fit.image_size,
+            channels=listing.fit.channels,
+            source=listing.name if listing.name.isprintable() else ascii(listing.name),
+            source_sha256=self._request["source_sha256"],
+            images_sha256=there.images_sha256,
+            labels_sha256=None if labels is None else hashlib.sha256(labels.data).hexdigest(),
+            duplicates=duplicates,
+            bad=len(there.bad),
+            first_bad=tuple(self._findings.first_bad),
+            written_by=f"dpdm {__version__}",
+        )
+        if self._path.exists():
+            raise UsageError(f"{self._path} has come into being meanwhile", _ANOTHER)
+        tail = b"" if labels is None else bytes(padding_of(shape)) + labels.tobytes()
+        there.finish(header_of(facts), tail)
+        named = tuple((listing.title(kept[a]), listing.title(kept[b])) for a, b in pairs)
+        return PrepareResult(path=self._path, facts=facts, pairs=named, was_there=False)
+
+
+def _decoded(listing: Listing, there: Unfinished) -> Generator[Sequence[Decoded | str], None, None]:
+    """What the files after those that were looked at hold, a batch at a time, in order."""
+    images, fit = listing.images, listing.fit
+    if isinstance(images, np.ndarray):
+        height, width = images.shape[1:3]
+        for span in _spans(len(images), there):
+            yield [Decoded(pixels, (width, height)) for pixels in refit(images[span], fit)]
+        return
+    # As many as torch counts cores, which OMP_NUM_THREADS and cluster schedulers set.
+    workers = torch.get_num_threads() if len(images) - there.files >= _WORTH_PROCESSES else 1
+    chunks = (images[span] for span in _spans(len(images), there))
+    if workers == 1:
+        yield from (read_chunk(chunk, fit) for chunk in chunks)
+        return
+    with (
+        decoders(workers, fit) as decode,
+        closing(parallel_map(decode, chunks, workers)) as batches,
+    ):
+        yield from batches
+
+
+def _spans(total: int, there: Unfinished) -> Iterator[slice]:
+    """What is decoded at a time: little until the size of an image is known, and of large images."""
+    start = there.files
+    while start < total:
+        count = _FIRST_FILES
+        if there.shape:
+            count = max(1, min(_BATCH_FILES, _BATCH_BYTES // math.prod(there.shape)))
+        yield slice(start, min(start + count, total))
+        start += count
+
+
+def _check_places(source: str | Path, path: Path) -> None:
+    if path.suffix.lower() != SUFFIX:
+        raise UsageError(f"OUT must end in {SUFFIX}, found {path}", f"for example {path}{SUFFIX}")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", "name a file that is to be made")
+    origin = Path(source).expanduser()
+    if str(source) in NAMED:
+        return
+    if origin.suffix.lower() == SUFFIX and origin.is_file():
+        raise UsageError(f"{source} is no folder, zip or .npz file", "A prepared file is ready.")
+    if origin.is_dir() and path.resolve().is_relative_to(origin.resolve()):
+        raise UsageError(f"{path} lies in the folder {source} itself", "choose OUT outside it")
+
+
+def _complete(path: Path) -> PreparedFile:
+    try:
+        return PreparedFile(path)
+    except DataError as error:
+        raise UsageError(f"nothing is overwritten: {error.message}", _ANOTHER) from None
+
+
+def _checked(
+    file: PreparedFile, request: dict[str, Any], skip_bad: bool, say: Reporter
+) -> PrepareResult:
+    """What is there is left as it is, if it is what this command would make."""
+    facts = file.facts
+    for name, wanted in request.items():
+        found = getattr(facts, name)
+        if (list(found) if isinstance(found, tuple) else found) != wanted:
+            what = f"{name} is {str(found)[:80]} there, {str(wanted)[:80]} now"
+            if name == "source_sha256":
+                what = "its source was another, or has changed since"
+            raise UsageError(f"{file.path} holds other images: {what}", _ANOTHER)
+    if facts.bad and not skip_bad:
+        raise UsageError(
+            f"{file.path} was made with --skip-bad, which left out {facts.bad:,} of the files",
+            "repeat the command with --skip-bad, or choose another OUT",
+        )
+    say.note(f"{file.path} is complete; comparing it with its SHA-256")
+    file.verify()
+    forget(file.path)
+    return PrepareResult(path=file.path, facts=facts, pairs=(), was_there=True)
+
+
+def _remark(result: PrepareResult, say: Reporter) -> None:
+    facts = result.facts
+    if facts.bad:
+        files = "\n".join(f"  {line}" for line in facts.first_bad)
+        say.warn(f"{facts.bad:,} files cannot be used and are left out, the first:\n{files}")
+    if facts.duplicates:
+        pairs = "".join(f"\n  {later} = {first}" for later, first in result.pairs)
+        say.warn(
+            f"{facts.duplicates:,} images equal an earlier one, pixel for pixel. All are kept: the claim protects one "
+            "file, not one picture, and a picture that is there twice half as well. Whether copies belong in the set "
+            f"is for you to say; remove them from the source if not.{pairs}"
+        )
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """What the system says about the disk becomes an error of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot write: {error.strerror or error}", _GOES_ON) from error
+
+
+_NONE: Pixels = np.empty((0, 1, 1, 1), np.uint8)

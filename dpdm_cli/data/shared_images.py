@@ -1,0 +1,67 @@
+"""Images that the first process reads and all look at: no other needs the files, or memory for more than a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dpdm_cli.compute.distributed import Processes
+from dpdm_cli.data import ImageSet
+
+
+class SharedImages:
+    """A set of images of which each process gets a batch in turn.
+
+    Args:
+        read: gives the images; called in the first process alone.
+        describe: what every process should know of them; it must fit into JSON.
+
+    Attributes:
+        shape: (N, C, H, W).
+        facts: what `describe` gave.
+
+    Raises: what `read` and `describe` raise, in every process.
+    """
+
+    def __init__(
+        self,
+        processes: Processes,
+        read: Callable[[], ImageSet],
+        describe: Callable[[ImageSet], dict[str, Any]] = lambda images: {},
+    ) -> None:
+        self._processes = processes
+        self._images: ImageSet | None = None
+
+        def described() -> dict[str, Any]:
+            found = read()
+            self._images = found
+            return {"shape": list(found.images.shape), "facts": describe(found)}
+
+        told = processes.from_first(described)
+        self.shape: tuple[int, int, int, int] = tuple(told["shape"])
+        self.facts: dict[str, Any] = told["facts"]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def rounds(self, size: int, indices: Tensor) -> Iterator[Tensor]:
+        """In each round this process's batch, uint8 [R, C, H, W], R at most `size` and 0 when there is none left.
+
+        Args:
+            indices: int64 [M], the images to look at, in this order.
+        """
+        count, here = self._processes.size, self._processes.rank
+        for start in range(0, len(indices), count * size):
+            given = None
+            if self._images is not None:
+                rows = self._images.rows(indices[start : start + count * size])
+                given = rows
+                if len(rows) < count * size:
+                    given = torch.zeros(count * size, *self.shape[1:], dtype=torch.uint8)
+                    given[: len(rows)] = rows
+                given = given.view(count, size, *self.shape[1:])
+            mine = self._processes.handed_out(given, (size, *self.shape[1:]), torch.uint8)
+            yield mine[: max(0, min(size, len(indices) - start - here * size))]

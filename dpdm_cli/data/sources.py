@@ -1,0 +1,123 @@
+"""What a source of images holds, told from names and metadata. Judges no pixel."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from dpdm_cli.data.decoding import Fit
+from dpdm_cli.data.layout import Tree, arrange
+from dpdm_cli.data.listing import list_images
+from dpdm_cli.data.loading import load_images
+from dpdm_cli.data.named import NAMED, Split
+from dpdm_cli.data.prepare.prepared import SUFFIX, PreparedFile
+from dpdm_cli.data.readers.archives import read_archive
+from dpdm_cli.data.readers.folders import read_folder
+from dpdm_cli.errors import DamagedFileError
+
+_SPLITS = frozenset({"train", "test", "val", "valid", "validation"})
+_METADATA = "metadata.json"
+_NO_TREES = frozenset({".npz", ".safetensors"})  # whose bytes may look like a zip
+
+
+def splits_of(source: str | Path) -> tuple[str, ...]:
+    """Which of `train` and `test` a source holds; `()` when it is not divided.
+
+    Args:
+        source: as for `dpdm_cli.data.load_images`, which judges whether it can be used at all.
+    """
+    if str(source) in NAMED:
+        return ("train", "test")
+    tree = _tree(Path(source).expanduser())
+    if tree is None:
+        return ()
+    folders = {path[:depth] for path in tree.folders for depth in range(1, len(path) + 1)}
+    folders |= {e.path[:depth] for e in tree.entries for depth in range(1, len(e.path))}
+    root: tuple[str, ...] = ()
+    while True:
+        names = {p[-1] for p in folders if len(p) == len(root) + 1 and p[: len(root)] == root}
+        names = {name for name in names if not name.startswith((".", "__MACOSX"))}
+        if names <= _SPLITS:
+            return tuple(name for name in ("train", "test") if name in names)
+        if len(names) != 1:
+            return ()
+        root = (*root, *names)
+
+
+def classes_of(source: str | Path, split: Split) -> tuple[str, ...]:
+    """Names of a source's classes in label order, as `load_images` would give them; `()` for none.
+
+    Raises:
+        DataError: there is no such split, or its files are not laid out as a data set.
+    """
+    if str(source) in NAMED:
+        return NAMED[str(source)].classes
+    tree = _tree(Path(source).expanduser())
+    if tree is None:
+        return load_images(source, split=split).classes
+    return arrange(tree, split, None).classes
+
+
+def size_of(source: str | Path) -> int:
+    """How many images a source's `train` split holds; decodes none of them.
+
+    Raises:
+        UsageError, DataError, DamagedFileError, ResourceError: as `load_images`.
+    """
+    path = Path(source).expanduser()
+    if str(source) not in NAMED and path.suffix.lower() == SUFFIX and path.is_file():
+        return PreparedFile(path).facts.shape[0]
+    return len(list_images(source, fit=Fit()))
+
+
+def samples_in(source: str | Path) -> str | Path:
+    """`source`, or the one file in it when it is a folder that `dpdm sample` wrote an npz or zip into."""
+    folder = Path(source).expanduser()
+    if (folder / _METADATA).is_file():
+        for name in ("samples.npz", "samples.zip"):
+            if (folder / name).is_file():
+                return folder / name
+    return source
+
+
+def sample_metadata(source: str | Path) -> dict[str, Any]:
+    """What `dpdm sample` wrote about a set of samples; empty when there is no such file.
+
+    It is `metadata.json` in the folder or zip, or beside an .npz or zip file.
+
+    Raises:
+        DamagedFileError: the file is no JSON object.
+    """
+    path = Path(source).expanduser()
+    text = None
+    if path.is_dir() and (path / _METADATA).is_file():
+        text = (path / _METADATA).read_bytes()
+    elif path.is_file():
+        tree = _tree(path)
+        inside = [e for e in tree.entries if e.path[-1] == _METADATA] if tree else []
+        beside = path.with_name(_METADATA)
+        if inside:
+            text = inside[0].read()
+        elif beside.is_file():
+            text = beside.read_bytes()
+    if text is None:
+        return {}
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DamagedFileError(
+            f"{source}: {_METADATA} is not JSON: {error}", "draw the samples again, or delete it"
+        ) from error
+    if not isinstance(values, dict):
+        raise DamagedFileError(f"{source}: {_METADATA} is no JSON object", "delete it")
+    return values
+
+
+def _tree(path: Path) -> Tree | None:
+    if path.is_dir():
+        return read_folder(path)
+    if path.is_file() and path.suffix.lower() not in _NO_TREES and zipfile.is_zipfile(path):
+        return read_archive(path)
+    return None

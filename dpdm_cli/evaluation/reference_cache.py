@@ -1,0 +1,64 @@
+"""Statistics of a reference, kept so that its features are computed once.
+
+The reference's mean and covariance are kept in the user's cache, in a folder `private/`: they are
+facts of the real images, and no noise protects them. Features of single images are kept nowhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dpdm_cli.evaluation.distances.frechet import FeatureStatistics
+from dpdm_cli.files import write_bytes
+
+
+def cache_file(cache: Path, key: dict[str, str]) -> Path:
+    """Where the statistics for a key lie in the cache."""
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+    return cache / "private" / "fid" / f"{name}.npz"
+
+
+def read_statistics(file: Path, key: dict[str, str]) -> FeatureStatistics | None:
+    """What is cached for the key; None when there is nothing, or nothing whole."""
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            if json.loads(str(stored["key"])) != key:
+                return None
+            count, mean, scatter = int(stored["count"]), stored["mean"], stored["scatter"]
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
+        return None
+    sound = (
+        mean.dtype == scatter.dtype == np.float64
+        and mean.ndim == 1
+        and scatter.shape == (mean.size, mean.size)
+        and np.isfinite(mean).all()
+        and np.isfinite(scatter).all()
+    )
+    if not sound:
+        return None
+    return FeatureStatistics(count, torch.from_numpy(mean), torch.from_numpy(scatter))
+
+
+def write_statistics(file: Path, key: dict[str, str], statistics: FeatureStatistics) -> None:
+    """Keep statistics under a key, readable by this user alone.
+
+    Raises:
+        OSError, ResourceError: the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        key=np.array(json.dumps(key)),
+        count=np.array(statistics.count),
+        mean=statistics.mean.numpy(),
+        scatter=statistics.scatter.numpy(),
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(file, buffer.getvalue(), private=True)

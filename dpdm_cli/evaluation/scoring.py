@@ -1,0 +1,317 @@
+"""`dpdm fid`: how far synthetic images are from real ones. Files in, figures out."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+import torch
+from torch import Tensor
+
+from dpdm_cli.compute.device import resolve_device
+from dpdm_cli.compute.distributed import Processes
+from dpdm_cli.compute.launched import require_one_process
+from dpdm_cli.compute.rendezvous import joined
+from dpdm_cli.data import ImageSet, load_images
+from dpdm_cli.data.shared_images import SharedImages
+from dpdm_cli.data.sources import samples_in, splits_of
+from dpdm_cli.errors import ResourceError, UsageError
+from dpdm_cli.evaluation.distances.frechet import FeatureStatistics, frechet_distance
+from dpdm_cli.evaluation.distances.kernel_distance import KernelDistance, kernel_distance
+from dpdm_cli.evaluation.distances.manifolds import ManifoldScores, compare_manifolds
+from dpdm_cli.evaluation.features.extractors import (
+    Extractor,
+    InceptionExtractor,
+    PixelExtractor,
+    load_torchscript,
+)
+from dpdm_cli.evaluation.features.kept_features import KeptFeatures
+from dpdm_cli.evaluation.features.scattering import ScatteringExtractor
+from dpdm_cli.evaluation.features.weights import SHA256, inception_weights
+from dpdm_cli.evaluation.fid_scores import FidResult, SplitScore
+from dpdm_cli.evaluation.reference_cache import cache_file, read_statistics, write_statistics
+from dpdm_cli.reporter import Reporter, SilentReporter
+
+FEWEST = 10_000
+"""Below this the distance is too large by an amount that depends on the number of images."""
+
+BATCH_SIZE = 64
+
+
+def fid(
+    synth: str | Path,
+    against: str | Path,
+    *,
+    split: Literal["both", "train", "test"] = "both",
+    extractor: str = "inception",
+    weights: Path | None = None,
+    resize: str = "clean",
+    kid: bool = False,
+    precision_recall: bool = False,
+    data_dir: Path | None = None,
+    download: bool = True,
+    device: str = "auto",
+    batch_size: int = BATCH_SIZE,
+    cache_dir: Path | None = None,
+    reporter: Reporter | None = None,
+) -> FidResult:
+    """Fréchet distance between synthetic and real images (Heusel et al. 2017, arXiv 1706.08500).
+
+    Of several processes that torchrun started the first reads the images, and all compute features of a share of them.
+
+    Args:
+        synth, against: as for `dpdm_cli.data.load_images`. The reference is brought to the size and
+            channels of the synthetic images, as it was for training.
+        split: of the reference. A folder that is not divided into `train` and `test` is taken whole.
+        extractor: `inception`, `scattering`, `pixels`, or the path of a TorchScript file (whose code is run).
+        weights: TorchScript file of Inception; by default the published one, fetched if it must be.
+        resize: `clean` or `legacy_tensorflow`; Inception only. The figures of DPDM (arXiv 2210.09929) are by the
+            network's own resizing, `legacy_tensorflow`, against training images.
+        kid: the kernel distance of the same features too (Binkowski et al. 2018, arXiv 1801.01401).
+        precision_recall: improved precision and recall of the same features too, with density and coverage
+            (arXiv 1904.06991, 2002.09797), of as many images on both sides. For either, 10,000 images of a larger set
+            are chosen at random, always the same, and one process does it.
+        data_dir, download: for named sets and for the weights.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        batch_size: images at a time; no figure depends on it but by rounding.
+        cache_dir: where weights and reference statistics are kept; by default the user's cache.
+
+    Raises:
+        UsageError: options that do not go together.
+        DataError: images that cannot be used, or fewer than two, with precision and recall than six.
+        DamagedFileError: a network's file that is none.
+        ResourceError: weights or data that are not here and cannot be fetched; another process is gone.
+    """
+    if split not in ("both", "train", "test"):
+        raise UsageError(f"unknown split {split!r}", "choose both, train or test")
+    if batch_size < 1:
+        raise UsageError(f"the batch size must be at least 1, found {batch_size}")
+    if kid or precision_recall:
+        require_one_process("dpdm fid with --kid or --precision-recall")
+    cache = cache_dir or platformdirs.user_cache_path("dpdm", appauthor=False)
+    where = resolve_device(device)
+    with joined(where) as processes:
+        say = reporter if reporter and processes.is_first else SilentReporter()
+        if extractor == "inception":
+            # Other machines may have to fetch it too; the processes of one machine do so one after the other.
+            processes.from_first(
+                lambda: str(inception_weights(weights, cache, download=download, note=say.note))
+            )
+        with processes.together():
+            network = _extractor(extractor, weights, resize, download, where, cache, say)
+        processes.check_same(
+            f"{network.digest} {network.resize} {where.type}",
+            "the network of the features or the kind of device",
+            "give every machine the same file and the same command",
+        )
+        splits = processes.from_first(lambda: _splits(against, split))
+        images = SharedImages(
+            processes, lambda: load_images(samples_in(synth), data_dir=data_dir, download=download)
+        )
+        if len(images) < FEWEST:
+            say.warn(
+                f"{len(images)} synthetic images: below {FEWEST:,} the distance is too large by an amount that depends "
+                "on their number; compare it only with others of the same number"
+            )
+        ours = _kept(images, kid or precision_recall)
+        synthetic = _statistics(
+            images, network, batch_size, processes, say, "features of the samples", ours
+        )
+        _, channels, height, width = images.shape
+        scores = {}
+        for name, loaded in splits.items():
+            reference = SharedImages(
+                processes,
+                partial(
+                    load_images,
+                    against,
+                    split=loaded,
+                    data_dir=data_dir,
+                    download=download,
+                    image_size=height if height == width else None,
+                    channels=channels,
+                ),
+                lambda found: {"data": found.name, "data_sha256": content_digest(found)},
+            )
+            key = {
+                **reference.facts,
+                "split": name,
+                "extractor": network.name,
+                "extractor_sha256": network.digest,
+                "resize": network.resize,
+            }
+            theirs = _kept(reference, kid or precision_recall)
+            statistics = _reference_statistics(
+                reference, key, cache, network, batch_size, processes, say, theirs
+            )
+            distance = processes.from_first(partial(frechet_distance, synthetic, statistics))
+            scores[name] = SplitScore(
+                distance,
+                len(reference),
+                key["data_sha256"],
+                *_further(ours, theirs, kid, precision_recall),
+            )
+        say.warn(
+            "this figure is computed from the real images and is not covered by the samples' privacy "
+            "claim; keep it with your private files unless the reference is public"
+        )
+    return FidResult(
+        n=len(images),
+        against=str(against),
+        extractor=network.name,
+        extractor_digest=network.digest,
+        resize=network.resize,
+        scores=scores,
+    )
+
+
+def content_digest(images: ImageSet) -> str:
+    """SHA-256 (hex) of the images' shape and pixels, in order."""
+    digest = hashlib.sha256(str(tuple(images.images.shape)).encode())
+    digest.update(images.images.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _splits(against: str | Path, split: str) -> dict[str, Literal["train", "test"]]:
+    """Name in the result, and what `load_images` is asked for."""
+    there = splits_of(against)
+    wanted: dict[str, Literal["train", "test"]] = {"train": "train", "test": "test"}
+    if split != "both":
+        return {split: wanted[split]}
+    return {name: wanted[name] for name in there} or {"all": "train"}
+
+
+def _extractor(
+    name: str,
+    weights: Path | None,
+    resize: str,
+    download: bool,
+    device: torch.device,
+    cache: Path,
+    reporter: Reporter,
+) -> Extractor:
+    if name == "inception":
+        file = inception_weights(weights, cache, download=download, note=reporter.note)
+        network = InceptionExtractor(file, resize, device)
+        if network.digest != SHA256:
+            reporter.warn(
+                f"{file} is not the published Inception: the distance compares only with others "
+                "by the same file"
+            )
+        return network
+    if weights is not None:
+        raise UsageError(
+            f"weights of Inception are given, but the extractor is {name!r}",
+            "leave out --inception-weights or --extractor",
+        )
+    if name == "scattering":
+        return ScatteringExtractor(device)
+    return PixelExtractor(device) if name == "pixels" else load_torchscript(name, device)
+
+
+def _kept(images: SharedImages, wanted: bool) -> KeptFeatures | None:
+    return KeptFeatures(len(images)) if wanted else None
+
+
+def _further(
+    ours: KeptFeatures | None, theirs: KeptFeatures | None, kid: bool, precision_recall: bool
+) -> tuple[KernelDistance | None, ManifoldScores | None]:
+    if ours is None or theirs is None:
+        return None, None
+    synthetic, real = ours.rows(), theirs.rows()
+    n = min(len(synthetic), len(real))
+    return (
+        kernel_distance(synthetic, real) if kid else None,
+        compare_manifolds(real[:n], synthetic[:n]) if precision_recall else None,
+    )
+
+
+def _reference_statistics(
+    images: SharedImages,
+    key: dict[str, str],
+    cache: Path,
+    network: Extractor,
+    batch_size: int,
+    processes: Processes,
+    say: Reporter,
+    features: KeptFeatures | None,
+) -> FeatureStatistics:
+    """As `_statistics`, from the cache where they are in it, and kept there.
+
+    Beside cached statistics only the images are looked at whose features are kept.
+    """
+    file = cache_file(cache, key)
+    kept: list[FeatureStatistics] = []
+
+    def is_kept() -> bool:
+        if (found := read_statistics(file, key)) is not None:
+            kept.append(found)
+        return bool(kept)
+
+    title = f"features of {key['data']} ({key['split']})"
+    if processes.from_first(is_kept):
+        if features:
+            _statistics(
+                images, network, batch_size, processes, say, title, features, features.chosen
+            )
+        return kept[0] if processes.is_first else FeatureStatistics.empty(0)
+    statistics = _statistics(images, network, batch_size, processes, say, title, features)
+    if processes.is_first:
+        try:
+            write_statistics(file, key, statistics)
+        except (OSError, ResourceError) as error:
+            say.warn(f"the reference's statistics are not kept: {error}")
+    return statistics
+
+
+def _statistics(
+    images: SharedImages,
+    network: Extractor,
+    batch_size: int,
+    processes: Processes,
+    say: Reporter,
+    title: str,
+    kept: KeptFeatures | None = None,
+    indices: Tensor | None = None,
+) -> FeatureStatistics:
+    """Of all images in the first process; in the others of what they have looked at.
+
+    Args:
+        kept: takes the features; with one process alone.
+        indices: of the images to look at, by default all.
+    """
+    mine: FeatureStatistics | None = None
+    if indices is None:
+        indices = torch.arange(len(images))
+    with say.progress(title, len(indices), "images") as progress:
+        rounds = torch.split(indices, batch_size * processes.size)
+        for looked_at, batch in zip(rounds, images.rounds(batch_size, indices), strict=True):
+            with processes.together():
+                if len(batch):
+                    features = network(batch)
+                    part = FeatureStatistics.of(features)
+                    if mine is None:
+                        mine = part
+                    else:
+                        mine.merge(part)
+                    if kept:
+                        kept.take(looked_at, features)
+            progress.advance(len(looked_at))
+    return _together(mine, processes)
+
+
+def _together(mine: FeatureStatistics | None, processes: Processes) -> FeatureStatistics:
+    (dimension,) = processes.largest(0 if mine is None else len(mine.mean))
+    # More processes than batches: some have seen none.
+    mine = mine or FeatureStatistics.empty(dimension)
+    counts = processes.at_first(torch.tensor(mine.count))
+    means, scatters = processes.at_first(mine.mean), processes.at_first(mine.scatter)
+    if counts is None or means is None or scatters is None:
+        return mine
+    total = FeatureStatistics.empty(dimension)
+    for count, mean, scatter in zip(counts.tolist(), means, scatters, strict=True):
+        total.merge(FeatureStatistics(count, mean, scatter))
+    return total

@@ -1,0 +1,331 @@
+"""Verify: whether files are what was written, and whether what they claim follows from what was done."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dpdm_cli.checkpoint import Model, load_model
+from dpdm_cli.errors import DamagedFileError, DataError, DpdmError, UsageError
+from dpdm_cli.files import check_digests, others_in, read_json
+from dpdm_cli.privacy.accounting.accountants import Part
+from dpdm_cli.privacy.accounting.claims import Claim, claim, compose
+from dpdm_cli.privacy.accounting.restating import (
+    person_epsilon,
+    replace_one_epsilon,
+    selection_epsilon,
+)
+from dpdm_cli.privacy.ledger import LONGEST_CHAIN, Ledger, PublishedLedger, claimed_by
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.privacy.public_inputs import PublicInputs
+from dpdm_cli.privacy.statement import check_statement, same_json
+from dpdm_cli.publishing.verification import Artefact, Restated, Verification
+from dpdm_cli.sampling.finished_images import finished_images
+from dpdm_cli.sampling.sample_facts import GRID, Digests, SampleFacts, check_seal
+from dpdm_cli.sampling.sample_folder import SampleFolder, is_sample_folder
+from dpdm_cli.sampling.writing import open_sink
+from dpdm_cli.training.config.public_facts import check_sources
+from dpdm_cli.training.run_folder import MANIFEST, RunFolder
+
+_COPY_AGAIN = "copy it again from where it was made, or make it anew"
+
+
+def verify(
+    paths: Sequence[Path | str],
+    *,
+    replace_one: bool = False,
+    images_per_person: int | None = None,
+    selection: str | None = None,
+) -> Verification:
+    """Check artefacts and their claims, one by one and together.
+
+    Args:
+        paths: run folders, model files, folders or files of samples; at least one.
+        replace_one: restate for neighbours that differ in one image replaced.
+        images_per_person: restate for people with up to so many images.
+        selection: `geometric:MEAN` restates for the best of a geometric number of runs.
+
+    Raises:
+        DataError: nothing there, or a run or set that is not finished.
+        DamagedFileError: a file is not what was written.
+        PrivacyError: a claim does not hold, or nothing is claimed.
+        UsageError: restatements that make no sense.
+    """
+    if not paths:
+        raise UsageError("nothing to verify", "name a run, a model or a set of samples")
+    mean_runs = None if selection is None else _mean_runs(selection)
+    artefacts = tuple(_named(Path(path).expanduser()) for path in paths)
+    plan = artefacts[0].ledger.plan
+    if len(artefacts) > 1:
+        delta = max(found.ledger.plan.delta for found in artefacts)
+        together: Claim | None = compose(_whole(artefacts), delta)
+    else:
+        together = None
+    restated = []
+    if replace_one or images_per_person is not None or mean_runs is not None:
+        if len(artefacts) > 1:
+            raise UsageError(
+                "a claim is restated for one artefact at a time",
+                "name one, or leave the options out",
+            )
+        # What is claimed is the plan, so that is what is restated.
+        if replace_one:
+            restated.append(
+                Restated(
+                    "one image replaced by another, instead of added or removed",
+                    replace_one_epsilon(plan),
+                    "PLD of the subsampled Gaussian under replace-one (dp-accounting)",
+                )
+            )
+        if images_per_person is not None:
+            restated.append(
+                Restated(
+                    f"a person with up to {images_per_person} images",
+                    person_epsilon(plan, images_per_person),
+                    "mixture of Gaussians (Ganesh 2024, arXiv 2401.10294) by PLD (dp-accounting)",
+                )
+            )
+        if mean_runs is not None:
+            restated.append(
+                Restated(
+                    f"the best of a geometric number of such runs, {mean_runs:g} on average, published",
+                    selection_epsilon(plan, mean_runs),
+                    "Papernot and Steinke 2022 (arXiv 2110.03620) by RDP (dp-accounting)",
+                )
+            )
+    return Verification(artefacts, together, _relations(artefacts), tuple(restated))
+
+
+def _named(path: Path) -> Artefact:
+    """`_inspect`, with the path in front of whatever it has to say."""
+    try:
+        return _inspect(path)
+    except DpdmError as error:
+        if str(path) not in error.message:
+            raise type(error)(f"{path}: {error.message}", error.hint) from error
+        raise
+
+
+def _inspect(path: Path) -> Artefact:
+    if path.is_dir():
+        of_run = ("private", MANIFEST, "model.safetensors")
+        # A class may be called by one of these names.
+        is_run = not is_sample_folder(path) and any((path / name).exists() for name in of_run)
+        return _run(path) if is_run else _samples(path, path)
+    if path.suffix in (".npz", ".zip") and path.is_file():
+        return _samples(path, path.parent)
+    model = load_model(path)
+    return _of_model(path, "model", model, ["the weights and their description"])
+
+
+def _run(path: Path) -> Artefact:
+    folder = RunFolder(path)
+    if not folder.is_complete:
+        raise DataError(
+            f"{path}: this run is not finished: it has no manifest",
+            "go on with it by --resume, then verify it",
+        )
+    # Sets of samples have a manifest of their own.
+    if others := [entry for entry in folder.check_manifest() if not is_sample_folder(entry)]:
+        raise DamagedFileError(
+            f"{path}: {_entries(len(others), 'not in its manifest')}{others[0].name[:80]!a}",
+            "take them out before the folder is published: nobody claims anything for them",
+        )
+    model = load_model(folder.model)
+    checked = [
+        "every file of the manifest, and no others lie beside them",
+        "the weights and their description",
+    ]
+    if not same_json(read_json(folder.statement), model.statement):
+        raise DamagedFileError(
+            f"{folder.statement} is not the statement inside the model", _COPY_AGAIN
+        )
+    checked.append("the statement beside the model equals the one inside")
+    if folder.private.exists():
+        checked += _private(folder, model.statement)
+    return _of_model(path, "run", model, checked)
+
+
+def _private(folder: RunFolder, statement: dict[str, Any]) -> list[str]:
+    """Compare a run's own ledger with the published one; gives what was checked of `private/`, and what was not."""
+    rest = "private/ is not to be published: nothing is claimed for what else lies there"
+    try:
+        with folder.state.open("rb"):
+            pass
+    except PermissionError:
+        return [
+            "not looked at: private/, which is closed to this user. What is published needs nothing of it; who trained "
+            "can compare the run's own ledger"
+        ]
+    except OSError:
+        return [rest]
+    if not statement.get("private"):
+        return [rest]
+    _, facts = folder.load_state()
+    plan, stored = PrivacyPlan.from_dict(facts.get("plan")), facts.get("ledger")
+    if not isinstance(stored, dict):
+        raise DamagedFileError(f"{folder.state}: holds no ledger", _COPY_AGAIN)
+    own = claimed_by(plan, stored)
+    if not same_json(own.to_dict(), statement.get("ledger")):
+        raise DamagedFileError(
+            f"{folder.state}: its ledger is not the one of the published statement",
+            "the folder holds parts of two runs: publish neither",
+        )
+    checked = ["the published ledger is what may be known of the run's own", rest]
+    if own.releases > LONGEST_CHAIN:
+        return [*checked, f"not looked at: the run's own chain over {own.releases:,} releases"]
+    Ledger.from_dict(plan, stored)
+    return checked
+
+
+def _entries(count: int, what: str) -> str:
+    """How many are something, before the name of the first of them."""
+    return f"1 entry is {what}, " if count == 1 else f"{count:,} entries are {what}, first "
+
+
+def _of_model(path: Path, kind: str, model: Model, checked: Sequence[str]) -> Artefact:
+    return _artefact(
+        path, kind, model.statement, checked, (model.dataset, model.classes, model.image_shape)
+    )
+
+
+def _samples(path: Path, home: Path) -> Artefact:
+    if not (home / "metadata.json").is_file() and not any(home.glob(".sampling*.json")):
+        raise DataError(
+            f"{path}: neither a run nor a model nor a set of samples",
+            "name what `dpdm train` or `dpdm sample` wrote",
+        )
+    try:
+        folder = SampleFolder(home)
+    except UsageError as error:  # what lies here is of no kind that dpdm writes
+        raise DamagedFileError(error.message, _COPY_AGAIN) from error
+    if not folder.is_complete:
+        raise DataError(f"{path}: these samples are not complete", "repeat the same `dpdm sample`")
+    values = read_json(folder.metadata)
+    try:
+        digests, rest = Digests.taken_from(values)
+        facts = SampleFacts.from_dict(rest)
+        check_seal(values)
+        if facts.format == "png":
+            _check_count(facts.count, home)
+        sink = open_sink(facts.format, home, facts.album)
+    except (DamagedFileError, DataError) as error:
+        raise DamagedFileError(
+            f"{folder.metadata}: is not what was written: {error.message}", _COPY_AGAIN
+        ) from error
+    album, shard = facts.album, facts.shard
+    try:
+        if sink.digest() != digests.images:
+            raise DamagedFileError(
+                f"{home}: the images are not those that were drawn", "draw the samples again"
+            )
+    finally:
+        sink.close()
+    known = {folder.metadata.name, *digests.files}
+    known |= {*map(album.member, album.indices)} if facts.format == "png" else {sink.path.name}
+    if shard is not None and (record := folder.shard_record(shard)).is_file():
+        known.add(record.name)
+        if not same_json(read_json(record), values):
+            raise DamagedFileError(f"{record}: is not a copy of {folder.metadata}", _COPY_AGAIN)
+    if others := others_in(home, known):
+        raise DamagedFileError(
+            f"{home}: {_entries(len(others), 'none of this set')}{others[0][:80]}",
+            "take them out before the set is published: nobody claims anything for them"
+            if shard is None
+            else "if shards were copied here, repeat their `dpdm sample` without --shard and with this folder as --out",
+        )
+    wanted = {GRID: digests.files.get(GRID)} if album.indices else {}
+    check_digests(home, {**wanted, **digests.files})
+    for _ in finished_images(facts.format, home, album, rest):
+        pass  # each is looked at as it is read
+    which = "" if shard is None else f" for shard {shard} of {facts.n:,}"
+    count = len(album.indices)
+    checked = [
+        f"{count:,} images are those that were drawn{which}, and no others lie beside them",
+        "their picture and their description",
+    ]
+    about = facts.dataset, facts.classes, facts.image_shape
+    return _artefact(path, "samples", facts.statement, checked, about)
+
+
+def _check_count(count: int, home: Path) -> None:
+    """Refuse more images than there are files, before each is given a name."""
+    found = sum(len(files) for _, _, files in os.walk(home))
+    if count > found:
+        raise DamagedFileError(f"it is of {count:,} images, but {found:,} files lie here")
+
+
+def _artefact(
+    path: Path,
+    kind: str,
+    statement: dict[str, Any],
+    checked: Sequence[str],
+    about: tuple[str, tuple[str, ...], tuple[int, int, int]],
+) -> Artefact:
+    """What is known of an artefact whose claim holds; `about` is its data set, classes and (C, H, W)."""
+    ledger = check_statement(statement)
+    dataset, classes, shape = about
+    check_sources(
+        PublicInputs.from_dict(statement["public_inputs"]),
+        dataset=dataset,
+        dataset_size=ledger.plan.dataset_size,
+        classes=classes,
+        shape=shape,
+    )
+    return Artefact(
+        path=path,
+        kind=kind,
+        statement=statement,
+        ledger=ledger,
+        claim=claim(ledger.plan),
+        taken=claim(ledger.plan, ledger.steps),
+        checked=(
+            *checked,
+            f"the ledger's hash chain over the processes that made {ledger.releases:,} releases",
+            "epsilon, from the recorded plan",
+            "the wording of the statement",
+        ),
+    )
+
+
+def _whole(artefacts: Sequence[Artefact]) -> list[Part]:
+    """The releases behind all artefacts, those of one run counted once.
+
+    An artefact counts with the releases it claims: those of its plan, made or not. Of runs that went on from one saved
+    state all count for both: when they parted follows the clock, and so the private images, and a cost that did too
+    would be no guarantee.
+    """
+    releases: list[Part] = []
+    seen: list[PublishedLedger] = []
+    for found in artefacts:
+        if found.ledger not in seen:
+            releases += found.ledger.plan.parts()
+            seen.append(found.ledger)
+    return releases
+
+
+def _relations(artefacts: Sequence[Artefact]) -> tuple[str, ...]:
+    found = []
+    for index, one in enumerate(artefacts):
+        for other in artefacts[index + 1 :]:
+            if one.ledger == other.ledger:
+                found.append(f"{one.path} and {other.path} come from the same run")
+            elif not {*one.ledger.processes}.isdisjoint(other.ledger.processes):
+                found.append(
+                    f"{one.path} and {other.path} went on separately from one run: what both did is counted for both"
+                )
+    return tuple(found)
+
+
+def _mean_runs(selection: str) -> float:
+    kind, _, mean = selection.partition(":")
+    try:
+        if kind == "geometric":
+            return float(mean)
+    except ValueError:
+        pass
+    raise UsageError(
+        f"unknown selection {selection!r}", "give geometric:10 for ten runs on average"
+    )

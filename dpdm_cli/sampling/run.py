@@ -1,0 +1,298 @@
+"""`dpdm sample`: images from a model. One file in, a folder out that may be published."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpdm_cli import __version__
+from dpdm_cli.checkpoint import Model, load_model
+from dpdm_cli.compute.device import placed, resolve_device
+from dpdm_cli.compute.launched import are_several
+from dpdm_cli.compute.rendezvous import joined
+from dpdm_cli.diffusion.generation import SamplerSettings
+from dpdm_cli.errors import DamagedFileError, UsageError
+from dpdm_cli.privacy.statement import headline
+from dpdm_cli.reporter import Reporter, SilentReporter
+from dpdm_cli.sampling.drawing import Drawing
+from dpdm_cli.sampling.sample_facts import SampleFacts
+from dpdm_cli.sampling.sample_folder import SampleFolder, disk_errors
+from dpdm_cli.sampling.sample_set import SampleSet
+from dpdm_cli.sampling.sampler_presets import Purpose, choose_sampler
+from dpdm_cli.sampling.shards import Shard
+from dpdm_cli.sampling.writing import FORMATS, Format, place_of
+
+CPU_BATCH, CUDA_BATCH = 64, 1000
+"""Images at a time when nothing else is said."""
+
+DEFAULT_FOLDER = "synth"
+"""Beside the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleResult:
+    """A complete set of synthetic images, or a complete shard of one.
+
+    Attributes:
+        n: how many there are; of a shard, those that belong to it.
+        folder: where they lie, with `grid.png` and `metadata.json`.
+        images: what `dpdm fid` and `dpdm classify` are given: the folder, or the one file in it.
+        drawn: how many of them this call drew; fewer than n after an interruption, 0 when the set was complete.
+        sampler: how they were drawn.
+        metadata: what `metadata.json` holds: the privacy statement, the sampler, the seed and the digests.
+        shard: which part of a set they are; None for a whole one.
+    """
+
+    n: int
+    folder: Path
+    images: Path
+    drawn: int
+    sampler: SamplerSettings
+    metadata: dict[str, Any]
+    shard: Shard | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        names = ("format", "seed", "batch_size", "sampler", "sampler_from", "dataset", "classes")
+        digests = ("checkpoint_sha256", "images_sha256")
+        statement = self.metadata["statement"]
+        return {
+            "n": self.n,
+            "out": str(self.folder),
+            "images": str(self.images),
+            "grid": str(self.folder / "grid.png"),
+            "metadata": str(self.folder / "metadata.json"),
+            "drawn_now": self.drawn,
+            "shard": self.metadata.get("shard"),
+            **{name: self.metadata[name] for name in (*names, *digests)},
+            "private": self.metadata["private"],
+            "headline": self.metadata["headline"],
+            "statement": statement.get("text", ""),
+            "epsilon": statement.get("epsilon"),
+            "delta": statement.get("delta"),
+        }
+
+
+def sample(
+    checkpoint: str | Path,
+    out: str | Path | None = None,
+    *,
+    n: int,
+    sampler: SamplerSettings | None = None,
+    purpose: Purpose | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    labels: Sequence[str | int] | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    format: Format = "png",
+    shard: tuple[int, int] | None = None,
+    device: str = "auto",
+    reporter: Reporter | None = None,
+) -> SampleResult:
+    """Draw n synthetic images from a model and write them with their privacy claim.
+
+    Drawing is post-processing: it costs no privacy, however many images are drawn. A call that was cut off goes on when
+    it is repeated; one that is complete is checked and left as it is.
+
+    Processes that torchrun started share the batches, and the first of them writes: with one batch size and kind of
+    device the same files, to the bit, as one process leaves. A shard is such a share without torchrun, in a folder of
+    its own. Where shards were copied into one folder, the same call without `shard` makes them the whole set: it draws
+    what is missing, checks, and writes the whole set's grid and metadata.
+
+    Args:
+        checkpoint: a `model.safetensors`, or the folder of a run.
+        out: the folder; empty, absent, or of the same call. By default `synth` beside the model, of a shard
+            `synth-3-of-16`.
+        n: images, at least 1.
+        sampler: whole settings; by default Heun's method, with 30 steps from white noise, or with 12 from the Gaussian
+            of each class, where the model has one.
+        purpose: `fid` or `accuracy` takes the paper's settings for the model's data set and epsilon.
+        overrides: settings by name over either: sampler, steps, guidance, temperature, deformation, churn,
+            s_min, s_max, s_noise.
+        labels: classes to draw, by name or index (a name wins), repeated in this order; by default all in turn, so that
+            image i has class i modulo their number.
+        seed: 0 to 2^63 - 1.
+        batch_size: images at a time; by default 64, on CUDA 1000, and that of the images already in the folder.
+        format: `png` (one folder a class, readable by torchvision's ImageFolder; flat when unconditional), `npz`
+            (`images`, `labels`, `classes`) or `zip` (of the same PNG files).
+        shard: (3, 16) draws the third of sixteen parts of the n images: batches 3, 19, 35, ...; `png` only.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        reporter: gets remarks and progress.
+
+    Returns:
+        In every process the same.
+
+    Raises:
+        UsageError: options that make no sense, labels for an unconditional model, a folder of something else.
+        DataError, DamagedFileError: the checkpoint, see `load_model`; images changed after they were drawn; classes
+            that can't be folders.
+        ResourceError: no such device, not enough memory, or a full disk; another process is gone; what was written
+            stays.
+        InterruptedRunError: on SIGINT or SIGTERM, when the batch is written.
+    """
+    _check_numbers(n, seed, batch_size, format)
+    part = None if shard is None else _shard(shard, format)
+    where = resolve_device(device)
+    path = Path(checkpoint).expanduser()
+    with joined(where) as processes:
+        say = reporter if reporter and processes.is_first else SilentReporter()
+        with processes.together():
+            model = load_model(path)
+            _check_headline(path, model)
+            has_prior = model.denoiser.prior is not None
+            choice = choose_sampler(
+                sampler,
+                purpose=purpose,
+                dataset=model.dataset,
+                image_size=model.image_shape[1],
+                epsilon=model.statement["epsilon"] if model.statement.get("private") else None,
+                has_prior=has_prior,
+                overrides=overrides,
+            )
+            choice.settings.check_prior(has_prior=has_prior)
+            cycle = _cycle(model.classes, labels)
+            if choice.settings.guidance and not model.classes:
+                raise UsageError(
+                    f"guidance is {choice.settings.guidance:g}, but the model knows no classes",
+                    "leave it out for an unconditional model",
+                )
+        folder = Path(out).expanduser() if out else _default_folder(path, part)
+        size = processes.from_first(
+            lambda: batch_size or _recorded_size(folder) or _default_size(where)
+        )
+        facts = SampleFacts(
+            statement=model.statement,
+            dataset=model.dataset,
+            classes=model.classes,
+            image_shape=model.image_shape,
+            n=n,
+            format=format,
+            # No more of it than tells something of the images.
+            cycle=cycle[: max(n, len(model.classes))],
+            seed=seed,
+            batch_size=size,
+            sampler=choice.settings,
+            sampler_from=choice.origin,
+            checkpoint_sha256=model.sha256,
+            written_by=f"dpdm {__version__}",
+            shard=part,
+        )
+        album, metadata = facts.album, facts.to_dict()
+        processes.check_same(
+            _digest({**metadata, "device": where.type}),
+            "the model, the options or the kind of device",
+            "give every machine the same file and the same command",
+        )
+        if not metadata["private"]:
+            say.warn(str(model.statement.get("text", metadata["headline"])))
+        if choice.remark:
+            say.warn(choice.remark)
+        if not album.indices:
+            say.warn(
+                f"shard {part} holds no image: {n:,} images are {-(-n // size):,} batches of {size:,}; "
+                "a smaller --batch-size, the same for all shards, makes more of them"
+            )
+        several = f", in {processes.size} processes" if processes.size > 1 else ""
+        say.note(
+            f"sampler: {choice.settings} ({choice.origin}); {choice.settings.evaluations:,} evaluations of the "
+            f"network an image, {size} images at a time on {where}{several}"
+        )
+        placed(model.denoiser, where)
+        drawing = Drawing(model, facts.cycle, choice.settings, seed, size, where, processes, say)
+        drawn, digests = drawing.into(SampleSet(folder, facts, say))
+    return SampleResult(
+        n=len(album.indices),
+        folder=folder,
+        images=place_of(format, folder),
+        drawn=drawn,
+        sampler=choice.settings,
+        metadata={**metadata, **digests},
+        shard=part,
+    )
+
+
+def _check_numbers(n: int, seed: int, batch_size: int | None, format: str) -> None:
+    if n < 1:
+        raise UsageError(f"the number of images must be at least 1, found {n}")
+    if not 0 <= seed < 1 << 63:
+        raise UsageError(f"the seed must be at least 0 and below 2^63, found {seed}")
+    if batch_size is not None and batch_size < 1:
+        raise UsageError(f"the batch size must be at least 1, found {batch_size}")
+    if format not in FORMATS:
+        raise UsageError(f"unknown format {format!r}", f"choose one of {', '.join(FORMATS)}")
+
+
+def _shard(given: tuple[int, int], format: str) -> Shard:
+    shard = Shard(*given)
+    if are_several():
+        raise UsageError(
+            "a shard is drawn by one process, but torchrun started several",
+            "they share the images by themselves: leave out --shard, or start without torchrun",
+        )
+    if format != "png":
+        raise UsageError(
+            f"a shard can't be {format}: that is one file of all images, and shards are merged by copying their files",
+            "leave out --format; whatever reads npz or zip reads folders of PNG files too",
+        )
+    return shard
+
+
+def _default_folder(checkpoint: Path, shard: Shard | None) -> Path:
+    beside = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    return beside / (DEFAULT_FOLDER + (shard.folder if shard else ""))
+
+
+def _digest(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _cycle(classes: tuple[str, ...], labels: Sequence[str | int] | None) -> tuple[int, ...]:
+    """Label of image i, for i below the length; then from the start again."""
+    if labels is None:
+        return tuple(range(len(classes)))
+    if not classes:
+        raise UsageError("labels are given, but the model knows no classes", "leave out --labels")
+    if not labels:
+        raise UsageError("no label is given", "name one, or leave out --labels to draw all classes")
+
+    def label(given: str | int) -> int:
+        given = given.strip() if isinstance(given, str) else given
+        if isinstance(given, str) and given in classes:
+            return classes.index(given)
+        index = int(given) if isinstance(given, int) or given.isdecimal() else -1
+        if not 0 <= index < len(classes):
+            known = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
+            raise UsageError(
+                f"the model knows no class {given!r}",
+                f"name one of {known}, or an index from 0 to {len(classes) - 1}",
+            )
+        return index
+
+    return tuple(label(given) for given in labels)
+
+
+def _check_headline(path: Path, model: Model) -> None:
+    try:
+        json.dumps(model.statement, allow_nan=False)
+        headline(model.statement)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DamagedFileError(
+            f"{path}: its privacy statement is damaged ({error!r})",
+            "images must not be drawn without their claim: take the file as it was written",
+        ) from error
+
+
+def _recorded_size(path: Path) -> int | None:
+    with disk_errors(path):
+        size = (SampleFolder(path).recorded or {}).get("batch_size")
+    return size if isinstance(size, int) and size > 0 else None
+
+
+def _default_size(device: torch.device) -> int:
+    return CUDA_BATCH if device.type == "cuda" else CPU_BATCH

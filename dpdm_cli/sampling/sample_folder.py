@@ -1,0 +1,261 @@
+"""The folder of a set of synthetic images: whose it is, what it is to hold, whether it is complete.
+
+OUT/<class>/000123.png, or OUT/samples.npz, or OUT/samples.zip
+OUT/grid.png        a look at the first images
+OUT/metadata.json   the claim and how the images were drawn, the SHA-256 of all other files; written last
+OUT/.sampling.json  the same before a whole set is complete
+OUT/.sampling-3-of-16.json  the same before a shard is complete
+OUT/.shard-3-of-16.json     a copy of metadata.json in the folder of a complete shard
+OUT/.sampling.lock.part     held by the process that draws into the folder
+
+A shard is a part of a set, in a folder of its own. Its hidden files bear its number, so that all of them stay when
+shards are merged by copying: they alone say whose the images are that lie there then. metadata.json is that of one
+shard and no longer fits: the whole set is complete only when it has been gone on with as a whole.
+
+Everything here may be published.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dpdm_cli.errors import DamagedFileError, DpdmError, ResourceError, UsageError
+from dpdm_cli.files import is_left_over, json_text, lock_file, write_bytes
+from dpdm_cli.sampling.shards import Shard
+
+KIND = "dpdm samples"
+
+FIXED = (
+    "checkpoint_sha256",
+    "n",
+    "format",
+    "seed",
+    "batch_size",
+    "sampler",
+    "drawn",
+)
+"""What fixes the images; a run goes on only under the same."""
+
+_ANOTHER = "choose another --out, or empty this one"
+
+
+def is_sample_folder(path: Path) -> bool:
+    """Whether a set of ours lies or begins here; links to folders are none."""
+    if path.is_symlink() or not path.is_dir():
+        return False
+    try:
+        return SampleFolder(path).recorded is not None
+    except DpdmError:
+        return False
+
+
+class SampleFolder:
+    """Paths and state of one set.
+
+    Args:
+        path: the folder; need not exist.
+
+    Raises:
+        UsageError: it is no folder, or holds something that is not a set of ours.
+        DamagedFileError: what says how its images are drawn is no JSON object.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.grid = path / "grid.png"
+        self.metadata = path / "metadata.json"
+        self._unfinished = path / _hidden("sampling")
+        self._lock = path / ".sampling.lock.part"
+        self._look()
+
+    def _look(self) -> None:
+        path = self.path
+        self.recorded: dict[str, Any] | None = None
+        self.is_complete = False
+        if not path.is_dir():
+            if path.exists() or path.is_symlink():
+                raise UsageError(f"{path} is not a folder", _ANOTHER)
+            return
+        if self.metadata.is_file() and _read(self.metadata).get("kind") == KIND:
+            self.recorded, self.is_complete = _read(self.metadata), True
+        elif begun := [file for file in self._begun() if file.is_file()]:
+            self.recorded = _read(begun[0])
+        elif any(not is_left_over(file) for file in path.iterdir()):
+            raise UsageError(
+                f"{path} is not empty, and what it holds isn't of this command", _ANOTHER
+            )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether what is recorded is a whole set; where shards were merged, whether it was taken over as one."""
+        return self.recorded is not None and self.recorded.get("shard") is None
+
+    @contextmanager
+    def begun(self, metadata: dict[str, Any]) -> Iterator[None]:
+        """Hold the folder for this process, and begin a set or a shard there or go on with the same one.
+
+        Merged shards are left to `take_over`.
+
+        Raises:
+            UsageError: another process draws into it.
+            UsageError, DamagedFileError: see `check`.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with lock_file(self._lock, f"{self.path}: another process draws into this folder"):
+            self._look()  # once more: until now another may have been at it
+            self.check(metadata)
+            if self.recorded is None:
+                write_bytes(self._begun_as(Shard.recorded(metadata)), json_text(metadata))
+            yield
+
+    def check(self, metadata: dict[str, Any]) -> None:
+        """Whether a set or a shard can begin or be gone on with here; from then on `is_complete` speaks of that one.
+
+        Raises:
+            UsageError: the folder belongs, or one of the shards in it, to images drawn otherwise.
+            DamagedFileError: what a shard says of itself can't be read.
+        """
+        wanted = metadata.get("shard")
+        if self.recorded is None:
+            return
+        records = [self.recorded]
+        if self._unfinished.is_file():
+            records.append(_read(self._unfinished))
+        for shards in (self.complete_shards(), self.unfinished_shards()):
+            records += shards.values()
+        for record in records:
+            self._check_same(record, metadata)
+        found = self.recorded.get("shard")
+        if wanted is not None and found != wanted:
+            raise UsageError(
+                f"{self.path} holds {_called(found)}, not {_called(wanted)}",
+                "each shard has a folder of its own: choose another --out",
+            )
+        if found != wanted:
+            self.is_complete = False
+
+    def take_over(self, metadata: dict[str, Any], refuted: Iterable[Shard]) -> None:
+        """Make merged shards a whole set that is unfinished; from then on it vouches for all images that lie there.
+
+        Args:
+            metadata: that of the whole set.
+            refuted: shards that say they are complete, and are not.
+        """
+        if not self.is_whole:
+            write_bytes(self._unfinished, json_text(metadata))
+            self.metadata.unlink(missing_ok=True)
+        for shard in refuted:
+            self.shard_record(shard).unlink(missing_ok=True)
+
+    def complete_shards(self) -> dict[Shard, dict[str, Any]]:
+        """What complete shards that lie here say of themselves. Raises DamagedFileError: it can't be read."""
+        return self._shards("shard")
+
+    def unfinished_shards(self) -> dict[Shard, dict[str, Any]]:
+        """What unfinished shards that lie here say of themselves. Raises DamagedFileError: it can't be read."""
+        return self._shards("sampling")
+
+    def shard_record(self, shard: Shard) -> Path:
+        """Where a complete shard says so once more."""
+        return self.path / _hidden("shard", shard)
+
+    def complete(self, metadata: dict[str, Any]) -> None:
+        """Write what makes the set complete; the images and the grid must be on the disk."""
+        if (shard := Shard.recorded(metadata)) is not None:
+            write_bytes(self.shard_record(shard), json_text(metadata))
+        write_bytes(self.metadata, json_text(metadata))
+
+    def clean(self, shard: Shard | None) -> None:
+        """Remove what the complete set, or shard, does not need; a whole set needs nothing of its shards."""
+        needless = {self._unfinished, self._begun_as(shard)}
+        if shard is None:
+            needless.update(self._begun(), self._records("shard"))
+        needless.update(file for file in self.path.iterdir() if is_left_over(file))
+        for file in needless:
+            file.unlink(missing_ok=True)
+
+    def _begun_as(self, shard: Shard | None) -> Path:
+        return self.path / _hidden("sampling", shard)
+
+    def _begun(self) -> list[Path]:
+        """Where unfinished sets may say what they are; a whole one comes before its shards."""
+        return [self._unfinished, *self._records("sampling")]
+
+    def _records(self, kind: str) -> list[Path]:
+        return sorted(self.path.glob(f".{kind}-*-of-*.json"))
+
+    def _shards(self, kind: str) -> dict[Shard, dict[str, Any]]:
+        found = {}
+        for path in self._records(kind):
+            record = _read(path)
+            try:
+                shard = Shard.recorded(record)
+            except (AttributeError, TypeError, ValueError, UsageError):
+                shard = None
+            if shard is None or path.name != _hidden(kind, shard):
+                raise DamagedFileError(
+                    f"{path}: does not say of which shard it is, or is not the file of that one",
+                    "copy the files of that shard again, the hidden one with them",
+                )
+            found[shard] = record
+        return found
+
+    def _check_same(self, recorded: dict[str, Any], metadata: dict[str, Any]) -> None:
+        for name in FIXED:
+            there, now = _fixed(recorded, name), _fixed(metadata, name)
+            if there != now:
+                raise UsageError(
+                    f"{self.path} holds images of another run: {name} is {_short(there)} there, {_short(now)} now",
+                    "choose another --out, or repeat the command that began it",
+                )
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """What the system says about writing to the folder becomes an error of ours."""
+    try:
+        yield
+    except DpdmError:
+        raise
+    except OSError as error:
+        raise ResourceError(
+            f"{folder}: cannot write: {error.strerror or error}",
+            "free space or choose another --out; the images that are there stay, and the same command goes on",
+        ) from error
+
+
+def _fixed(facts: dict[str, Any], name: str) -> Any:
+    """What may not change; the n of a shard is that of its set."""
+    shard = facts.get("shard")
+    if name == "n" and isinstance(shard, dict):
+        return shard.get("whole_n")
+    return facts.get(name)
+
+
+def _hidden(kind: str, shard: Shard | None = None) -> str:
+    return f".{kind}{shard.folder if shard else ''}.json"
+
+
+def _called(shard: Any) -> str:
+    if not isinstance(shard, dict):
+        return "a whole set"
+    return f"shard {shard.get('number')}/{shard.get('of')}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedFileError(f"{path}: cannot be read: {error}", _ANOTHER) from error
+    if not isinstance(values, dict):
+        raise DamagedFileError(f"{path}: is no JSON object", _ANOTHER)
+    return values
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 100 else text[:99] + "…"

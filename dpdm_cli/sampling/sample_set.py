@@ -1,0 +1,204 @@
+"""A set of synthetic images, or a shard of one, on its way into a folder: begun or gone on with, filled, sealed.
+
+Knows files; draws nothing. Of several processes the first alone uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpdm_cli.errors import DamagedFileError
+from dpdm_cli.files import check_digests, sha256_of
+from dpdm_cli.reporter import Reporter
+from dpdm_cli.sampling import grids
+from dpdm_cli.sampling.png import Pixels
+from dpdm_cli.sampling.sample_facts import Digests, SampleFacts, check_seal
+from dpdm_cli.sampling.sample_folder import SampleFolder, disk_errors
+from dpdm_cli.sampling.shards import Shard
+from dpdm_cli.sampling.writing import ImageSink, open_sink
+
+
+@dataclass
+class SampleSet:
+    """One set. Nothing is looked at or written before `begin`.
+
+    Attributes:
+        path: the folder where it lies.
+        facts: what is to be said of it; the digests are added when it is sealed.
+
+    Raises, every method: ResourceError: the folder can't be written; what is there stays.
+    """
+
+    path: Path
+    facts: SampleFacts
+    say: Reporter
+    _opened: tuple[SampleFolder, ImageSink] | None = field(default=None, init=False)
+    _digests: Digests | None = field(default=None, init=False)
+    _held: ExitStack = field(default_factory=ExitStack, init=False)
+
+    def __post_init__(self) -> None:
+        self.album = self.facts.album
+        self.metadata = self.facts.to_dict()
+
+    def begin(self) -> list[int]:
+        """Take the folder until `close`, or go on in it. Gives the first index of each batch that isn't there whole.
+
+        Raises:
+            UsageError: the folder belongs to images drawn otherwise, or another process draws into it.
+            DataError: the classes can't be folders.
+            DamagedFileError: the set is complete, or a shard of it, but its images were changed since; what a shard
+                says of itself can't be read.
+        """
+        with disk_errors(self.path):
+            folder = SampleFolder(self.path)
+            sink = open_sink(self.facts.format, self.path, self.album)
+            self._opened = folder, sink
+            folder.check(self.metadata)
+            if not folder.is_complete:
+                self._held.enter_context(folder.begun(self.metadata))
+            is_new = folder.recorded is None
+            if folder.is_complete:
+                self._check_complete()
+                return []
+            starts = (self.facts.shard or Shard(1, 1)).starts(self.album.n, self.facts.batch_size)
+            there = {s for s in starts if not is_new and sink.has(s, self.indices(s).stop)}
+            # Only PNG files are ever merged.
+            if not is_new and self.facts.shard is None and self.facts.format == "png":
+                there = self._take_over(there)
+            return [start for start in starts if start not in there]
+
+    def indices(self, start: int) -> range:
+        """The images of the batch that begins there."""
+        return range(start, min(start + self.facts.batch_size, self.album.n))
+
+    def put(self, batches: Iterable[tuple[int, Pixels]]) -> None:
+        """Take batches by their first index, uint8 [R, C, H, W] each; rows beyond the last image are dropped."""
+        with disk_errors(self.path):
+            for start, rows in batches:
+                self._sink.put(start, rows[: len(self.indices(start))])
+
+    def flush(self) -> None:
+        """Wait until everything taken is written."""
+        with disk_errors(self.path):
+            self._sink.flush()
+
+    def seal(self) -> dict[str, Any]:
+        """Write everything that makes the set complete; all images must have been taken. Gives their digests."""
+        with disk_errors(self.path):
+            if self._digests is None:
+                images = self._sink.finish(self.metadata)
+                self._digests = Digests(images=images, files=self._write_grid())
+                self._folder.complete(self._digests.sealed(self.metadata))
+            self._sink.discard()
+            self._folder.clean(self.facts.shard)  # with what it was held by
+            sealed = self._digests.sealed(self.metadata)
+            return {name: value for name, value in sealed.items() if name not in self.metadata}
+
+    def close(self) -> None:
+        """Stop; what was taken and neither flushed nor sealed may be lost."""
+        if self._opened is not None:
+            self._sink.close()
+        self._held.close()
+
+    @property
+    def _folder(self) -> SampleFolder:
+        assert self._opened, "begin comes first"
+        return self._opened[0]
+
+    @property
+    def _sink(self) -> ImageSink:
+        assert self._opened, "begin comes first"
+        return self._opened[1]
+
+    def _check_complete(self) -> None:
+        recorded = self._folder.recorded or {}
+        self._digests, _ = Digests.taken_from(recorded)
+        check_seal(recorded)
+        if self._digests.images != self._sink.digest():
+            raise DamagedFileError(
+                f"{self.path}: the images aren't those that were drawn",
+                "they were changed since: draw them into another folder",
+            )
+        check_digests(self.path, self._digests.files)
+        count = len(self.album.indices)
+        self.say.note(f"{self.path} is complete: {count:,} images, checked")
+
+    def _take_over(self, there: set[int]) -> set[int]:
+        """Go on with merged shards as one set. Gives the batches, of those there, that a record vouches for.
+
+        A complete shard vouches for its images together, by their digest; an unfinished one, or an unfinished whole
+        set, for each batch it left.
+        """
+        folder, n, size = self._folder, self.album.n, self.facts.batch_size
+        refuted = []
+        doubtful = set() if folder.is_whole else set(range(0, n, size))
+        for shard in folder.unfinished_shards():
+            doubtful.difference_update(shard.starts(n, size))
+        for shard, record in folder.complete_shards().items():
+            if there.issuperset(shard.starts(n, size)):
+                self._check_shard(shard, record)
+                doubtful.difference_update(shard.starts(n, size))
+            else:
+                refuted.append(shard)
+        # What is left of these can't be checked, whoever else vouches for it.
+        doubtful.update(*(shard.starts(n, size) for shard in refuted))
+        if lost := sum(len(self.indices(start)) for start in there & doubtful):
+            self.say.warn(
+                f"{lost:,} images in {self.path} are drawn again: copy whole shards, each with its hidden file"
+            )
+        # Removed before the whole set vouches for all that lies there, so that it can be interrupted and gone on with.
+        for start in doubtful:
+            for index in self.indices(start):
+                (self.path / self.album.member(index)).unlink(missing_ok=True)
+        folder.take_over(self.metadata, refuted)
+        return there - doubtful
+
+    def _check_shard(self, shard: Shard, record: dict[str, Any]) -> None:
+        """Compare the images of a shard, all of which lie here, with what it says of them."""
+        part = replace(self.album, part=shard.indices(self.album.n, self.facts.batch_size))
+        sink = open_sink(self.facts.format, self.path, part)
+        try:
+            found = sink.digest()
+        finally:
+            sink.close()
+        if found != record.get("images_sha256"):
+            raise DamagedFileError(
+                f"{self.path}: the images of shard {shard} aren't those that were drawn",
+                "copy the files of that shard again",
+            )
+
+    def _write_grid(self) -> dict[str, str]:
+        """The picture's digest by its name; none without an image."""
+        grid = self._folder.grid
+        has_images = write_set_grid(grid, self.facts, self._sink.read)
+        return {grid.name: sha256_of(grid)} if has_images else {}
+
+
+def write_set_grid(
+    path: Path, facts: SampleFacts, read: Callable[[int], Pixels], *, described: bool = True
+) -> bool:
+    """Draw the picture of a set; without an image there is none. Gives whether there is one.
+
+    Args:
+        read: gives the image of an index, uint8 [C, H, W].
+        described: whether the caption is also put beside the pixels.
+    """
+    album = facts.album
+    labels = [album.label(i) if album.cycle else None for i in album.indices]
+    rows = [
+        (
+            "" if label is None else album.classes[label],
+            torch.stack([torch.tensor(read(album.indices[at])) for at in row]),
+        )
+        for label, row in grids.first_rows(labels)
+    ]
+    if rows:
+        text = grids.caption(facts.statement, facts.dataset, facts.sampler, facts.seed)
+        grids.write_grid(path, rows, text, described=described)
+    return bool(rows)

@@ -1,0 +1,349 @@
+"""Where drawn images go: PNG files in class folders, one .npz, or one zip of PNG files.
+
+A sink takes batches in any order, tells which of them are whole, and so lets a run that was cut off go on. What is
+whole is judged by checksums of what lies there, never by a record of what was meant to be written: a killed process or
+a full disk may leave anything, but nothing that passes for an image. Knows bytes and names; draws nothing. Imports no
+torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from dpdm_cli.data.layout import is_class_name
+from dpdm_cli.errors import DamagedFileError, DataError
+from dpdm_cli.files import replacing, sha256_of
+from dpdm_cli.sampling.png import Pixels, PngEncoder
+
+Format = Literal["png", "npz", "zip"]
+FORMATS: tuple[Format, ...] = ("png", "npz", "zip")
+
+_THREADS = min(8, os.cpu_count() or 1)
+_CHUNK = 64  # images a thread takes at a time
+_MOST_WAITING = 64  # chunks
+_LONGEST_NAME = 200  # bytes; file systems allow 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class Album:
+    """Which images there are to be, and what they are called.
+
+    Attributes:
+        n: number of images of the whole set.
+        shape: (C, H, W) of each; C is 1 or 3.
+        classes: names in label order; empty when unconditional.
+        cycle: image i has the class `cycle[i % len(cycle)]`; empty when unconditional.
+        part: indices, in order, of those that belong here; None for all.
+    """
+
+    n: int
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...] = ()
+    cycle: tuple[int, ...] = ()
+    part: Sequence[int] | None = None
+
+    @property
+    def indices(self) -> Sequence[int]:
+        """The images that belong here."""
+        return range(self.n) if self.part is None else self.part
+
+    def label(self, index: int) -> int:
+        """The class of image `index`."""
+        return self.cycle[index % len(self.cycle)]
+
+    def member(self, index: int) -> str:
+        """Where image `index` lies in a folder or zip; slashes part folders."""
+        name = f"{index:06d}.png"
+        return f"{self.classes[self.label(index)]}/{name}" if self.cycle else name
+
+    def folders(self) -> set[str]:
+        """Those of classes that have an image here; any other would be empty, which ImageFolder refuses."""
+        return {
+            self.classes[label] for label in {self.label(i) for i in self.indices if self.cycle}
+        }
+
+    def check_names(self) -> None:
+        """Refuse classes that can't be folders on every system.
+
+        Raises:
+            DataError: slashes, leading dots, names that are too long or differ in case only.
+        """
+        for name in self.classes:
+            if not is_class_name(name) or len(name.encode()) > _LONGEST_NAME:
+                raise DataError(
+                    f"the class {name[:80]!a} can't be the name of a folder",
+                    "choose --format npz, which needs no folders",
+                )
+        if len({name.casefold() for name in self.classes}) < len(self.classes):
+            raise DataError(
+                "two classes differ only in case, which some systems take for one folder",
+                "choose --format npz, which needs no folders",
+            )
+
+
+class ImageSink(Protocol):
+    """A place for the images of an album. OSError means what it says: the disk is full, for example."""
+
+    path: Path
+    """What other commands are given to read the images."""
+
+    def has(self, start: int, stop: int) -> bool:
+        """Whether images [start, stop) lie there whole; they count as whole only together."""
+
+    def put(self, start: int, images: Pixels) -> None:
+        """Take uint8 [R, C, H, W], the images from `start` on. May return before they are written."""
+
+    def flush(self) -> None:
+        """Wait until everything taken is written."""
+
+    def read(self, index: int) -> Pixels:
+        """One image that is whole, uint8 [C, H, W]."""
+
+    def finish(self, metadata: dict[str, Any]) -> str:
+        """Complete the set on the disk, the metadata with it where the format holds any.
+
+        Returns the digest of the images, see `digest`. Harmless when repeated.
+        """
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of a finished set: of the one file, or of the lines `sha256sum` prints for
+        the PNG files sorted by their bytes.
+
+        Raises:
+            DamagedFileError: a file isn't there.
+        """
+
+    def discard(self) -> None:
+        """Remove what only an unfinished set needs."""
+
+    def close(self) -> None:
+        """Stop; what was taken and not flushed may be lost."""
+
+
+def place_of(format: Format, folder: Path) -> Path:
+    """What other commands are given to read the images of a folder."""
+    return folder if format == "png" else folder / f"samples.{format}"
+
+
+def open_sink(format: Format, folder: Path, album: Album) -> ImageSink:
+    """The sink for a format; the folder must exist before the first `put`. An album's part goes into PNG files only.
+
+    Raises:
+        DataError: the classes can't be folders.
+    """
+    if format != "npz":
+        album.check_names()
+    if format == "png":
+        return PngFolder(folder, album)
+    return SingleFile(folder, album, format)
+
+
+class PngFolder:
+    """`folder/class/000123.png`; without classes `folder/000123.png`. Threads encode and write."""
+
+    def __init__(self, folder: Path, album: Album) -> None:
+        self.path = folder
+        self._album = album
+        self._png = PngEncoder(album.shape)
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="png")
+        self._waiting: deque[Future[None]] = deque()
+        self._has_folders = False
+
+    def has(self, start: int, stop: int) -> bool:
+        return all(self._is_whole(index) for index in range(start, stop))
+
+    def put(self, start: int, images: Pixels) -> None:
+        if not self._has_folders:
+            for name in self._album.folders():
+                (self.path / name).mkdir(exist_ok=True)
+            self._has_folders = True
+        for offset in range(0, len(images), _CHUNK):
+            chunk = images[offset : offset + _CHUNK]
+            self._waiting.append(self._threads.submit(self._write, start + offset, chunk))
+        while self._waiting and (len(self._waiting) > _MOST_WAITING or self._waiting[0].done()):
+            self._waiting.popleft().result()
+
+    def flush(self) -> None:
+        while self._waiting:
+            self._waiting.popleft().result()
+
+    def read(self, index: int) -> Pixels:
+        from PIL import Image
+
+        with Image.open(self._file(index)) as image:
+            pixels = np.asarray(image)
+        return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+    def finish(self, metadata: dict[str, Any]) -> str:
+        self.flush()
+        if hasattr(os, "sync"):
+            # Once for all: a sync for each of many thousand files would take longer than drawing them.
+            os.sync()
+        return self.digest()
+
+    def digest(self) -> str:
+        lines = hashlib.sha256()
+        for member in sorted(map(self._album.member, self._album.indices)):
+            try:
+                content = (self.path / member).read_bytes()
+            except OSError as error:
+                raise DamagedFileError(
+                    f"{self.path / member}: cannot be read: {error.strerror}",
+                    "the images were changed after they were drawn: draw them into another folder",
+                ) from error
+            lines.update(f"{hashlib.sha256(content).hexdigest()}  {member}\n".encode())
+        return lines.hexdigest()
+
+    def discard(self) -> None:
+        for name in self._album.folders() or {"."}:
+            for left_over in (self.path / name).glob(".[0-9]*.png.*part"):
+                left_over.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _file(self, index: int) -> Path:
+        return self.path / self._album.member(index)
+
+    def _is_whole(self, index: int) -> bool:
+        try:
+            return self._png.is_whole(self._file(index).read_bytes())
+        except OSError:
+            return False
+
+    def _write(self, start: int, images: Pixels) -> None:
+        for index, content in enumerate(self._png.encode(images), start):
+            file = str(self._file(index))
+            folder, name = os.path.split(file)
+            part = f"{folder}/.{name}.{os.getpid()}.part"
+            # Not synced one by one: `has` looks at what is there, and `finish` syncs the whole.
+            try:
+                with open(part, "wb", buffering=0) as stream:
+                    stream.write(content)
+                os.replace(part, file)
+            except OSError:
+                Path(part).unlink(missing_ok=True)
+                raise
+
+
+class SingleFile:
+    """`folder/samples.npz` or `folder/samples.zip`, made at the end from raw pixels kept beside it.
+
+    The raw pixels lie at their place by index; a line in a journal gives the SHA-256 of each batch.
+    """
+
+    def __init__(self, folder: Path, album: Album, format: Format) -> None:
+        self.path = place_of(format, folder)
+        self._album, self._format = album, format
+        self._raw = folder / ".samples.raw"
+        self._journal = folder / ".samples.sha256"
+        self._known = self._read_journal()
+        self._bytes = int(np.prod(album.shape))
+
+    def has(self, start: int, stop: int) -> bool:
+        written = self._known.get((start, stop))
+        if written is None or not self._raw.is_file():
+            return False
+        return hashlib.sha256(self._read_raw(start, stop)).hexdigest() == written
+
+    def put(self, start: int, images: Pixels) -> None:
+        content = images.tobytes()
+        mode = "rb+" if self._raw.exists() else "wb"
+        with self._raw.open(mode) as file:
+            file.seek(start * self._bytes)
+            file.write(content)
+        digest, stop = hashlib.sha256(content).hexdigest(), start + len(images)
+        with self._journal.open("a", encoding="ascii") as journal:
+            # A line of its own even after one that was cut off.
+            journal.write(f"\n{start} {stop} {digest}\n")
+        self._known[start, stop] = digest
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def read(self, index: int) -> Pixels:
+        return np.frombuffer(self._read_raw(index, index + 1), np.uint8).reshape(self._album.shape)
+
+    def finish(self, metadata: dict[str, Any]) -> str:
+        text = json.dumps(metadata, indent=2, allow_nan=False) + "\n"
+        with replacing(self.path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            if self._format == "npz":
+                self._write_arrays(archive, text)
+            else:
+                self._write_members(archive, text)
+        return self.digest()
+
+    def digest(self) -> str:
+        if not self.path.is_file():
+            raise DamagedFileError(
+                f"{self.path}: no such file",
+                "the images were taken away after they were drawn: draw them into another folder",
+            )
+        return sha256_of(self.path)
+
+    def discard(self) -> None:
+        self._raw.unlink(missing_ok=True)
+        self._journal.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _read_raw(self, start: int, stop: int) -> bytes:
+        with self._raw.open("rb") as file:
+            file.seek(start * self._bytes)
+            return file.read((stop - start) * self._bytes)
+
+    def _pixels(self) -> Pixels:
+        shape = (self._album.n, *self._album.shape)
+        return np.memmap(self._raw, np.uint8, mode="r", shape=shape)
+
+    def _write_arrays(self, archive: zipfile.ZipFile, text: str) -> None:
+        pixels, album = self._pixels(), self._album
+        arrays: dict[str, NDArray[Any]] = {
+            "images": pixels[:, 0] if album.shape[0] == 1 else pixels.transpose(0, 2, 3, 1).copy(),
+            "metadata": np.array(text),
+        }
+        if album.cycle:
+            arrays["labels"] = np.array([album.label(i) for i in range(album.n)], np.int64)
+            arrays["classes"] = np.array(album.classes)
+        for name, array in arrays.items():
+            info = _member(f"{name}.npy")
+            info.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(info, "w", force_zip64=True) as member:
+                npy.write_array(member, array, allow_pickle=False)
+
+    def _write_members(self, archive: zipfile.ZipFile, text: str) -> None:
+        pixels, png = self._pixels(), PngEncoder(self._album.shape)
+        archive.writestr(_member("metadata.json"), text)
+        for start in range(0, self._album.n, _CHUNK):
+            for index, content in enumerate(png.encode(pixels[start : start + _CHUNK]), start):
+                archive.writestr(_member(self._album.member(index)), content)
+
+    def _read_journal(self) -> dict[tuple[int, int], str]:
+        known = {}
+        if self._journal.is_file():
+            for line in self._journal.read_text(encoding="ascii", errors="replace").splitlines():
+                words = line.split()
+                if len(words) == 3 and words[0].isdigit() and words[1].isdigit():
+                    known[int(words[0]), int(words[1])] = words[2]
+        return known
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    """A member without a date, so that the same images make the same file."""
+    info = zipfile.ZipInfo(name)
+    info.external_attr = 0o644 << 16
+    return info

@@ -1,0 +1,183 @@
+"""What a network starts from: nothing, a model of public images, or images drawn by a program.
+
+A model of public images costs the user's word that they are public. The network that ships with this package, which
+`examples/pretraining` makes anew, has seen no data. It goes on from what a warm start tells of a class, and needs one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from importlib import resources
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dpdm_cli.checkpoint import load_model, read_tensors
+from dpdm_cli.data import ImageSet
+from dpdm_cli.data.named import NAMED
+from dpdm_cli.diffusion.unet import UNetConfig
+from dpdm_cli.errors import PrivacyError, UsageError
+from dpdm_cli.files import sha256_of
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.training.config.network import network_config
+from dpdm_cli.training.config.planning import asked_for
+from dpdm_cli.training.config.settings import TrainSettings, where_started
+
+_OF_CLASSES = "classes."
+_MAY_DIFFER = {"classes", "image_size"}
+_SHIPPED = {1: "procedural-grey.safetensors"}  # by number of colours
+
+
+@dataclass(frozen=True)
+class PublicStart:
+    """Weights to start from.
+
+    Attributes:
+        sha256: of their file.
+        trained_on: the named sets behind them, and "custom" for other images.
+        weights: by name, those that fit; the classes' embeddings only where there are as many.
+    """
+
+    sha256: str
+    trained_on: list[str]
+    weights: dict[str, Tensor]
+
+
+def chosen_start(
+    init_from: Path | None, init: str, shape: UNetConfig, private_set: str | None
+) -> PublicStart | None:
+    """What a network of `shape` starts from, if anything; see `read_public` and `read_procedural`.
+
+    Raises:
+        UsageError: two starts are named.
+        PrivacyError, DataError, DamagedFileError: see there.
+    """
+    if init_from is not None and init != "none":
+        raise UsageError(
+            f"--init-from {init_from} and --init {init} are two starts", "choose one of them"
+        )
+    if init_from is not None:
+        return read_public(init_from, shape, private_set)
+    return read_procedural(shape) if init == "procedural" else None
+
+
+def with_start(
+    settings: TrainSettings,
+    origins: dict[str, str],
+    preset: str,
+    images: ImageSet,
+    *,
+    warm_start: str,
+    init_from: Path | None = None,
+) -> tuple[TrainSettings, dict[str, str]]:
+    """The settings and their origins with what a preset changes where there is a procedural start.
+
+    As they were, where another start or none was asked for, or these images and this network have none.
+
+    Args:
+        settings, origins, preset: see `merge`.
+        images: their size, colours and classes count.
+        warm_start: of the run; `none` without privacy.
+        init_from: another start.
+
+    Raises:
+        UsageError: no network can be had for these images.
+    """
+    asked = asked_for(origins)
+    changes = {n: value for n, value in where_started(preset).items() if n not in asked}
+    elsewhere = init_from is not None or warm_start == "none"
+    if not changes or elsewhere or ("init" in asked and settings.init == "none"):
+        return settings, origins
+    changed = replace(settings, **changes)
+    try:
+        read_procedural(network_config(images, changed))
+    except UsageError:
+        return settings, origins
+    origin = f"preset {preset}, where there is a procedural start"
+    return changed, {**origins, **dict.fromkeys(changes, origin)}
+
+
+def check_start(init: str, plan: PrivacyPlan | None) -> None:
+    """Raise `UsageError` when the run has no warm start for a procedural one to go on from."""
+    if init == "procedural" and not (plan and plan.warm_releases):
+        raise UsageError(
+            "a procedural start goes on from a warm start, and this run has none",
+            "add --warm-start moments, or --init none",
+        )
+
+
+def shipped_start(channels: int) -> Path:
+    """Where the network lies that was trained on images drawn by a program, with so many colours.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if channels not in _SHIPPED:
+        raise UsageError(
+            "there is no procedural start for colour images yet", "leave --init procedural away"
+        )
+    return Path(str(resources.files(__package__))) / "starts" / _SHIPPED[channels]
+
+
+def read_procedural(shape: UNetConfig) -> PublicStart:
+    """The procedural start for a network of `shape`. All classes begin alike: nothing is known of any.
+
+    Raises:
+        UsageError: there is none for these colours or this network.
+        DataError, DamagedFileError: the package is not whole.
+    """
+    path = shipped_start(shape.image_channels)
+    weights, facts = read_tensors(path, "start")
+    for name, value in asdict(shape).items():
+        ours, theirs = list(value) if isinstance(value, tuple) else value, facts["network"][name]
+        if name not in _MAY_DIFFER and theirs != ours:
+            raise UsageError(
+                f"the procedural start is a network with {name} = {theirs}, this run's has {ours}",
+                "leave --init procedural away, or take the network of --preset small",
+            )
+    if shape.classes:
+        weights["classes.weight"] = torch.zeros(shape.classes + 1, shape.channels)
+    return PublicStart(sha256=sha256_of(path), trained_on=[], weights=weights)
+
+
+def read_public(path: Path, shape: UNetConfig, private_set: str | None) -> PublicStart:
+    """The model at `path`, for a network of `shape`.
+
+    Args:
+        path: a model file.
+        shape: of the network that is to start from it.
+        private_set: what that is to be trained on with privacy, as the user names it; None without privacy.
+
+    Raises:
+        PrivacyError: it was trained with privacy: what it cost would have to be counted, and is not; or without, on
+            the very set that is to be protected, itself or what it was started from.
+        UsageError: its network is another one.
+        DataError, DamagedFileError: see `load_model`.
+    """
+    model = load_model(path.expanduser())
+    if model.statement.get("private"):
+        raise PrivacyError(
+            f"{path} was trained on private images: its budget would add to this run's",
+            "start from a model of public images, trained with --non-private",
+        )
+    before = model.statement.get("trained_on")
+    sets = [model.dataset, *(before if isinstance(before, list) else [])]
+    trained_on = {name if str(name) in NAMED else "custom" for name in sets}
+    if private_set in trained_on:
+        raise PrivacyError(
+            f"{path} was trained without privacy on {private_set}, whose images this run is to protect",
+            "start from a model of other images, which are public",
+        )
+    ours, theirs = asdict(shape), asdict(model.config)
+    other = [name for name in ours if ours[name] != theirs[name] and name not in _MAY_DIFFER]
+    if other:
+        name = other[0]
+        raise UsageError(
+            f"{path}: its network has {name} = {theirs[name]}, this run's {ours[name]}",
+            "train both with the same preset and settings",
+        )
+    weights = model.denoiser.network.state_dict()
+    if ours["classes"] != theirs["classes"]:
+        weights = {k: v for k, v in weights.items() if not k.startswith(_OF_CLASSES)}
+    return PublicStart(sha256=model.sha256, trained_on=sorted(trained_on), weights=weights)

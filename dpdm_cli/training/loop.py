@@ -1,0 +1,111 @@
+"""The steps of a training run, with what is shown and saved between them."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from dpdm_cli.compute.distributed import Processes
+from dpdm_cli.errors import InterruptedRunError, ResourceError
+from dpdm_cli.privacy.accounting.accountants import composed_rdp_epsilon
+from dpdm_cli.privacy.accounting.claims import claim
+from dpdm_cli.reporter import Reporter
+from dpdm_cli.signals import StopRequest
+from dpdm_cli.training.run_folder import RunFolder
+from dpdm_cli.training.trainer import Trainer
+
+SECONDS_BETWEEN_SAVES = 120.0
+
+
+def take_steps(
+    trainer: Trainer,
+    folder: RunFolder,
+    facts: dict[str, Any],
+    stop: StopRequest,
+    say: Reporter,
+    log_losses: bool,
+    processes: Processes,
+) -> None:
+    """Take the remaining steps, saving on the way and at the end.
+
+    Args:
+        trainer: what is trained.
+        folder: where its state is kept.
+        facts: stored beside the state; see `Setup.facts`.
+        stop: whether somebody has asked to stop.
+        say: gets the progress.
+        log_losses: write the private training loss to `folder.losses`.
+        processes: that train together.
+
+    Raises:
+        InterruptedRunError: on such a request, after the state was saved.
+        ResourceError: processes that differ, weights that are no longer finite, no memory, a full disk.
+    """
+
+    def save() -> None:
+        if processes.size > 1:
+            processes.check_same(
+                trainer.digest(),
+                f"after step {trainer.done} the weights",
+                "use machines of one kind, and have their memory tested; the last saved state is unchanged",
+            )
+        processes.from_first(write)
+
+    def write() -> None:
+        tensors = trainer.state()
+        if not all(tensor.isfinite().all() for tensor in tensors.values()):
+            raise ResourceError(
+                f"the weights are no longer finite after {trainer.done} steps",
+                "start again with a smaller --lr; the last saved state is unchanged",
+            )
+        ledger = trainer.ledger.to_dict() if trainer.ledger else None
+        folder.save_state(tensors, {**facts, "done": trainer.done, "ledger": ledger})
+
+    epsilon = _epsilon_so_far(trainer)
+    saved_at = time.monotonic()
+    saved_steps = trainer.done
+    images_a_step = trainer.expected_batch_size
+    started, first = time.monotonic(), trainer.done
+    with say.progress("training", trainer.steps, "steps", trainer.done) as progress:
+        while trainer.done < trainer.steps:
+            trainer.step()
+            rate = (trainer.done - first) * images_a_step / (time.monotonic() - started)
+            progress.advance(1, **{"images/s": f"{rate:,.0f}", "epsilon": epsilon(trainer.done)})
+            if log_losses:
+                _log_loss(folder.losses, trainer.done, trainer.mean_loss(), processes)
+            due = time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES
+            signal_number, is_due = processes.largest(stop.signal_number, due)
+            if signal_number or is_due:
+                save()
+                saved_at, saved_steps = time.monotonic(), trainer.done
+            if signal_number and trainer.done < trainer.steps:
+                raise InterruptedRunError(
+                    f"stopped after step {trainer.done} of {trainer.steps}; the state is saved",
+                    f"go on with the same command and --resume, or --out {folder.path} --resume",
+                    signal_number,
+                )
+    if saved_steps < trainer.steps:
+        save()
+
+
+def _epsilon_so_far(trainer: Trainer) -> Any:
+    """From steps done to 'spent of planned', for the screen. An upper bound at every step."""
+    if trainer.ledger is None:
+        return lambda done: "NOT PRIVATE"
+    plan = trainer.ledger.plan
+    total = claim(plan)
+
+    def text(done: int) -> str:
+        parts = plan.parts(0, plan.warm_releases + done)
+        spent = min(composed_rdp_epsilon(parts, plan.delta), total.epsilon)
+        return f"<= {spent:.2f} of {total.epsilon_text}"
+
+    return text
+
+
+def _log_loss(path: Path, step: int, loss: float, processes: Processes) -> None:
+    if processes.is_first:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "loss": loss}) + "\n")

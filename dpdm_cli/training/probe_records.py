@@ -1,0 +1,131 @@
+"""Records that hold no data, for replaying the training step: images of noise, and what is special about some."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from dpdm_cli.compute.distributed import ALONE, Processes
+from dpdm_cli.diffusion.denoiser import Denoiser
+from dpdm_cli.diffusion.keyed_noise import KeyedNoise
+from dpdm_cli.diffusion.loss import denoising_losses
+from dpdm_cli.diffusion.unet import UNetConfig
+from dpdm_cli.errors import PrivacyError
+from dpdm_cli.privacy.audit.checks import check_all
+from dpdm_cli.privacy.audit.findings import NOT_FINITE
+from dpdm_cli.privacy.plan import PrivacyPlan
+
+_BRIEF_RECORDS = 8
+_BRIEF = ("huge", "not a number")
+_DISTANCE = 0.1
+"""Standard deviation of what is added to the weights for a check."""
+
+
+class MadeUpRecords:
+    """Images of noise and what is special about some of them, for the losses of a denoiser.
+
+    Args:
+        denoiser: on its device.
+        config: of its network.
+        copies: K.
+        count: records, at least 6.
+    """
+
+    def __init__(self, denoiser: Denoiser, config: UNetConfig, copies: int, count: int) -> None:
+        device = next(denoiser.network.parameters()).device
+        self._denoiser, self._copies, self._null = denoiser, copies, config.classes
+        self.count = count
+        noise = KeyedNoise((0,), torch.arange(count, device=device))
+        shape = config.image_channels, config.image_size, config.image_size
+        self._images = noise.uniform(*shape) * 2 - 1
+        self._labels = None
+        special = ("only one of its class", "repeated", "huge", *NOT_FINITE)
+        self.suspects = {"ordinary": 0}
+        self.suspects |= {what: count - 1 - i for i, what in enumerate(special)}
+        self._images[self.suspects["repeated"]] = self._images[0]
+        if config.classes:
+            self._labels = torch.arange(count, device=device) % max(1, config.classes - 1)
+            self._labels[self.suspects["repeated"]] = self._labels[0]
+            self._labels[self.suspects["only one of its class"]] = config.classes - 1
+        self._weights = torch.ones(count, device=device)
+        for what, weight in (("huge", 1e8), ("infinite", math.inf), ("not a number", math.nan)):
+            self._weights[self.suspects[what]] = weight
+
+    def losses(self, piece: Tensor) -> Tensor:
+        """Losses of some records [b], their randomness fixed by record."""
+        values = denoising_losses(
+            self._denoiser,
+            self._images[piece],
+            None if self._labels is None else self._labels[piece],
+            self._copies,
+            KeyedNoise((1,), piece),
+            label_dropout=0.1,
+            null_label=self._null,
+        )
+        return values * self._weights[piece]
+
+
+@contextmanager
+def off_zero(network: nn.Module) -> Iterator[None]:
+    """For the duration, a network whose weights lie a little beside its own; then its own again, bit for bit.
+
+    At their start branches end in zeros, behind which a gradient does not show. What is added is public, and the same
+    each time.
+    """
+    parameters = list(network.parameters())
+    own = [parameter.detach().clone() for parameter in parameters]
+    try:
+        with torch.no_grad():
+            generator = torch.Generator().manual_seed(0)
+            for parameter in parameters:
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter.add_(_DISTANCE * noise.to(parameter))
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, weights in zip(parameters, own, strict=True):
+                parameter.copy_(weights)
+
+
+def check_before_training(
+    denoiser: Denoiser,
+    config: UNetConfig,
+    plan: PrivacyPlan,
+    *,
+    micro_batch: int,
+    workers: int,
+    bf16: bool = False,
+    processes: Processes = ALONE,
+) -> None:
+    """The checks in brief, on a run's own network and plan, before it touches an image. Its weights stay as they are.
+
+    Args:
+        micro_batch, workers, bf16, processes: of the run, as for `check_all`.
+
+    Raises:
+        PrivacyError: the step does not do what the plan says.
+    """
+    made_up = MadeUpRecords(denoiser, config, plan.noise_multiplicity, _BRIEF_RECORDS)
+    with off_zero(denoiser.network):
+        findings = check_all(
+            denoiser.network,
+            made_up.losses,
+            plan,
+            records=made_up.count,
+            suspects={what: made_up.suspects[what] for what in _BRIEF},
+            micro_batch=micro_batch,
+            workers=workers,
+            bf16=bf16,
+            processes=processes,
+        )
+    wrong = [finding for finding in findings if not finding.passed]
+    if wrong:
+        raise PrivacyError(
+            "the training step does not keep its privacy plan on this machine: "
+            + "; ".join(f"{finding.name}: {finding.detail}" for finding in wrong),
+            "nothing was trained; `dpdm audit` shows all checks. Please report this",
+        )

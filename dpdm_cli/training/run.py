@@ -1,0 +1,268 @@
+"""A training run: images in, a publishable model and its statement out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpdm_cli.checkpoint import Model, save_model
+from dpdm_cli.compute.device import memory_errors, resolve_device, set_precision
+from dpdm_cli.compute.distributed import Processes
+from dpdm_cli.compute.rendezvous import joined
+from dpdm_cli.data import duplicate_count, load_images
+from dpdm_cli.data.named import NAMED
+from dpdm_cli.errors import DamagedFileError
+from dpdm_cli.privacy.accounting.claims import claim
+from dpdm_cli.privacy.statement import NOT_PRIVATE, non_private_statement, private_statement
+from dpdm_cli.reporter import Reporter, SilentReporter
+from dpdm_cli.sampling.grids import draw_grid
+from dpdm_cli.signals import stop_requests
+from dpdm_cli.training.config.planning import choose_settings
+from dpdm_cli.training.config.public_facts import Stated
+from dpdm_cli.training.config.settings import default_preset
+from dpdm_cli.training.loop import take_steps
+from dpdm_cli.training.run_folder import RunFolder
+from dpdm_cli.training.setup import Setup, set_up
+from dpdm_cli.training.trainer import Trainer
+
+_LESS_MEMORY = (
+    "choose a smaller --micro-batch (it changes nothing but speed) and go on with --resume"
+)
+_LESS_AT_FIRST = (
+    "choose a smaller --micro-batch (it changes nothing but speed) or a smaller network; "
+    "images that `dpdm prepare` has put in a file stay there"
+)
+_ELSEWHERE = (
+    "the trained weights are saved: go on with --resume, where more is free or with --device cpu"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a finished run leaves.
+
+    Attributes:
+        folder, model: the run folder and the publishable file in it.
+        statement: the claim, as stored beside and inside the model.
+        parameters: trainable parameters of the network.
+        seconds: wall clock of this process's training steps.
+    """
+
+    folder: Path
+    model: Path
+    statement: dict[str, Any]
+    parameters: int
+    seconds: float
+
+
+def train(
+    data: str,
+    out: Path | str,
+    *,
+    preset: str | None = None,
+    settings_for: str | None = None,
+    config: Path | None = None,
+    plan: Path | None = None,
+    private: bool = True,
+    resume: bool = False,
+    init_from: Path | None = None,
+    device: str = "auto",
+    data_dir: Path | None = None,
+    download: bool = True,
+    classes: Sequence[str] | None = None,
+    channels: int | None = None,
+    public_metadata: bool = False,
+    log_losses: bool = False,
+    reporter: Reporter | None = None,
+    **settings: Any,
+) -> TrainResult:
+    """Train a diffusion model on images under (epsilon, delta)-differential privacy.
+
+    Started by torchrun, all processes call this and train one model together: the same mechanism, plan, ledger and
+    claim as one process. The first of them reads and writes `out`; each of them needs the images.
+
+    Args:
+        data: digits, mnist, fashion-mnist, cifar10, celeba, or a folder, zip or npz of images, or a file of `prepare`.
+        out: the run folder; must be empty or absent unless `resume`.
+        preset: small or paper; by default small on a CPU, paper elsewhere.
+        settings_for: take the preset's settings for this data set, `celeba64` or `imagenet32` for example; by default
+            those for `data` where it is a named set. What is known of the images, N for one, stays that of `data`.
+        config: TOML file of settings.
+        settings: fields of `TrainSettings`, which override it.
+        plan: a plan written by `dpdm calibrate --out`; it replaces epsilon, delta, batch size, steps, C and K.
+        private: False trains without clipping and noise, and every output says NOT PRIVATE.
+        resume: go on with the run in `out`, under its own settings and plan.
+        init_from: a model trained with `private=False` on images that you declare public; its weights are where this
+            one starts.
+        device: auto, cpu, cuda or mps.
+        data_dir, download, classes, channels: see `load_images`.
+        public_metadata: N, class names, image size and colours are public knowledge: they may be read off images of
+            your own, and published, where you don't state them by `dataset_size`, `classes`, `image_size` and
+            `channels`. A private run needs the one or the other; a named set's are published.
+        log_losses: write the private training loss to `private/losses.jsonl`.
+        reporter: gets remarks and progress.
+
+    Returns:
+        Where the model lies and what may be claimed for it.
+
+    Raises:
+        PrivacyError: a figure that the claim takes as public is neither stated nor declared; or what would make the
+            claim false.
+        UsageError, DataError, DamagedFileError, ResourceError: with what to do about it.
+        InterruptedRunError: on SIGINT or SIGTERM, after the state was saved.
+    """
+    torch_device = resolve_device(device)
+    folder = RunFolder(Path(out))
+    load = partial(load_images, data, data_dir=data_dir, download=download)
+    stated = Stated(
+        classes=None if classes is None else tuple(classes),
+        channels=channels,
+        public_metadata=public_metadata,
+    )
+    with ExitStack() as held:
+        processes = held.enter_context(joined(torch_device))
+        say = reporter if reporter and processes.is_first else SilentReporter()
+        # They decide which calls follow: processes that differ would wait for each other in different ones.
+        processes.check_same(
+            json.dumps([data, private, resume, log_losses]),
+            "the data, --non-private, --resume or --log-losses",
+            "give every machine the same command",
+        )
+        with processes.together():
+            preset = preset or default_preset(torch_device.type)
+            wanted, origins = choose_settings(
+                data,
+                preset=preset,
+                settings_for=settings_for,
+                config=config,
+                plan=plan,
+                flags=settings,
+            )
+            set_precision(wanted.precision, torch_device)
+        processes.from_first(lambda: held.enter_context(folder.open(resume=resume)))
+        tensors, saved = processes.tensors_from_first(folder.load_state) if resume else ({}, None)
+        setup = set_up(
+            data,
+            wanted,
+            origins,
+            preset,
+            load,
+            stated=stated,
+            private=private,
+            plan=plan,
+            init_from=init_from,
+            saved=saved,
+            device=torch_device,
+            processes=processes,
+        )
+        _remark(say, setup, torch_device, processes, is_new=saved is None)
+        with memory_errors("while the network was set up", _LESS_AT_FIRST):
+            trainer = Trainer(
+                setup.network,
+                setup.settings,
+                setup.images,
+                steps=setup.steps,
+                sample_rate=setup.sample_rate,
+                ledger=setup.ledger,
+                device=torch_device,
+                processes=processes,
+            )
+            if trainer.tuning:
+                say.detail(str(trainer.tuning))
+            if saved is not None:
+                if setup.ledger is not None and saved["done"] != setup.ledger.steps:
+                    raise DamagedFileError("the resume state and its ledger count different steps")
+                trainer.restore(tensors, saved["done"])
+            elif setup.public is not None:
+                trainer.start_from(setup.public.weights)
+        if trainer.done < trainer.steps:
+            with memory_errors("while the training step was checked", _LESS_AT_FIRST):
+                trainer.check()
+        started = time.monotonic()
+        with stop_requests() as stop, memory_errors("during a training step", _LESS_MEMORY):
+            trainer.warm_up()
+            take_steps(trainer, folder, setup.facts(), stop, say, log_losses, processes)
+        seconds = time.monotonic() - started
+        statement = processes.from_first(lambda: _publish(folder, setup, trainer, torch_device))
+    return TrainResult(
+        folder=folder.path,
+        model=folder.model,
+        statement=statement,
+        parameters=sum(p.numel() for p in trainer.averaged.network.parameters()),
+        seconds=seconds,
+    )
+
+
+def _remark(
+    say: Reporter,
+    setup: Setup,
+    device: torch.device,
+    processes: Processes,
+    *,
+    is_new: bool,
+) -> None:
+    """What a user should know before the first step."""
+    if not processes.is_first:
+        return
+    plan = setup.plan
+    where = str(device)
+    if processes.size > 1:
+        where = f"{device.type}, {processes.size} processes"
+    if plan is None:
+        say.warn(NOT_PRIVATE)
+    else:
+        result = claim(plan)
+        warm = ""
+        if plan.warm_releases:
+            warm = f"warm start by {plan.warm_start} at sigma {plan.warm_sigma:.6g}, "
+        say.note(
+            f"plan: epsilon {result.epsilon_text} at delta {plan.delta:g} ({result.accountant}), "
+            f"N = {setup.dataset_size:,}, {warm}"
+            f"expected batch {plan.expected_batch_size:g}, {plan.steps:,} steps, "
+            f"sigma {plan.sigma:.6g}, C = {plan.clip_norm:g}, K = {plan.noise_multiplicity}, on {where}"
+        )
+        if setup.public_inputs and setup.data not in NAMED:
+            say.note(f"taken as known to everybody, and published: {setup.public_inputs.words}")
+    if is_new and (copies := duplicate_count(setup.images)):
+        say.warn(
+            f"{copies} images are exact copies of others: the claim protects one file, not one picture"
+        )
+
+
+def _publish(
+    folder: RunFolder, setup: Setup, trainer: Trainer, device: torch.device
+) -> dict[str, Any]:
+    """Write model, statement and samples, unless they are there; the statement."""
+    dataset = setup.data if setup.data in NAMED else "custom"
+    start = setup.public
+    if setup.ledger is None or setup.public_inputs is None:
+        statement = non_private_statement(
+            trainer.done, [dataset, *(start.trained_on if start else [])]
+        )
+    else:
+        statement = private_statement(
+            setup.ledger, setup.public_inputs, start.sha256 if start else None
+        )
+    if not folder.is_complete:
+        model = Model(
+            denoiser=trainer.averaged,
+            config=setup.network,
+            parameterisation=setup.settings.denoiser,
+            classes=setup.images.classes,
+            dataset=dataset,
+            statement=statement,
+        )
+        with memory_errors("while the model was written and drawn from", _ELSEWHERE):
+            save_model(folder.model, model)
+            folder.write_statement(statement)
+            draw_grid(model, folder.samples, device)
+            folder.write_manifest()
+    return statement

@@ -1,0 +1,188 @@
+"""The folder of a training run: what may be published on top, what must stay under `private/`.
+
+OUT/model.safetensors   averaged weights, network, statement
+OUT/statement.json      the claim
+OUT/samples.png         a grid drawn from the model
+OUT/manifest.json       SHA-256 of the files above, written last
+OUT/private/            what resuming needs; losses, when asked for. Not covered by the claim.
+OUT/synth/              and others like it: sets of samples, each with a manifest of its own
+
+A released model lies in such a folder too, without `private/` and with a card, README.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from dpdm_cli.cards import CARD
+from dpdm_cli.checkpoint import read_tensors, write_tensors
+from dpdm_cli.errors import DamagedFileError, DataError, ResourceError, UsageError
+from dpdm_cli.files import (
+    check_digests,
+    is_left_over,
+    json_text,
+    lock_file,
+    read_json,
+    sha256_of,
+    write_bytes,
+)
+
+MANIFEST = "manifest.json"
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+_NOTICE = (
+    "What lies here depends on the private images beyond what the privacy claim covers.\n"
+    "It is needed to resume the run. Do not publish it.\n"
+)
+
+
+class RunFolder:
+    """Paths and state of one run.
+
+    Args:
+        path: the folder; created by `open`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.private = path / "private"
+        self.model = path / "model.safetensors"
+        self.statement = path / "statement.json"
+        self.samples = path / "samples.png"
+        self.card = path / CARD
+        self.state = self.private / "state.safetensors"
+        self.losses = self.private / "losses.jsonl"
+        self._notice = self.private / "README.txt"
+        self._lock = self.private / "lock"
+
+    @contextmanager
+    def open(self, *, resume: bool) -> Iterator[None]:
+        """Hold the folder for this process.
+
+        Raises:
+            UsageError: the folder is not empty and `resume` is off, or another run holds it.
+            DataError: `resume` is on and there is nothing to resume.
+            ResourceError: the folder cannot be made.
+        """
+        with ExitStack() as held:
+            try:
+                self._check(resume)
+                self.private.mkdir(parents=True, exist_ok=True, mode=0o700)
+                held.callback(self._remove_if_empty)
+                held.enter_context(
+                    lock_file(self._lock, f"{self.path}: another run holds this folder")
+                )
+                held.callback(self._forget_if_nothing_was_saved)
+                self._check(resume)  # once more: until now another run may have been at it
+                self._tidy(resume)
+            except OSError as error:
+                raise ResourceError(
+                    f"{self.path}: cannot write: {error.strerror or error}", "choose another --out"
+                ) from error
+            yield
+
+    def _check(self, resume: bool) -> None:
+        if resume and not self.state.is_file():
+            raise DataError(
+                f"{self.path}: no run to resume here", "leave --resume out to start one"
+            )
+        if not resume and self.path.exists() and not self._holds_nothing():
+            raise UsageError(
+                f"{self.path} is not empty",
+                "choose another --out, or add --resume to go on with the run that is there",
+            )
+
+    def _holds_nothing(self) -> bool:
+        """Whether nothing is lost by starting here: it is empty, or its run was killed before the first save."""
+        if not self.path.is_dir() or any(entry != self.private for entry in self.path.iterdir()):
+            return False
+        needless = (self._notice, self._lock, self.losses)
+        return not self.private.exists() or all(
+            entry in needless or is_left_over(entry) for entry in self.private.iterdir()
+        )
+
+    def _tidy(self, resume: bool) -> None:
+        """Remove what a killed run left that is of no use; say what lies here."""
+        for folder in (self.path, self.private):
+            for entry in folder.iterdir():
+                if is_left_over(entry):
+                    entry.unlink(missing_ok=True)
+        if not resume:
+            self.losses.unlink(missing_ok=True)
+        if not self._notice.exists():
+            write_bytes(self._notice, _NOTICE.encode(), private=True)
+
+    def _forget_if_nothing_was_saved(self) -> None:
+        """A run that failed before its first save leaves no folder that the next try would be refused for."""
+        with suppress(OSError):
+            if not self.state.exists():
+                self._notice.unlink(missing_ok=True)
+                self.losses.unlink(missing_ok=True)
+
+    def _remove_if_empty(self) -> None:
+        with suppress(OSError):
+            self.private.rmdir()
+            self.path.rmdir()
+
+    def save_state(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Replace the resume state; the old one stays whole until the new one is."""
+        write_tensors(self.state, tensors, "state", facts, private=True)
+
+    def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The resume state, checked; raises as `read_tensors` does."""
+        return read_tensors(self.state, "state")
+
+    def write_statement(self, statement: dict[str, Any]) -> None:
+        """Write the claim for people and programs."""
+        write_bytes(self.statement, json_text(statement))
+
+    def write_manifest(self, *others: Path) -> None:
+        """Hash what may be published; written last, so that its presence means the run is complete.
+
+        Args:
+            others: files beside the model and its statement; by default the samples.
+        """
+        files = (self.model, self.statement, *(others or (self.samples,)))
+        digests = {file.name: sha256_of(file) for file in files}
+        write_bytes(self.path / MANIFEST, json_text({"sha256": digests}))
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run has been finished and written out."""
+        return (self.path / MANIFEST).is_file()
+
+    def check_manifest(self) -> list[Path]:
+        """Compare what may be published with the hashes written when the run was complete.
+
+        Returns:
+            What lies here beside the files of the manifest and a run's own `private/`, which nothing that was released
+            has: nobody vouches for it.
+
+        Raises:
+            DamagedFileError: a file is missing or changed, or the manifest itself is damaged.
+        """
+        hint = "copy the folder again from where it was made, or make it anew"
+        manifest = self.path / MANIFEST
+        values = read_json(manifest)
+        digests = values.get("sha256")
+        if values.keys() != {"sha256"} or not isinstance(digests, dict):
+            raise DamagedFileError(f"{manifest}: damaged: it is to hold sha256 alone", hint)
+        required = {file.name for file in (self.model, self.statement)}
+        for name in sorted(required | digests.keys()):
+            digest = digests.get(name, "")
+            if name not in {*required, self.samples.name, CARD}:
+                raise DamagedFileError(f"{manifest}: names {name[:80]!a}, no file of a run", hint)
+            if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+                raise DamagedFileError(f"{manifest}: has no SHA-256 of {name}", hint)
+        check_digests(self.path, digests)
+        known = {*digests, MANIFEST}
+        if CARD not in digests:
+            known.add(self.private.name)
+        return sorted(entry for entry in self.path.iterdir() if entry.name not in known)

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import urllib.error
+from pathlib import Path
+
+import pytest
+
+from dpdm_cli.errors import DamagedFileError, ResourceError
+from dpdm_cli.evaluation.features import weights
+from dpdm_cli.evaluation.features.weights import FILE_NAME, URL, inception_weights
+
+CONTENT = b"the published file"
+
+
+@pytest.fixture(autouse=True)
+def published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another file is the published one, and neither the network nor clean-fid's place has it."""
+    monkeypatch.setattr(weights, "SHA256", hashlib.sha256(CONTENT).hexdigest())
+    monkeypatch.setattr(weights, "_CLEAN_FID_PLACES", (Path("/nonexistent") / FILE_NAME,))
+    monkeypatch.setattr(weights.urllib.request, "urlopen", unreachable)
+
+
+def unreachable(url: str, timeout: float) -> io.BytesIO:
+    raise urllib.error.URLError("no network")
+
+
+def answers(content: bytes) -> object:
+    def urlopen(url: str, timeout: float) -> io.BytesIO:
+        assert url == URL
+        return io.BytesIO(content)
+
+    return urlopen
+
+
+def test_a_given_file_is_used_as_it_is(tmp_path: Path) -> None:
+    own = tmp_path / "own.pt"
+    own.write_bytes(b"own")
+    assert inception_weights(own, tmp_path) == own
+
+
+@pytest.mark.parametrize("download", [True, False])
+def test_without_file_and_network_the_error_names_address_size_and_place(
+    tmp_path: Path, download: bool
+) -> None:
+    with pytest.raises(ResourceError) as caught:
+        inception_weights(None, tmp_path, download=download)
+    for needed in (URL, "96 MB", str(tmp_path / FILE_NAME), "--inception-weights"):
+        assert needed in caught.value.hint
+    with pytest.raises(ResourceError, match="no such file"):
+        inception_weights(tmp_path / "absent.pt", tmp_path)
+
+
+def test_a_download_is_kept_and_asked_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights.urllib.request, "urlopen", answers(CONTENT))
+    told: list[str] = []
+    place = inception_weights(None, tmp_path / "new", note=told.append)
+    assert place.read_bytes() == CONTENT
+    assert len(told) == 1
+    monkeypatch.setattr(weights.urllib.request, "urlopen", unreachable)
+    assert inception_weights(None, tmp_path / "new", note=told.append) == place
+    assert len(told) == 1
+
+
+def test_a_download_of_other_content_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights.urllib.request, "urlopen", answers(b"<html>proxy</html>"))
+    with pytest.raises(DamagedFileError, match="not the published file"):
+        inception_weights(None, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_file_in_the_cache_is_refused(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes(CONTENT[:-1])
+    with pytest.raises(DamagedFileError, match="not the published weights"):
+        inception_weights(None, tmp_path)
+
+
+@pytest.mark.parametrize("content", [CONTENT, b"planted"])
+def test_what_clean_fid_has_fetched_is_used_only_if_it_is_the_published_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    elsewhere, cache = tmp_path / "tmp" / FILE_NAME, tmp_path / "cache"
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(content)
+    monkeypatch.setattr(weights, "_CLEAN_FID_PLACES", (elsewhere,))
+    if content == CONTENT:
+        assert inception_weights(None, cache, download=False) == cache / FILE_NAME
+        assert (cache / FILE_NAME).read_bytes() == CONTENT
+    else:
+        with pytest.raises(ResourceError):
+            inception_weights(None, cache, download=False)
+        assert not (cache / FILE_NAME).exists()

@@ -1,0 +1,48 @@
+"""What the processes of a run must be told alike before they do anything together."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import process_children as children
+from support import tiny
+from support.processes_launcher import launch
+
+from dpdm_cli.errors import DataError, ResourceError
+from dpdm_cli.training.setup import _check_classes
+
+
+def train_unlike(out: Path, odd: int, changes: dict[str, Any]) -> None:
+    """Train with other options in one of the processes."""
+    children.train(out, **(changes if int(os.environ["RANK"]) == odd else {}))
+
+
+@pytest.mark.parametrize("odd", [0, 1])
+@pytest.mark.parametrize("changes", [{"log_losses": True}, {"resume": True}])
+def test_options_that_decide_which_calls_follow_are_compared_before_any(
+    odd: int, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    outcomes = launch(
+        2, train_unlike, tmp_path / "run", odd, changes, environment={"DPDM_TIMEOUT": "10"}
+    )
+    for found in outcomes:
+        # Not that one has lost the other, as after the time limit.
+        assert isinstance(found, ResourceError), found
+        assert found.message == (
+            "the data, --non-private, --resume or --log-losses of process 1 of 2 differ from those of process 0"
+        )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["", "two\nlines", "x" * 300, "a"])
+def test_a_class_name_under_which_no_model_can_be_published_is_refused_before_a_step(
+    name: str,
+) -> None:
+    images = tiny.images(6)
+    _check_classes(images)
+    with pytest.raises(DataError, match="classes hold"):
+        _check_classes(replace(images, classes=("a", "b", name)))
