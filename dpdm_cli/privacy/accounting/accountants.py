@@ -229,14 +229,44 @@ def composed_pld_epsilon(parts: Sequence[Part], delta: float, interval: float = 
     Raises:
         NotComputable: as for `composed_prv_epsilon`.
     """
+    return composed_loss_epsilon(parts, delta, pld_interval(parts, delta, interval), _gaussian_loss)
+
+
+def composed_pld_deltas(
+    parts: Sequence[Part], epsilons: Sequence[float], delta: float, interval: float = 1e-4
+) -> list[float]:
+    """Delta at each epsilon of all parts together, by PLD, never below the exact one.
+
+    Args:
+        epsilons: at least 0, rising.
+        delta, interval: see `composed_pld_epsilon`; delta is that of a claim, and bounds what rounding may do.
+
+    Raises:
+        NotComputable: as for `composed_pld_epsilon`.
+    """
+    together = _composed_loss(parts, pld_interval(parts, delta, interval), _gaussian_loss)
+    slack = _rounding(sum(steps for *_, steps in parts))
+    with quiet():
+        found = [float(value) + slack for value in together.get_delta_for_epsilon(list(epsilons))]
+    if not all(math.isfinite(value) and value >= 0 for value in found):
+        raise NotComputable(f"it answered {found}")
+    return [min(1.0, value) for value in found]
+
+
+def _gaussian_loss(q: float, sigma: float, interval: float) -> Any:
     from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
 
-    def loss_of(q: float, sigma: float, interval: float) -> Any:
-        return from_gaussian_mechanism(
-            sigma, value_discretization_interval=interval, sampling_prob=q
-        )
+    return from_gaussian_mechanism(sigma, value_discretization_interval=interval, sampling_prob=q)
 
-    return composed_loss_epsilon(parts, delta, pld_interval(parts, delta, interval), loss_of)
+
+def _composed_loss(parts: Sequence[Part], interval: float, loss_of: LossOf) -> Any:
+    """dp-accounting's distribution of all steps together. Raises NotComputable."""
+    try:
+        with quiet():
+            losses = [loss_of(q, sigma, interval).self_compose(steps) for q, sigma, steps in parts]
+            return functools.reduce(lambda one, other: one.compose(other), losses)
+    except (ArithmeticError, ValueError, RuntimeError, IndexError, MemoryError) as error:
+        raise NotComputable(str(error) or type(error).__name__) from error
 
 
 def composed_loss_epsilon(
@@ -255,10 +285,9 @@ def composed_loss_epsilon(
     steps = sum(steps for *_, steps in parts)
     _check_floating_point(steps, delta)
     allowed = delta - _rounding(steps)
+    together = _composed_loss(parts, interval, loss_of)
     try:
         with quiet():
-            losses = [loss_of(q, sigma, interval).self_compose(steps) for q, sigma, steps in parts]
-            together = functools.reduce(lambda one, other: one.compose(other), losses)
             upper = float(together.get_epsilon_for_delta(allowed))
             step = 1e-9 * max(1.0, upper)
             while math.isfinite(upper) and together.get_delta_for_epsilon(upper) > allowed:

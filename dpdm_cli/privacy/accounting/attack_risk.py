@@ -1,0 +1,85 @@
+"""What somebody may find out at most who asks whether one image was among the training images.
+
+Epsilon and delta allow more than the plan does: two plans with one (epsilon, delta) may differ by 12 points in how
+often a guess is right (Kaissis et al., "(epsilon, delta) considered harmful", arXiv 2503.10945). So these bounds are
+those of the plan's own privacy loss distribution, against the strongest attacker that differential privacy knows: one
+who sees every step and knows all other images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from dpdm_cli.privacy.accounting.accountants import Part, composed_pld_deltas
+from dpdm_cli.privacy.accounting.claims import round_up
+
+FALSE_POSITIVE_RATES = (0.001, 0.01, 0.1)
+
+_EPSILONS = tuple(index / 50 for index in range(2001))
+"""Where the trade-off curve is touched by a line: slopes e^0 to e^40. Fewer would give larger, still valid bounds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackRisk:
+    """Upper bounds for a membership inference attack on one image, rounded up at four decimals.
+
+    Attributes:
+        guess: how often a guess is right when the image was there in half of all cases; 0.5 is blind guessing.
+        true_positive_rates: by false positive rate, how often an image that was there is found out.
+    """
+
+    guess: float
+    true_positive_rates: tuple[tuple[float, float], ...]
+
+
+@lru_cache(maxsize=256)
+def attack_risk(parts: tuple[Part, ...], delta: float) -> AttackRisk:
+    """The risk of releases that are all published, from their privacy loss distribution.
+
+    For every epsilon, an attacker's true positive rate t and false positive rate f satisfy
+    t <= e^epsilon f + delta(epsilon) and 1 - f <= e^epsilon (1 - t) + delta(epsilon) (Kairouz, Oh and Viswanath, ICML
+    2015, theorem 2.1); the guess at even odds is right with probability (1 + t - f) / 2 <= (1 + delta(0)) / 2.
+
+    Args:
+        parts: (q, sigma, steps), see `PrivacyPlan.parts`.
+        delta: that of the claim; it decides how fine the distribution is computed.
+
+    Raises:
+        NotComputable: PLD has no answer for these releases.
+    """
+    deltas = composed_pld_deltas(parts, _EPSILONS, delta)
+    return AttackRisk(
+        guess=round_up(min(1.0, (1 + deltas[0]) / 2), 4),
+        true_positive_rates=tuple(
+            (rate, round_up(_true_positive_rate(rate, deltas), 4)) for rate in FALSE_POSITIVE_RATES
+        ),
+    )
+
+
+def risk_of_epsilon(epsilon: float, delta: float) -> AttackRisk:
+    """The risk that (epsilon, delta) alone allow, where nothing is known of the mechanism (Kairouz et al., as above).
+
+    The curve of what they allow has two lines, of slopes e^epsilon and e^-epsilon.
+    """
+    tangent = math.exp(min(epsilon, 700.0))
+
+    def true_positive_rate(rate: float) -> float:
+        return min(1.0, tangent * rate + delta, 1 - max(0.0, 1 - rate - delta) / tangent)
+
+    return AttackRisk(
+        guess=round_up(min(1.0, (tangent + delta) / (1 + tangent)), 4),
+        true_positive_rates=tuple(
+            (rate, round_up(true_positive_rate(rate), 4)) for rate in FALSE_POSITIVE_RATES
+        ),
+    )
+
+
+def _true_positive_rate(rate: float, deltas: Sequence[float]) -> float:
+    bounds = [1.0]
+    for epsilon, delta in zip(_EPSILONS, deltas, strict=True):
+        tangent = math.exp(epsilon)
+        bounds += [tangent * rate + delta, 1 - max(0.0, 1 - rate - delta) / tangent]
+    return min(bounds)
