@@ -116,11 +116,6 @@ def rdp_of_one_step(q: float, sigma: float, order: float) -> float:
     return math.inf if math.isnan(rdp) else max(0.0, rdp)
 
 
-def prv_epsilon(q: float, sigma: float, steps: int, delta: float, eps_error: float) -> float:
-    """The PRV upper bound of one part; see `composed_prv_epsilon`."""
-    return composed_prv_epsilon(((q, sigma, steps),), delta, eps_error)
-
-
 def composed_prv_epsilon(parts: Sequence[Part], delta: float, eps_error: float) -> float:
     """The PRV upper bound: the estimate plus its error, as Opacus' PRVAccountant returns it.
 
@@ -212,11 +207,6 @@ def prv_grid(parts: Sequence[Part], delta: float, wanted: float) -> PrvGrid:
         points = errors_per_mesh * 2 * half_width / wanted
         raise NotComputable(f"its grid would have {points:.2g} points")
     return PrvGrid(half_width, eps_error / errors_per_mesh, eps_error)
-
-
-def pld_epsilon(q: float, sigma: float, steps: int, delta: float, interval: float = 1e-4) -> float:
-    """The PLD bound of one part; see `composed_pld_epsilon`."""
-    return composed_pld_epsilon(((q, sigma, steps),), delta, interval)
 
 
 def composed_pld_epsilon(parts: Sequence[Part], delta: float, interval: float = 1e-4) -> float:
