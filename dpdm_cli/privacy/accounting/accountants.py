@@ -48,17 +48,6 @@ LossOf = Callable[[float, float, float], Any]
 """(q, sigma, interval): dp-accounting's `PrivacyLossDistribution` of one step on a grid of that interval."""
 
 
-def rdp_epsilon(
-    q: float,
-    sigma: float,
-    steps: int,
-    delta: float,
-    orders: tuple[float, ...] = ORDERS,
-) -> float:
-    """The RDP bound of one part; see `composed_rdp_epsilon`."""
-    return composed_rdp_epsilon(((q, sigma, steps),), delta, orders)
-
-
 def composed_rdp_epsilon(
     parts: Sequence[Part], delta: float, orders: tuple[float, ...] = ORDERS
 ) -> float:
@@ -197,7 +186,8 @@ def prv_grid(parts: Sequence[Part], delta: float, wanted: float) -> PrvGrid:
     delta_error = delta / 1000
     composed = composed_rdp_epsilon(parts, delta_error / 4, OPACUS_ORDERS)
     single = max(
-        rdp_epsilon(q, sigma, 1, delta_error / (8 * steps), OPACUS_ORDERS) for q, sigma, _ in parts
+        composed_rdp_epsilon(((q, sigma, 1),), delta_error / (8 * steps), OPACUS_ORDERS)
+        for q, sigma, _ in parts
     )
     half_width = max(composed, single, wanted) + 3
     errors_per_mesh = math.sqrt(steps * math.log(12 / delta_error) / 2)

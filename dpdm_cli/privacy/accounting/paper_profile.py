@@ -13,7 +13,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from dpdm_cli.errors import PrivacyError, UsageError
-from dpdm_cli.privacy.accounting.accountants import MAX_SIGMA, PAPER_ORDERS, rdp_epsilon
+from dpdm_cli.privacy.accounting.accountants import MAX_SIGMA, PAPER_ORDERS, composed_rdp_epsilon
 from dpdm_cli.privacy.accounting.claims import check_target
 from dpdm_cli.privacy.plan import PrivacyPlan, positive_integer, positive_number
 
@@ -94,7 +94,7 @@ def calibrate_like_paper(
     q = 1 / batches_per_epoch(dataset_size, batch_size)
 
     def spent(sigma: float) -> float:
-        return rdp_epsilon(q, sigma, draft.steps, draft.delta, PAPER_ORDERS)
+        return composed_rdp_epsilon(((q, sigma, draft.steps),), draft.delta, PAPER_ORDERS)
 
     low, high = 0.0, 20.0
     while (reached := spent(high)) > target:

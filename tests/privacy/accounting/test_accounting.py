@@ -25,7 +25,7 @@ from dpdm_cli.privacy.accounting.accountants import (
     NotComputable,
     composed_pld_epsilon,
     composed_prv_epsilon,
-    rdp_epsilon,
+    composed_rdp_epsilon,
     rdp_of_one_step,
 )
 from dpdm_cli.privacy.accounting.claims import (
@@ -41,6 +41,12 @@ from dpdm_cli.privacy.plan import PrivacyPlan, steps_for_epochs
 from dpdm_cli.privacy.plan_file import write_plan_file
 from dpdm_cli.privacy.public_inputs import PUBLISHED
 from dpdm_cli.privacy.statement import private_statement
+
+
+def rdp_epsilon(
+    q: float, sigma: float, steps: int, delta: float, orders: tuple[float, ...] = ORDERS
+) -> float:
+    return composed_rdp_epsilon(((q, sigma, steps),), delta, orders)
 
 
 def prv_epsilon(q: float, sigma: float, steps: int, delta: float, eps_error: float) -> float:
