@@ -1,4 +1,5 @@
-"""Files that are whole or absent: written beside the target, synced, then moved over it. And files that are held.
+"""Files that are whole or absent: written beside the target, synced, then moved over it. And files that are held, or
+fetched.
 
 Files that may be published hold what was written and nothing else, and no others lie beside them.
 """
@@ -13,12 +14,25 @@ import socket
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 
 from dpdm_cli.errors import DamagedFileError, ResourceError, UsageError
 
-_TRIES = 10
+_PATIENCE = 0.1  # seconds; a lock that is removed while it is opened is made anew
+_WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 _COPY_AGAIN = "copy it again from where it was made, or make it anew"
+
+
+@contextmanager
+def disk_errors(path: Path, hint: str) -> Iterator[None]:
+    """What the system says about writing to a place becomes a ResourceError, with this hint."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        if isinstance(error.filename, str) and path.parent not in Path(error.filename).parents:
+            reason = error  # with the name: it may be a source that can't be read
+        raise ResourceError(f"{path}: cannot write: {reason}", hint) from error
 
 
 @contextmanager
@@ -29,28 +43,16 @@ def replacing(path: Path) -> Iterator[Path]:
         ResourceError: the disk is full or the place cannot be written; `path` keeps its old content.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        if error.errno in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EFBIG,
-            errno.EIO,
-            errno.EACCES,
-            errno.EROFS,
-        ):
-            raise ResourceError(
-                f"{path}: cannot write: {error.strerror}",
-                "free space or choose another place; what was there before is unchanged",
-            ) from error
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+    hint = "free space or choose another place; what was there before is unchanged"
+    with disk_errors(path, hint):
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes, *, private: bool = False) -> None:
@@ -138,76 +140,43 @@ def is_left_over(file: Path) -> bool:
     return file.name.startswith(".") and file.name.endswith(".part") and file.is_file()
 
 
-def open_locked(path: Path) -> BinaryIO | None:
-    """A file for reading and writing, made if need be, that no other process opens so until it is closed.
+@contextmanager
+def lock_file(path: Path, what: str, place: str = "--out") -> Iterator[None]:
+    """Hold a file that says by whom it is held; it is removed in the end.
 
     The kernel keeps the lock, so it ends with the process, however that ends, and counts on all machines that share the
-    folder. Where there are no such locks, on Windows and some network file systems, every process gets the file.
+    folder. Where there are no such locks, on some network file systems, every process gets the file.
 
-    Returns:
-        None when another holds it.
-    """
-    for _ in range(_TRIES):
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "rb+")
-        if not _lock(file):
-            file.close()
-            return None
-        if _is_at(path, file):
-            return file
-        file.close()  # whoever held it has removed it since it was opened
-    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), str(path))
-
-
-@contextmanager
-def lock_file(path: Path, what: str) -> Iterator[None]:
-    """Hold a file that says by whom it is held; it is removed in the end.
+    Args:
+        place: what to choose another one of when it is held.
 
     Raises:
         UsageError: another process holds it; `what` says what that one does.
     """
-    file = open_locked(path)
-    if file is None:
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, timeout=_PATIENCE, poll_interval=0.01, mode=0o600, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
         raise UsageError(
             f"{what} ({_holder(path)})",
-            f"wait for it, stop it, or choose another --out; if its machine is lost, delete {path}",
-        )
+            f"wait for it, stop it, or choose another {place}; if its machine is lost, delete {path}",
+        ) from None
+    except OSError as error:
+        # Better no lock than no run; and whether another run lives can't be told from what it has written.
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+    held = path.stat()
     try:
         with suppress(OSError):  # on a full disk it stays nameless
-            os.ftruncate(file.fileno(), 0)
-            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
+            path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         yield
     finally:
-        is_ours = _is_at(path, file)
-        if os.name == "nt":  # where an open file can't be removed
-            file.close()
-        if is_ours:
-            with suppress(OSError):  # while it is held: afterwards it may be another's
+        with suppress(OSError):  # while it is held, and unless it is another's by now
+            if os.path.samestat(held, path.stat()):
                 path.unlink()
-        file.close()
-
-
-def _lock(file: BinaryIO) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # the latter on shares of Windows
-        return False
-    except OSError:
-        # There are no locks here. Better none than no run; and whether another run lives can't be told from what it
-        # has written.
-        pass
-    return True
-
-
-def _is_at(path: Path, file: BinaryIO) -> bool:
-    """Whether the name is still that of this file; it may be of none by now, or of another."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except OSError:
-        return False
+        lock.release()
 
 
 def _holder(path: Path) -> str:
@@ -216,6 +185,17 @@ def _holder(path: Path) -> str:
             return file.read(200).decode(errors="replace") or "it has not said which"
     except OSError as error:
         return f"which can't be read: {error.strerror}"
+
+
+@contextmanager
+def network_timeout(seconds: float) -> Iterator[None]:
+    """Limit how long libraries wait for the next byte that open their connections without a limit."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def sync_folder(folder: Path) -> None:

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ import pytest
 
 from dpdm_cli.data.prepare.unfinished import Unfinished
 from dpdm_cli.errors import UsageError
-from dpdm_cli.files import lock_file, open_locked
+from dpdm_cli.files import lock_file
 
 HOLD = """
 import sys
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from dpdm_cli.files import lock_file
 with lock_file(Path(sys.argv[1]), "it is held"):
@@ -92,33 +94,32 @@ def test_one_that_is_removed_while_it_is_opened_is_not_taken_for_held(
     path: Path, monkeypatch: pytest.MonkeyPatch, is_new: bool
 ) -> None:
     """Its owner ended between the opening and the lock; another may hold one of the same name by now."""
-    flock, others = fcntl.flock, []
+    flock, others = fcntl.flock, ExitStack()
 
     def late(file: Any, operation: int) -> None:
         monkeypatch.setattr(fcntl, "flock", flock)
         path.unlink()
         if is_new:
-            others.append(open_locked(path))
+            others.enter_context(lock_file(path, "another"))
         flock(file, operation)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    found = open_locked(path)
-    if is_new:
-        assert found is None
-        return
-    assert found is not None
-    assert os.path.samestat(os.fstat(found.fileno()), path.stat())
-    assert open_locked(path) is None
+    refused = pytest.raises(UsageError, match="it is held")
+    with others, refused if is_new else nullcontext(), lock_file(path, "it is held"):
+        assert path.exists()
+        with pytest.raises(UsageError), lock_file(path, "it is held"):
+            pass
 
 
 def test_what_another_holds_meanwhile_is_not_removed(path: Path) -> None:
     """Somebody was told to delete the lock of a lost machine, which was not lost."""
-    with lock_file(path, ""):
-        path.unlink()
-        other = open_locked(path)
-        assert other is not None
-    assert path.exists()
-    assert open_locked(path) is None
+    with ExitStack() as other:
+        with lock_file(path, ""):
+            path.unlink()
+            other.enter_context(lock_file(path, ""))
+        assert path.exists()
+        with pytest.raises(UsageError), lock_file(path, ""):
+            pass
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
@@ -141,34 +142,25 @@ def test_a_share_that_says_no_permission_means_held(
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    assert open_locked(path) is None
+    with pytest.raises(UsageError, match="it is held"), lock_file(path, "it is held"):
+        pass
 
 
 def test_a_full_disk_costs_it_its_text_only(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(handle: int, content: bytes) -> int:
+    def full(path: Path, text: str) -> int:
+        path.open("w").close()
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     path.write_text("process 1 on elsewhere")
-    monkeypatch.setattr(os, "write", full)
+    monkeypatch.setattr(Path, "write_text", full)
     refused = pytest.raises(UsageError, match="has not said which")
     with lock_file(path, ""), refused, lock_file(path, ""):
         pass
 
 
-def test_a_journal_that_is_removed_while_it_is_opened_is_not_gone_on_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two would write the images of one prepared file, of which one would not be seen by a third."""
-    out, journal = tmp_path / "x.safetensors", tmp_path / ".x.safetensors.journal.part"
-    flock = fcntl.flock
-
-    def late(file: Any, operation: int) -> None:
-        monkeypatch.setattr(fcntl, "flock", flock)
-        journal.unlink()
-        flock(file, operation)
-
-    monkeypatch.setattr(fcntl, "flock", late)
-    request = {"files": 1}
+def test_one_process_at_a_time_prepares_a_file(tmp_path: Path) -> None:
+    out, request = tmp_path / "x.safetensors", {"files": 1}
     refused = pytest.raises(UsageError, match="another process is preparing it")
     with Unfinished(out, request, 8, 1).open(), refused, Unfinished(out, request, 8, 1).open():
         pass
+    assert not any(tmp_path.iterdir())

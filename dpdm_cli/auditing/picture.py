@@ -6,15 +6,11 @@ import math
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from dpdm_cli.files import replacing
 from dpdm_cli.privacy.audit.canaries import CanaryAudit
-from dpdm_cli.privacy.audit.lower_bounds import Scores
 
-_WIDTH, _HEIGHT, _MARGIN = 900, 560, 40
 _BINS = 60
-_IN, _OUT, _CLAIM, _INK = (31, 119, 180), (255, 127, 14), (44, 160, 44), (40, 40, 40)
 
 
 def write_picture(path: Path, audit: CanaryAudit) -> None:
@@ -23,58 +19,47 @@ def write_picture(path: Path, audit: CanaryAudit) -> None:
     Raises:
         ResourceError: the file cannot be written.
     """
-    picture = Image.new("RGB", (_WIDTH, _HEIGHT), "white")
-    draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(size=15)
-    draw.text(
-        (_MARGIN, 10),
-        f"scores of {len(audit.taken)} canaries that were in (blue) and {len(audit.left_out)} "
-        "that were left out (orange)",
-        _INK,
-        font,
-    )
-    _histograms(draw, audit.taken, audit.left_out)
-    _bars(draw, font, audit)
-    with replacing(path) as temporary:
-        picture.save(temporary, format="PNG")
+    from matplotlib.figure import Figure
 
+    figure = Figure(figsize=(9, 5.6), dpi=100, layout="constrained")
+    scores, bounds = figure.subplots(2, 1, height_ratios=[3, 2])
 
-def _histograms(draw: ImageDraw.ImageDraw, taken: Scores, left_out: Scores) -> None:
-    """Both on one axis; a few wild scores do not squeeze the rest."""
-    everything = np.concatenate([taken, left_out])
-    low, high = np.quantile(everything, [0.005, 0.995])
-    width = max(high - low, 1e-9)
-    edges = np.linspace(low - 0.05 * width, high + 0.05 * width, _BINS + 1)
-    top, bottom = 40, 300
-    counts = [np.histogram(np.clip(s, edges[0], edges[-1]), edges)[0] for s in (taken, left_out)]
-    tallest = max(1, *(int(c.max()) for c in counts))
-    step = (_WIDTH - 2 * _MARGIN) / _BINS
-    for colour, values, shift in ((_OUT, counts[1], 0.0), (_IN, counts[0], 0.5)):
-        for index, count in enumerate(values):
-            left = _MARGIN + (index + shift) * step
-            height = (bottom - top) * int(count) / tallest
-            if count:
-                draw.rectangle([left, bottom - height, left + step / 2 - 1, bottom], fill=colour)
-    draw.line([_MARGIN, bottom, _WIDTH - _MARGIN, bottom], fill=_INK)
+    # A few wild scores do not squeeze the rest.
+    low, high = np.quantile(np.concatenate([audit.taken, audit.left_out]), [0.005, 0.995])
+    room = 0.05 * max(high - low, 1e-9)
+    edges = np.linspace(low - room, high + room, _BINS + 1)
+    for values, what, colour in (
+        (audit.left_out, "left out", "tab:orange"),
+        (audit.taken, "in", "tab:blue"),
+    ):
+        label = f"{len(values)} canaries that were {what}"
+        scores.hist(
+            np.clip(values, edges[0], edges[-1]),
+            edges.tolist(),
+            color=colour,
+            alpha=0.6,
+            label=label,
+        )
+    scores.set_xlabel("score")
+    scores.set_ylabel("canaries")
+    scores.legend()
 
-
-def _bars(
-    draw: ImageDraw.ImageDraw,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-    audit: CanaryAudit,
-) -> None:
     pool = audit.shown[0]
-    rows = [
-        ("claimed epsilon", audit.claimed, _CLAIM),
-        ("at least, by one run (95 %)", pool.one_run or 0.0, _IN),
-        ("at least, by error rates (95 %)", pool.clopper_pearson, _IN),
-        ("at least, by means (95 %)", pool.gaussian_mean, _IN),
-    ]
-    longest = max(audit.claimed, *(value for _, value, _ in rows if math.isfinite(value))) or 1.0
-    for index, (words, value, colour) in enumerate(rows):
-        y = 340 + 50 * index
-        length = 480 * min(1.0, value / longest)
-        draw.text((_MARGIN, y), words, _INK, font)
-        draw.rectangle([_MARGIN + 260, y, _MARGIN + 260 + length, y + 20], fill=colour)
-        shown = f"{value:.2f}" if math.isfinite(value) else "infinite"
-        draw.text((_MARGIN + 270 + length, y), shown, _INK, font)
+    rows = {
+        "claimed": audit.claimed,
+        "at least, by one run (95 %)": pool.one_run or 0.0,
+        "at least, by error rates (95 %)": pool.clopper_pearson,
+        "at least, by means (95 %)": pool.gaussian_mean,
+    }
+    longest = max(filter(math.isfinite, rows.values())) or 1.0
+    lengths = [min(value, longest) for value in rows.values()]
+    bars = bounds.barh(list(rows), lengths, color=["tab:green", *["tab:blue"] * 3])
+    bounds.bar_label(
+        bars, [f"{v:.2f}" if math.isfinite(v) else "infinite" for v in rows.values()], padding=4
+    )
+    bounds.invert_yaxis()
+    bounds.set_xlim(0, 1.1 * longest)
+    bounds.set_xlabel("epsilon")
+
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")

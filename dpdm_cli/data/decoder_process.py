@@ -4,9 +4,9 @@ Small images keep the interpreter busy, which the threads of a process share; so
 among processes. These are not forked, since the parent has threads, and import neither torch nor the
 parent's main module. They end when the parent does, whatever ends it: their input is at its end.
 
-In: a length in 4 bytes and as many bytes, for each file; then `_END`, which asks for the answer.
-Out: a length in 4 bytes and as many bytes of JSON, for each file the reason why it cannot be used or
-[width, height, *shape of the pixels]; then the pixels of all.
+In: for each file a line with its length and as many bytes; then an empty line, which asks for the answer.
+Out: a line of JSON, for each file the reason why it cannot be used or [(width, height), shape of the pixels]; then the
+pixels of all.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any
@@ -30,7 +31,7 @@ from dpdm_cli.data.decoding import BadImageError, Decoded, Fit, decode
 from dpdm_cli.data.layout import Entry
 from dpdm_cli.errors import ResourceError
 
-_END = 0xFFFFFFFF  # longer than any file that is read
+_END = b"\n"
 _BUFFER = 1 << 20  # bytes; the usual eight thousand would be a system call for every few images
 _COMMAND = "from dpdm_cli.data.decoder_process import main; main()"
 
@@ -73,7 +74,7 @@ def decoders(count: int, fit: Fit) -> Iterator[Decoders]:
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     processes = [
         subprocess.Popen(
-            [sys.executable, "-P", "-c", _COMMAND, json.dumps([fit.image_size, fit.channels])],
+            [sys.executable, "-P", "-c", _COMMAND, json.dumps(asdict(fit))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -93,23 +94,19 @@ def decoders(count: int, fit: Fit) -> Iterator[Decoders]:
 
 def main() -> None:
     """Decode until the input ends."""
-    fit = Fit(**dict(zip(("image_size", "channels"), json.loads(sys.argv[1]), strict=True)))
+    fit = Fit(**json.loads(sys.argv[1]))
     with open(0, "rb", _BUFFER) as source, open(1, "wb", _BUFFER) as sink:
         found: list[Decoded | str] = []
-        while length := source.read(4):
-            if int.from_bytes(length, "little") == _END:
-                _answer(sink, found)
-                found = []
-            else:
-                found.append(_decoded(source.read(int.from_bytes(length, "little")), fit))
-
-
-def _answer(sink: IO[bytes], found: Sequence[Decoded | str]) -> None:
-    _write(sink, json.dumps([_described(image) for image in found]).encode())
-    for image in found:
-        if isinstance(image, Decoded):
-            sink.write(np.ascontiguousarray(image.pixels).data)
-    sink.flush()
+        while line := source.readline():
+            if line != _END:
+                found.append(_decoded(source.read(int(line)), fit))
+                continue
+            sink.write(json.dumps([_described(image) for image in found]).encode() + b"\n")
+            for image in found:
+                if isinstance(image, Decoded):
+                    sink.write(np.ascontiguousarray(image.pixels).data)
+            sink.flush()
+            found = []
 
 
 def _decoded(data: bytes, fit: Fit) -> Decoded | str:
@@ -120,43 +117,32 @@ def _decoded(data: bytes, fit: Fit) -> Decoded | str:
 
 
 def _described(image: Decoded | str) -> Any:
-    return image if isinstance(image, str) else [*image.size, *image.pixels.shape]
+    return image if isinstance(image, str) else [image.size, image.pixels.shape]
 
 
 def _ask(process: subprocess.Popen[bytes], chunk: Sequence[Entry]) -> list[Decoded | str]:
     assert process.stdin
     assert process.stdout
-    found: list[Decoded | str] = []
-    sent = []
+    unread: dict[int, str] = {}
     for index, entry in enumerate(chunk):
         try:
             data = entry.read()
         except OSError as error:
-            found.append(reason_of(error))
+            unread[index] = reason_of(error)
             continue
-        found.append("")
-        sent.append(index)
-        _write(process.stdin, data)
-    process.stdin.write(_END.to_bytes(4, "little"))
+        process.stdin.write(b"%d\n" % len(data))
+        process.stdin.write(data)
+    process.stdin.write(_END)
     process.stdin.flush()
-    answers = json.loads(_read(process.stdout, int.from_bytes(_read(process.stdout, 4), "little")))
-    for index, answer in zip(sent, answers, strict=True):
-        if isinstance(answer, str):
-            found[index] = answer
-            continue
-        width, height, *shape = answer
-        pixels = np.frombuffer(_read(process.stdout, math.prod(shape)), np.uint8)
-        found[index] = Decoded(pixels.reshape(shape), (width, height))
-    return found
+    answers = iter(json.loads(process.stdout.readline()))
+    return [
+        unread.get(index) or _answer(next(answers), process.stdout) for index in range(len(chunk))
+    ]
 
 
-def _write(stream: IO[bytes], data: bytes) -> None:
-    stream.write(len(data).to_bytes(4, "little"))
-    stream.write(data)
-
-
-def _read(stream: IO[bytes], size: int) -> bytes:
-    data = stream.read(size)
-    if len(data) < size:
-        raise OSError("the other process has ended")
-    return data
+def _answer(described: Any, pixels: IO[bytes]) -> Decoded | str:
+    if isinstance(described, str):
+        return described
+    size, shape = map(tuple, described)
+    found = np.frombuffer(pixels.read(math.prod(shape)), np.uint8)
+    return Decoded(found.reshape(shape), size)  # ValueError if the process ended meanwhile

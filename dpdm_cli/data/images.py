@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,19 +14,8 @@ from torch import Tensor
 from dpdm_cli.data.duplicates import digests_of, repeated
 from dpdm_cli.errors import DataError
 
-
-class Storage(Protocol):
-    """A file that images are mapped from."""
-
-    def rows(self, indices: Tensor) -> Tensor:
-        """Some of the images, uint8 [B, C, H, W], without mapping them."""
-
-    def verify(self) -> None:
-        """Compare the file with what was written.
-
-        Raises:
-            DamagedFileError: they differ.
-        """
+if TYPE_CHECKING:
+    from dpdm_cli.data.prepare.prepared import PreparedFile
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +44,7 @@ class ImageSet:
     classes: tuple[str, ...]
     content: str | None = None
     duplicates: int | None = None
-    storage: Storage | None = field(default=None, repr=False)
+    storage: PreparedFile | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels

@@ -120,12 +120,7 @@ def arrange(tree: Tree, split: Split, classes: Sequence[str] | None) -> Layout:
         DataError: no image, no such split, a class without an image that was not declared, a folder
             that was, folders in folders, images beside class folders.
     """
-    every = {entry.folder for entry in tree.entries}
-    clean = {path for path in every if not _is_clutter(path)}
-    entries = [e for e in tree.entries if e.folder in clean and not _is_clutter((e.name,))]
-    folders = {path for path in tree.folders if not _is_clutter(path)}
-    for path in {entry.folder for entry in entries}:
-        folders.update(path[:depth] for depth in range(1, len(path) + 1))
+    entries, folders = _without_clutter(tree)
     root = _root(tree.name, entries, folders, split, frozenset(classes or ()))
     depth = len(root)
     entries = [entry for entry in entries if entry.folder[:depth] == root]
@@ -150,6 +145,26 @@ def is_class_name(name: str) -> bool:
     """Whether a name can be a folder, a line of a message and a string in JSON."""
     usable = bool(name) and name.isprintable() and not name.startswith(".")
     return usable and not set(name) & {"/", "\\"}
+
+
+def splits_in(tree: Tree) -> tuple[str, ...]:
+    """Which of `train` and `test` a tree is divided into; `()` when it is not divided."""
+    _, folders = _without_clutter(tree)
+    root: Parts = ()
+    while len(names := _children(folders, root)) == 1 and not _SPLITS.issuperset(names):
+        root = (*root, *names)
+    return tuple(n for n in ("train", "test") if n in names and _SPLITS.issuperset(names))
+
+
+def _without_clutter(tree: Tree) -> tuple[list[Entry], set[Parts]]:
+    """Entries, and all folders on their ways and beside them."""
+    every = {entry.folder for entry in tree.entries}
+    clean = {path for path in every if not _is_clutter(path)}
+    entries = [e for e in tree.entries if e.folder in clean and not _is_clutter((e.name,))]
+    folders = {path for path in tree.folders if not _is_clutter(path)}
+    for path in {entry.folder for entry in entries}:
+        folders.update(path[:depth] for depth in range(1, len(path) + 1))
+    return entries, folders
 
 
 def _is_clutter(path: Parts) -> bool:

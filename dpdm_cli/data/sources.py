@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dpdm_cli.data.decoding import Fit
-from dpdm_cli.data.layout import Tree, arrange
+from dpdm_cli.data.layout import Tree, arrange, splits_in
 from dpdm_cli.data.listing import list_images
 from dpdm_cli.data.loading import load_images
 from dpdm_cli.data.named import NAMED, Split
@@ -17,7 +17,6 @@ from dpdm_cli.data.readers.archives import read_archive
 from dpdm_cli.data.readers.folders import read_folder
 from dpdm_cli.errors import DamagedFileError
 
-_SPLITS = frozenset({"train", "test", "val", "valid", "validation"})
 _METADATA = "metadata.json"
 _NO_TREES = frozenset({".npz", ".safetensors"})  # whose bytes may look like a zip
 
@@ -31,19 +30,7 @@ def splits_of(source: str | Path) -> tuple[str, ...]:
     if str(source) in NAMED:
         return ("train", "test")
     tree = _tree(Path(source).expanduser())
-    if tree is None:
-        return ()
-    folders = {path[:depth] for path in tree.folders for depth in range(1, len(path) + 1)}
-    folders |= {e.path[:depth] for e in tree.entries for depth in range(1, len(e.path))}
-    root: tuple[str, ...] = ()
-    while True:
-        names = {p[-1] for p in folders if len(p) == len(root) + 1 and p[: len(root)] == root}
-        names = {name for name in names if not name.startswith((".", "__MACOSX"))}
-        if names <= _SPLITS:
-            return tuple(name for name in ("train", "test") if name in names)
-        if len(names) != 1:
-            return ()
-        root = (*root, *names)
+    return () if tree is None else splits_in(tree)
 
 
 def classes_of(source: str | Path, split: Split) -> tuple[str, ...]:

@@ -9,11 +9,13 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dpdm_cli.compute.pixels import to_bytes
 from dpdm_cli.diffusion.deformation import deform
 from dpdm_cli.diffusion.denoiser import Denoiser
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
@@ -183,16 +185,6 @@ class SamplerSettings:
         return ", ".join(parts)
 
 
-class _Draws:
-    """`KeyedNoise` bound to one image shape."""
-
-    def __init__(self, noise: KeyedNoise, shape: tuple[int, int, int]) -> None:
-        self._noise, self._shape = noise, shape
-
-    def normal(self) -> Tensor:
-        return self._noise.normal(*self._shape)
-
-
 @torch.inference_mode()
 def generate(
     denoiser: Denoiser,
@@ -228,7 +220,7 @@ def generate(
     """
     settings.check_prior(has_prior=denoiser.prior is not None)
     noise = KeyedNoise((seed,), indices)
-    draws = _Draws(noise, shape)
+    draw = partial(noise.normal, *shape)
     if settings.temperature != 1:
         denoiser = denoiser.at_temperature(settings.temperature)
 
@@ -246,13 +238,13 @@ def generate(
         denoise = guided(denoise, with_labels(nothing), settings.guidance)
     grid = settings.grid()
     sampler = SAMPLERS[settings.sampler]
-    start = draws.normal()
+    start = draw()
     if settings.from_prior:
         assert denoiser.prior is not None
         start = denoiser.prior.noisy(start, start.new_full(start.shape[:1], grid[0]), labels)
     else:
         start = start * grid[0]
-    x = sampler(denoise, start, grid, draws, settings.churn)
+    x = sampler(denoise, start, grid, draw, settings.churn)
     if not x.isfinite().all():
         raise DpdmError(
             f"the sampler ({settings}) ran into numbers that are not finite",
@@ -260,4 +252,4 @@ def generate(
         )
     if settings.deformation:
         x = deform(x.clamp(-1, 1), settings.deformation, noise)
-    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return to_bytes(x)

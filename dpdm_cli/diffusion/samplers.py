@@ -32,7 +32,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -43,11 +42,8 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 """D(x [R, C, H, W], sigma [R]) -> [R, C, H, W]"""
 
 
-class NoiseSource(Protocol):
-    """Independent standard normal draws for the images of a batch."""
-
-    def normal(self) -> Tensor:
-        """The next draw, [R, C, H, W]."""
+NoiseSource = Callable[[], Tensor]
+"""The next independent standard normal draw for the images of a batch, [R, C, H, W]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +120,7 @@ def stochastic_ddim(
     """Euler-Maruyama steps of the reverse diffusion, then one denoising step without noise."""
     for t, t_next in pairwise(grid[:-1]):
         x = x + 2 * (t_next - t) * _slope(denoise, x, t)
-        x = x + math.sqrt(2 * (t - t_next) * t) * noise.normal()
+        x = x + math.sqrt(2 * (t - t_next) * t) * noise()
     return denoise(x, _levels(x, grid[-2]))
 
 
@@ -183,4 +179,4 @@ def _raise_noise(
     if gamma == 0:
         return x, t
     t_hat = t * (1 + gamma)
-    return x + math.sqrt(t_hat**2 - t**2) * churn.scale * noise.normal(), t_hat
+    return x + math.sqrt(t_hat**2 - t**2) * churn.scale * noise(), t_hat

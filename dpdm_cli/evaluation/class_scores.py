@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import Any
 
 import torch
 
-from dpdm_cli.errors import ResourceError
 from dpdm_cli.evaluation.classifiers.confusion import Panel, draw_confusions
 from dpdm_cli.evaluation.classifiers.networks import CLASSIFIERS
-from dpdm_cli.files import write_bytes
+from dpdm_cli.files import disk_errors, replacing
 
 SCATTERING = "scattering"
 TITLES = {**CLASSIFIERS, SCATTERING: "linear classifier"}
@@ -102,23 +100,18 @@ def write_picture(result: ClassifyResult, file: Path) -> None:
     rows = [
         [
             Panel(
-                f"{TITLES[name]}, {what}: {score.accuracy:.1f} %",
+                f"{TITLES[name]}\n{what}: {score.accuracy:.1f} %",
                 torch.tensor(score.confusion),
             )
             for name, score in scores.items()
         ]
         for what, scores in named
     ]
-    buffer = io.BytesIO()
-    draw_confusions(rows, result.classes).save(buffer, format="PNG")
-    try:
+    figure = draw_confusions(rows, result.classes)
+    with disk_errors(file, "free some space, or choose another folder with --out"):
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(file, buffer.getvalue())
-    except OSError as error:
-        raise ResourceError(
-            f"{file}: cannot write the picture: {error.strerror or error}",
-            "free some space, or choose another folder with --out",
-        ) from error
+        with replacing(file) as temporary:
+            figure.savefig(temporary, format="png")
 
 
 def _figures(scores: dict[str, Score]) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from functools import partial
+import operator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -116,16 +118,15 @@ def fid(
                 f"{len(images)} synthetic images: below {FEWEST:,} the distance is too large by an amount that depends "
                 "on their number; compare it only with others of the same number"
             )
+        measuring = _Measuring(network, batch_size, processes, say)
         ours = _kept(images, kid or precision_recall)
-        synthetic = _statistics(
-            images, network, batch_size, processes, say, "features of the samples", ours
-        )
+        synthetic = measuring.statistics(images, "features of the samples", ours)
         _, channels, height, width = images.shape
         scores = {}
         for name, loaded in splits.items():
             reference = SharedImages(
                 processes,
-                partial(
+                functools.partial(
                     load_images,
                     against,
                     split=loaded,
@@ -144,10 +145,10 @@ def fid(
                 "resize": network.resize,
             }
             theirs = _kept(reference, kid or precision_recall)
-            statistics = _reference_statistics(
-                reference, key, cache, network, batch_size, processes, say, theirs
+            statistics = measuring.of_reference(reference, key, cache, theirs)
+            distance = processes.from_first(
+                functools.partial(frechet_distance, synthetic, statistics)
             )
-            distance = processes.from_first(partial(frechet_distance, synthetic, statistics))
             scores[name] = SplitScore(
                 distance,
                 len(reference),
@@ -229,89 +230,74 @@ def _further(
     )
 
 
-def _reference_statistics(
-    images: SharedImages,
-    key: dict[str, str],
-    cache: Path,
-    network: Extractor,
-    batch_size: int,
-    processes: Processes,
-    say: Reporter,
-    features: KeptFeatures | None,
-) -> FeatureStatistics:
-    """As `_statistics`, from the cache where they are in it, and kept there.
+@dataclass(frozen=True)
+class _Measuring:
+    """Statistics of features, computed by all processes together."""
 
-    Beside cached statistics only the images are looked at whose features are kept.
-    """
-    file = cache_file(cache, key)
-    kept: list[FeatureStatistics] = []
+    network: Extractor
+    batch_size: int
+    processes: Processes
+    say: Reporter
 
-    def is_kept() -> bool:
-        if (found := read_statistics(file, key)) is not None:
-            kept.append(found)
-        return bool(kept)
+    def of_reference(
+        self, images: SharedImages, key: dict[str, str], cache: Path, kept: KeptFeatures | None
+    ) -> FeatureStatistics:
+        """As `statistics`, from the cache where they are in it, and kept there.
 
-    title = f"features of {key['data']} ({key['split']})"
-    if processes.from_first(is_kept):
-        if features:
-            _statistics(
-                images, network, batch_size, processes, say, title, features, features.chosen
-            )
-        return kept[0] if processes.is_first else FeatureStatistics.empty(0)
-    statistics = _statistics(images, network, batch_size, processes, say, title, features)
-    if processes.is_first:
-        try:
-            write_statistics(file, key, statistics)
-        except (OSError, ResourceError) as error:
-            say.warn(f"the reference's statistics are not kept: {error}")
-    return statistics
+        Beside cached statistics only the images are looked at whose features are kept.
+        """
+        file, title = cache_file(cache, key), f"features of {key['data']} ({key['split']})"
+        cached: list[FeatureStatistics | None] = []
 
+        def is_cached() -> bool:
+            cached.append(read_statistics(file, key))
+            return cached[0] is not None
 
-def _statistics(
-    images: SharedImages,
-    network: Extractor,
-    batch_size: int,
-    processes: Processes,
-    say: Reporter,
-    title: str,
-    kept: KeptFeatures | None = None,
-    indices: Tensor | None = None,
-) -> FeatureStatistics:
-    """Of all images in the first process; in the others of what they have looked at.
+        if self.processes.from_first(is_cached):
+            if kept:
+                self.statistics(images, title, kept, kept.chosen)
+            return (cached and cached[0]) or FeatureStatistics.empty(0)
+        statistics = self.statistics(images, title, kept)
+        if self.processes.is_first:
+            try:
+                write_statistics(file, key, statistics)
+            except (OSError, ResourceError) as error:
+                self.say.warn(f"the reference's statistics are not kept: {error}")
+        return statistics
 
-    Args:
-        kept: takes the features; with one process alone.
-        indices: of the images to look at, by default all.
-    """
-    mine: FeatureStatistics | None = None
-    if indices is None:
-        indices = torch.arange(len(images))
-    with say.progress(title, len(indices), "images") as progress:
-        rounds = torch.split(indices, batch_size * processes.size)
-        for looked_at, batch in zip(rounds, images.rounds(batch_size, indices), strict=True):
-            with processes.together():
-                if len(batch):
-                    features = network(batch)
-                    part = FeatureStatistics.of(features)
-                    if mine is None:
-                        mine = part
-                    else:
-                        mine.merge(part)
-                    if kept:
-                        kept.take(looked_at, features)
-            progress.advance(len(looked_at))
-    return _together(mine, processes)
+    def statistics(
+        self,
+        images: SharedImages,
+        title: str,
+        kept: KeptFeatures | None = None,
+        indices: Tensor | None = None,
+    ) -> FeatureStatistics:
+        """Of all images in the first process; in the others of what they have looked at.
 
-
-def _together(mine: FeatureStatistics | None, processes: Processes) -> FeatureStatistics:
-    (dimension,) = processes.largest(0 if mine is None else len(mine.mean))
-    # More processes than batches: some have seen none.
-    mine = mine or FeatureStatistics.empty(dimension)
-    counts = processes.at_first(torch.tensor(mine.count))
-    means, scatters = processes.at_first(mine.mean), processes.at_first(mine.scatter)
-    if counts is None or means is None or scatters is None:
-        return mine
-    total = FeatureStatistics.empty(dimension)
-    for count, mean, scatter in zip(counts.tolist(), means, scatters, strict=True):
-        total.merge(FeatureStatistics(count, mean, scatter))
-    return total
+        Args:
+            kept: takes the features; with one process alone.
+            indices: of the images to look at, by default all.
+        """
+        mine: FeatureStatistics | None = None
+        indices = torch.arange(len(images)) if indices is None else indices
+        with self.say.progress(title, len(indices), "images") as progress:
+            rounds = torch.split(indices, self.batch_size * self.processes.size)
+            batches = images.rounds(self.batch_size, indices)
+            for looked_at, batch in zip(rounds, batches, strict=True):
+                with self.processes.together():
+                    if len(batch):
+                        features = self.network(batch)
+                        part = FeatureStatistics.of(features)
+                        mine = part if mine is None else mine + part
+                        if kept:
+                            kept.take(looked_at, features)
+                progress.advance(len(looked_at))
+        (dimension,) = self.processes.largest(0 if mine is None else len(mine.mean))
+        # More processes than batches: some have seen none.
+        mine = mine or FeatureStatistics.empty(dimension)
+        counts = self.processes.at_first(torch.tensor(mine.count))
+        means, scatters = self.processes.at_first(mine.mean), self.processes.at_first(mine.scatter)
+        if counts is None or means is None or scatters is None:
+            return mine
+        parts = map(FeatureStatistics, counts.tolist(), means, scatters)
+        return functools.reduce(operator.add, parts)

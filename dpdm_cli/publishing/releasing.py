@@ -17,8 +17,8 @@ from typing import Any
 from dpdm_cli.cards import CARD, data_card, model_card
 from dpdm_cli.checkpoint import load_model, save_model
 from dpdm_cli.compute.device import resolve_device
-from dpdm_cli.errors import DataError, PrivacyError, ResourceError, UsageError
-from dpdm_cli.files import json_text, read_json, sha256_of, write_bytes
+from dpdm_cli.errors import DataError, PrivacyError, UsageError
+from dpdm_cli.files import disk_errors, json_text, read_json, sha256_of, write_bytes
 from dpdm_cli.privacy.statement import rebuilt_statement
 from dpdm_cli.publishing.verification import Artefact
 from dpdm_cli.publishing.verifying import verify
@@ -30,6 +30,7 @@ from dpdm_cli.sampling.sample_set import write_set_grid
 from dpdm_cli.sampling.writing import open_sink
 from dpdm_cli.training.run_folder import RunFolder
 
+_NOTHING_LEFT = "free space or choose another folder; nothing is left of this one"
 _LONGEST_EVALUATION = 100_000  # characters
 
 
@@ -71,7 +72,7 @@ def release(source: Path | str, out: Path | str, *, evaluation: str = "") -> Rel
             "release the run folder itself: what may be published is written anew from it; if that private/ is of no "
             "run, move the source out of it",
         )
-    with _disk_errors(target):
+    with disk_errors(target, _NOTHING_LEFT):
         if target.exists() or target.is_symlink():
             raise UsageError(f"{target} exists already", "choose another folder for the release")
     if target.resolve().is_relative_to(path.resolve()):
@@ -158,7 +159,7 @@ def _samples(artefact: Artefact, folder: Path, evaluation: str) -> dict[str, Any
 def _whole_folder(target: Path) -> Iterator[Path]:
     """Fill a folder beside the target and move it there when it is whole; leave nothing when it is not."""
     part = target.with_name(f".{target.name}.part")
-    with _disk_errors(target):
+    with disk_errors(target, _NOTHING_LEFT):
         if not target.parent.is_dir():
             raise DataError(
                 f"there is no folder {target.parent}", f"make it: mkdir -p {target.parent}"
@@ -170,14 +171,3 @@ def _whole_folder(target: Path) -> Iterator[Path]:
             part.rename(target)
         finally:
             shutil.rmtree(part, ignore_errors=True)
-
-
-@contextmanager
-def _disk_errors(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ResourceError(
-            f"{target}: cannot write the release: {error}",  # whole: it may be the source that can't be read
-            "free space or choose another folder; nothing is left of this one",
-        ) from error

@@ -18,11 +18,12 @@ from dpdm_cli.compute.launched import are_several
 from dpdm_cli.compute.rendezvous import joined
 from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.errors import DamagedFileError, UsageError
+from dpdm_cli.files import disk_errors
 from dpdm_cli.privacy.statement import headline
 from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.sampling.drawing import Drawing
 from dpdm_cli.sampling.sample_facts import SampleFacts
-from dpdm_cli.sampling.sample_folder import SampleFolder, disk_errors
+from dpdm_cli.sampling.sample_folder import GOES_ON, SampleFolder
 from dpdm_cli.sampling.sample_set import SampleSet
 from dpdm_cli.sampling.sampler_presets import Purpose, choose_sampler
 from dpdm_cli.sampling.shards import Shard
@@ -289,7 +290,7 @@ def _check_headline(path: Path, model: Model) -> None:
 
 
 def _recorded_size(path: Path) -> int | None:
-    with disk_errors(path):
+    with disk_errors(path, GOES_ON):
         size = (SampleFolder(path).recorded or {}).get("batch_size")
     return size if isinstance(size, int) and size > 0 else None
 

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dpdm_cli.errors import DamagedFileError, DpdmError, ResourceError, UsageError
+from dpdm_cli.errors import DamagedFileError, DpdmError, UsageError
 from dpdm_cli.files import is_left_over, json_text, lock_file, write_bytes
 from dpdm_cli.sampling.shards import Shard
 
@@ -40,6 +40,7 @@ FIXED = (
 )
 """What fixes the images; a run goes on only under the same."""
 
+GOES_ON = "free space or choose another --out; the images that are there stay, and the same command goes on"
 _ANOTHER = "choose another --out, or empty this one"
 
 
@@ -212,20 +213,6 @@ class SampleFolder:
                     f"{self.path} holds images of another run: {name} is {_short(there)} there, {_short(now)} now",
                     "choose another --out, or repeat the command that began it",
                 )
-
-
-@contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """What the system says about writing to the folder becomes an error of ours."""
-    try:
-        yield
-    except DpdmError:
-        raise
-    except OSError as error:
-        raise ResourceError(
-            f"{folder}: cannot write: {error.strerror or error}",
-            "free space or choose another --out; the images that are there stay, and the same command goes on",
-        ) from error
 
 
 def _fixed(facts: dict[str, Any], name: str) -> Any:

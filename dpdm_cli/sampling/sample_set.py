@@ -14,12 +14,12 @@ from typing import Any
 import torch
 
 from dpdm_cli.errors import DamagedFileError
-from dpdm_cli.files import check_digests, sha256_of
+from dpdm_cli.files import check_digests, disk_errors, sha256_of
 from dpdm_cli.reporter import Reporter
 from dpdm_cli.sampling import grids
 from dpdm_cli.sampling.png import Pixels
 from dpdm_cli.sampling.sample_facts import Digests, SampleFacts, check_seal
-from dpdm_cli.sampling.sample_folder import SampleFolder, disk_errors
+from dpdm_cli.sampling.sample_folder import GOES_ON, SampleFolder
 from dpdm_cli.sampling.shards import Shard
 from dpdm_cli.sampling.writing import ImageSink, open_sink
 
@@ -55,7 +55,7 @@ class SampleSet:
             DamagedFileError: the set is complete, or a shard of it, but its images were changed since; what a shard
                 says of itself can't be read.
         """
-        with disk_errors(self.path):
+        with disk_errors(self.path, GOES_ON):
             folder = SampleFolder(self.path)
             sink = open_sink(self.facts.format, self.path, self.album)
             self._opened = folder, sink
@@ -79,18 +79,18 @@ class SampleSet:
 
     def put(self, batches: Iterable[tuple[int, Pixels]]) -> None:
         """Take batches by their first index, uint8 [R, C, H, W] each; rows beyond the last image are dropped."""
-        with disk_errors(self.path):
+        with disk_errors(self.path, GOES_ON):
             for start, rows in batches:
                 self._sink.put(start, rows[: len(self.indices(start))])
 
     def flush(self) -> None:
         """Wait until everything taken is written."""
-        with disk_errors(self.path):
+        with disk_errors(self.path, GOES_ON):
             self._sink.flush()
 
     def seal(self) -> dict[str, Any]:
         """Write everything that makes the set complete; all images must have been taken. Gives their digests."""
-        with disk_errors(self.path):
+        with disk_errors(self.path, GOES_ON):
             if self._digests is None:
                 images = self._sink.finish(self.metadata)
                 self._digests = Digests(images=images, files=self._write_grid())

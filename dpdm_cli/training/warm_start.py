@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dpdm_cli.compute.distributed import ALONE, Processes
+from dpdm_cli.compute.pixels import to_floats
 from dpdm_cli.data import ImageSet
 from dpdm_cli.diffusion.gaussian_prior import GaussianPrior
 from dpdm_cli.privacy.class_sums import noisy_class_squares, noisy_class_sums
@@ -67,7 +68,7 @@ def learn_prior(
         span = processes.span(len(images.images))
         for piece in torch.split(torch.arange(span.start, span.stop), _PIECE):
             labels = torch.zeros_like(piece) if images.labels is None else images.labels[piece]
-            yield prior.low.coefficients(images.rows(piece).float() / 127.5 - 1), labels
+            yield prior.low.coefficients(to_floats(images.rows(piece))), labels
 
     def counted() -> Iterator[tuple[Tensor, Tensor]]:
         for rows, labels in coefficients():

@@ -40,7 +40,7 @@ class Noise:
         self.rows, self.draws = rows, 0
         self.generator = torch.Generator().manual_seed(seed)
 
-    def normal(self) -> Tensor:
+    def __call__(self) -> Tensor:
         self.draws += 1
         return torch.randn(self.rows, *SHAPE, generator=self.generator, dtype=torch.float64)
 
@@ -58,7 +58,7 @@ def draw(
     name: str, denoise: object, rows: int, steps: int, churn: Churn = STILL, t_min: float = 0.002
 ) -> Tensor:
     noise, grid = Noise(rows), noise_grid(steps, t_min=t_min)
-    x = SAMPLERS[name](denoise, noise.normal() * grid[0], grid, noise, churn)  # type: ignore[arg-type]
+    x = SAMPLERS[name](denoise, noise() * grid[0], grid, noise, churn)  # type: ignore[arg-type]
     return x.flatten(1)
 
 
@@ -100,7 +100,7 @@ def test_samples_of_a_gaussian_have_its_mean_and_covariance(
 def path_error(name: str, data: Gaussian, steps: int) -> float:
     """Largest distance to the exact solution of the probability-flow equation from the same noise."""
     x = draw(name, data, 100, steps, t_min=1e-4)
-    start = Noise(100).normal().flatten(1) * 80
+    start = Noise(100)().flatten(1) * 80
     values, vectors = torch.linalg.eigh(data.covariance)
     shrink = vectors @ torch.diag((values / (values + 80**2)).sqrt()) @ vectors.T
     exact = data.mean + (start - data.mean) @ shrink.T
@@ -167,7 +167,7 @@ def test_a_churned_step_starts_from_the_variance_of_its_raised_level(data: Gauss
         return torch.zeros_like(x)  # all data at 0: x at level t has variance t^2 exactly
 
     noise, grid = Noise(20_000), noise_grid(5)
-    SAMPLERS["heun"](watch, noise.normal() * grid[0], grid, noise, Churn(amount=1))
+    SAMPLERS["heun"](watch, noise() * grid[0], grid, noise, Churn(amount=1))
     for level, variance in seen:
         assert variance == pytest.approx(level**2, rel=0.03)
     assert seen[0][0] == pytest.approx(1.2 * grid[0])

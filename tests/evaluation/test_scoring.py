@@ -79,14 +79,14 @@ def test_reference_statistics_are_computed_once_and_kept_among_private_files(
     files = sorted(path.relative_to(cache).parts[:2] for path in cache.rglob("*.npz"))
     assert files == [("private", "fid")] * 2
     counted: list[int] = []
-    plain = scoring._statistics
+    plain = scoring._Measuring.statistics
 
     def counting(*args: object) -> FeatureStatistics:
         statistics = plain(*args)  # type: ignore[arg-type]
         counted.append(statistics.count)
         return statistics
 
-    monkeypatch.setattr(scoring, "_statistics", counting)
+    monkeypatch.setattr(scoring._Measuring, "statistics", counting)
     assert scoring.fid(synth, "digits", extractor="pixels", cache_dir=cache) == first
     assert counted == [12]
 

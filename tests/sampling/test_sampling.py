@@ -12,13 +12,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 import torch
 from PIL import Image
 from support.drawn import STATEMENT, Listener, contents, draw, replace_with_room_for, save
 from torchvision.datasets import ImageFolder
 
-from dpdm_cli import errors, files
+from dpdm_cli import errors
 from dpdm_cli.data import load_images
 from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.files import sha256_of
@@ -182,14 +183,14 @@ def test_the_lock_of_a_killed_process_stops_nobody_and_is_removed(
 def test_a_set_that_another_completes_meanwhile_is_checked_and_left_alone(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    open_locked = files.open_locked
+    real = filelock.FileLock
 
-    def late(path: Path) -> Any:
-        monkeypatch.setattr(files, "open_locked", open_locked)
+    def late(*args: Any, **options: Any) -> Any:
+        monkeypatch.setattr(filelock, "FileLock", real)
         draw(checkpoint, tmp_path / "out")
-        return open_locked(path)
+        return real(*args, **options)
 
-    monkeypatch.setattr(files, "open_locked", late)
+    monkeypatch.setattr(filelock, "FileLock", late)
     assert draw(checkpoint, tmp_path / "out").drawn == 0
 
 
@@ -197,7 +198,7 @@ def test_many_may_check_a_complete_set_and_where_they_cannot_write(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw(checkpoint, tmp_path / "out")
-    monkeypatch.setattr(files, "open_locked", None)
+    monkeypatch.setattr(filelock, "FileLock", None)
     assert draw(checkpoint, tmp_path / "out").drawn == 0
 
 

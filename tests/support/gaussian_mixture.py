@@ -55,7 +55,7 @@ class Mixture:
         noise = _Noise((rows, 1, 8, 8), torch.Generator().manual_seed(seed))
         grid = settings.grid()
         sampler = SAMPLERS[settings.sampler]
-        start = noise.normal()
+        start = noise()
         start = self.noisy(start, grid[0]) if settings.from_prior else start * grid[0]
         found = sampler(self, start, grid, noise, settings.churn).flatten(1).var(0)
         narrow = self.variances <= self.variances.median()
@@ -70,7 +70,7 @@ class _Noise:
     shape: tuple[int, ...]
     generator: torch.Generator
 
-    def normal(self) -> Tensor:
+    def __call__(self) -> Tensor:
         """White in the sample too, not only on average: much less is left to chance."""
         drawn = torch.randn(self.shape, generator=self.generator, dtype=torch.float64).flatten(1)
         drawn = drawn - drawn.mean(0)

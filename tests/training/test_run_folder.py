@@ -7,11 +7,12 @@ import os
 import socket
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import filelock
 import pytest
 import torch
 
-from dpdm_cli import files
 from dpdm_cli.errors import DataError, ResourceError, UsageError
 from dpdm_cli.training.run_folder import RunFolder
 
@@ -62,14 +63,14 @@ def test_what_a_killed_run_held_is_free(folder: RunFolder, holder: str) -> None:
 def test_a_run_that_comes_and_goes_while_another_begins_is_not_lost(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    open_locked = files.open_locked
+    real = filelock.FileLock
 
-    def late(path: Path) -> object:
-        monkeypatch.setattr(files, "open_locked", open_locked)
+    def late(*args: Any, **options: Any) -> object:
+        monkeypatch.setattr(filelock, "FileLock", real)
         begin_and_save(RunFolder(folder.path))
-        return open_locked(path)
+        return real(*args, **options)
 
-    monkeypatch.setattr(files, "open_locked", late)
+    monkeypatch.setattr(filelock, "FileLock", late)
     with pytest.raises(UsageError, match="not empty"), folder.open(resume=False):
         pass
     assert folder.load_state()[1]["done"] == 1
@@ -135,7 +136,7 @@ def test_a_place_that_cannot_be_written_is_a_lack_of_resources(
         raise OSError(number, os.strerror(number), str(folder.path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(files.os if what == "open" else Path, what, refuse)
+        patch.setattr(os if what == "open" else Path, what, refuse)
         with pytest.raises(ResourceError) as caught, folder.open(resume=False):
             pass
     assert caught.value.message == f"{folder.path}: cannot write: {os.strerror(number)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -33,6 +33,7 @@ from dpdm_cli.data.prepare.prepared import (
 )
 from dpdm_cli.data.prepare.unfinished import Unfinished, forget
 from dpdm_cli.errors import DataError, InterruptedRunError, ResourceError, UsageError
+from dpdm_cli.files import disk_errors
 from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.signals import stop_requests
 
@@ -138,7 +139,7 @@ def prepare(
     if complete is not None:
         result = _checked(complete, request, skip_bad, say)
     else:
-        with _disk_errors(path):
+        with disk_errors(path, _GOES_ON):
             path.parent.mkdir(parents=True, exist_ok=True)
             result = _Preparation(path, listing, request, skip_bad, say).run()
     _remark(result, say)
@@ -366,15 +367,6 @@ def _remark(result: PrepareResult, say: Reporter) -> None:
             "file, not one picture, and a picture that is there twice half as well. Whether copies belong in the set "
             f"is for you to say; remove them from the source if not.{pairs}"
         )
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    """What the system says about the disk becomes an error of ours."""
-    try:
-        yield
-    except OSError as error:
-        raise ResourceError(f"{path}: cannot write: {error.strerror or error}", _GOES_ON) from error
 
 
 _NONE: Pixels = np.empty((0, 1, 1, 1), np.uint8)

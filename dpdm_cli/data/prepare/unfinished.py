@@ -1,7 +1,8 @@
-"""A prepared file while it grows: two hidden files beside the place of the whole one.
+"""A prepared file while it grows: hidden files beside the place of the whole one.
 
 .OUT.part           room for the header, then images as they come
 .OUT.journal.part   what is made; then a line for each stretch of it that is on the disk
+.OUT.lock.part      held by the process that is at it
 
 A line is written when what it speaks of is synced, and carries the SHA-256 of all images so far: whatever a killed
 process or a lost machine leaves behind, the run goes on from the last line that what lies there agrees with.
@@ -24,7 +25,7 @@ import numpy as np
 from dpdm_cli.data.decoding import Pixels
 from dpdm_cli.data.duplicates import Digests, digests_of
 from dpdm_cli.errors import UsageError
-from dpdm_cli.files import open_locked, sync_folder
+from dpdm_cli.files import lock_file, sync_folder
 
 KIND = "dpdm unfinished images"
 FORMAT = 1
@@ -57,7 +58,7 @@ class Unfinished:
     """
 
     def __init__(self, out: Path, request: dict[str, Any], start: int, most: int) -> None:
-        self.part, self._journal = _paths(out)
+        self.part, self._journal, self._lock = _paths(out)
         self._out, self._start = out, start
         self._request = {"kind": KIND, "format": FORMAT, **request}
         self.files = self.rows = 0
@@ -76,13 +77,10 @@ class Unfinished:
         Raises:
             UsageError: another process is at it, or another request left work that would be lost.
         """
-        lines = open_locked(self._journal)
-        if lines is None:
-            raise UsageError(
-                f"{self._out}: another process is preparing it",
-                "wait for it, or choose another OUT",
-            )
-        with lines as self._lines:
+        with (
+            lock_file(self._lock, f"{self._out}: another process is preparing it", "OUT"),
+            _private(self._journal) as self._lines,
+        ):
             self._check_request()
             with _private(self.part) as self._images:
                 self._replay()
@@ -237,14 +235,18 @@ class Unfinished:
 
 
 def forget(out: Path) -> None:
-    """Remove the journal of a file that is whole, when the process was killed before it could."""
-    part, journal = _paths(out)
+    """Remove what is beside a file that is whole, when the process was killed before it could."""
+    part, *others = _paths(out)
     if not part.exists():
-        journal.unlink(missing_ok=True)
+        for other in others:
+            other.unlink(missing_ok=True)
 
 
-def _paths(out: Path) -> tuple[Path, Path]:
-    return out.with_name(f".{out.name}.part"), out.with_name(f".{out.name}.journal.part")
+def _paths(out: Path) -> tuple[Path, Path, Path]:
+    part, journal, lock = (
+        out.with_name(f".{out.name}{kind}.part") for kind in ("", ".journal", ".lock")
+    )
+    return part, journal, lock
 
 
 def _private(path: Path) -> BinaryIO:

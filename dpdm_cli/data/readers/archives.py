@@ -96,7 +96,7 @@ class Archive:
                 archive.
         """
         path, limits = self.path, self._limits
-        total, names = 0, _Names()
+        total, files, folders = 0, array("q"), {""}
         for number, member in enumerate(self._listed(), 1):
             if number > limits.members:
                 found = max(number, self._directory.count)
@@ -107,10 +107,14 @@ class Archive:
                 _name_trouble(member)
                 or _kind_trouble(member, self._nested)
                 or _size_trouble(member, limits)
-                or names.trouble(member)
             )
             if reason:
                 raise DataError(f"{path}: member {member.name!r} {reason}", _HINT)
+            folder, _, name = member.name.rpartition("/")
+            if name:
+                files.append(_compared(member.name))
+            if folder not in folders:
+                folders.update(_ways(folder))
             total += member.size
             if total > limits.total_bytes:
                 raise DataError(
@@ -120,9 +124,14 @@ class Archive:
         # Members may share their compressed bytes, so the whole is compared with the file.
         if total > 64 * limits.ratio_from_bytes and total > limits.ratio * path.stat().st_size:
             raise DataError(f"{path} would unpack more than {limits.ratio:g}-fold", _HINT)
-        if suspects := names.suspects():
+        # Eight bytes for each file; folders are few. Of twenty million names two share a hash by chance once in 90,000
+        # times, and then not again when the command is repeated.
+        keys = np.array([*map(_compared, folders)], np.int64)
+        keys = np.sort(np.concatenate([np.frombuffer(files, np.int64), keys]))
+        if twice := set(keys[1:][keys[1:] == keys[:-1]].tolist()):
             for member in self._listed():
-                if reason := names.collision(member, suspects):
+                if any(_compared(way) in twice for way in _ways(member.name.removesuffix("/"))):
+                    reason = "occurs twice, it or a folder on its way, perhaps in another spelling"
                     raise DataError(f"{path}: member {member.name!r} {reason}", _HINT)
 
     def content(self, at: int) -> bytes:
@@ -231,68 +240,13 @@ def _size_trouble(member: Member, limits: Limits) -> str:
     return ""
 
 
-class _Names:
-    """Names that are one name on some file systems, found with eight bytes for each file.
-
-    Hashes of what such file systems compare are kept, and only names whose hashes meet are looked
-    at again. Folders, of which there are few, are kept as they are.
-    """
-
-    def __init__(self) -> None:
-        self._files = array("q")
-        self._folders: dict[str, str] = {}  # what is compared, and the name as written
-        self._known: set[str] = {""}
-
-    def trouble(self, member: Member) -> str:
-        """Take a name; what is wrong with the folders on its way."""
-        folder, _, name = member.name.rpartition("/")
-        if name:
-            self._files.append(hash(_compared(member.name)))
-        if folder in self._known:
-            return ""
-        self._known.add(folder)
-        parts = folder.split("/")
-        for depth in range(1, len(parts) + 1):
-            written = "/".join(parts[:depth])
-            other = self._folders.setdefault(_compared(written), written)
-            if other != written:
-                return _spelling(other)
-        return ""
-
-    def suspects(self) -> dict[int, tuple[str, bool]]:
-        """Hashes of more than one name, each with the name found for it: none yet, or a folder's."""
-        hashes = np.array(self._files, np.int64)
-        hashes.sort()
-        found: dict[int, tuple[str, bool]] = {
-            int(value): ("", False) for value in hashes[1:][hashes[1:] == hashes[:-1]]
-        }
-        for compared, written in self._folders.items():
-            value = hash(compared)
-            place = int(np.searchsorted(hashes, value))
-            if place < len(hashes) and hashes[place] == value:
-                found[value] = (written, True)
-        return found
-
-    def collision(self, member: Member, suspects: dict[int, tuple[str, bool]]) -> str:
-        """Whether this name is another one's; `suspects` remembers what has come."""
-        if member.is_folder:
-            return ""
-        compared = _compared(member.name)
-        value = hash(compared)
-        if value not in suspects:
-            return ""
-        other, is_folder = suspects[value]
-        if _compared(other) != compared:  # none yet, or a hash that two names share
-            suspects[value] = (member.name, False)
-            return ""
-        if other != member.name:
-            return _spelling(other)
-        return "is both a file and a folder" if is_folder else "occurs twice"
+def _compared(name: str) -> int:
+    """A hash of what file systems compare that take names in another case, or with other accents, for the same."""
+    return hash(unicodedata.normalize("NFC", name).casefold())
 
 
-def _compared(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
-
-
-def _spelling(other: str) -> str:
-    return f"differs only in case or in the spelling of accents from {other!r}"
+def _ways(folder: str) -> Iterator[str]:
+    """A folder and those it lies in."""
+    while folder:
+        yield folder
+        folder = folder.rpartition("/")[0]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ from dpdm_cli.data.layout import Entry
 from dpdm_cli.data.named import NamedSet, Split
 from dpdm_cli.data.readers.folders import Files
 from dpdm_cli.errors import DataError, ResourceError
+from dpdm_cli.files import network_timeout
 
 _TIMEOUT = 60.0  # seconds without a byte
 
@@ -159,7 +159,7 @@ def _provide(facts: NamedSet, folder: Path, download: bool) -> None:
         )
     datasets = _torchvision()
     try:
-        with _staging(folder) as staging, _timeout(_TIMEOUT):
+        with _staging(folder) as staging, network_timeout(_TIMEOUT):
             getattr(datasets, _class_name(facts))(staging, download=True)
             for name in missing:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -181,17 +181,6 @@ def _staging(folder: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             shutil.rmtree(staging)
-
-
-@contextmanager
-def _timeout(seconds: float) -> Iterator[None]:
-    """Limit the waiting: torchvision opens its connections without a time limit."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def _wanted(facts: NamedSet, folder: Path) -> str:

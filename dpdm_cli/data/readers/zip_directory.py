@@ -48,11 +48,6 @@ class Member(NamedTuple):
     attributes: int
     header: int
 
-    @property
-    def is_folder(self) -> bool:
-        """Whether it is a folder and not a file."""
-        return self.name.endswith("/")
-
 
 class Directory:
     """The members of an archive.

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dpdm_cli.compute.pixels import to_floats
 from dpdm_cli.errors import DataError, UsageError
 
 CLASSIFIERS = {"logreg": "logistic regression", "mlp": "MLP", "cnn": "CNN"}
@@ -154,8 +155,7 @@ def _initialise(layer: nn.Linear | nn.Conv2d, generator: torch.Generator) -> Non
 
 def to_inputs(images: Tensor) -> Tensor:
     """uint8 [N, C, H, W] to float32 in [-1, 1], channels last in memory."""
-    floats = images.to(torch.float32, memory_format=torch.channels_last)
-    return floats.div_(127.5).sub_(1.0)
+    return to_floats(images.to(memory_format=torch.channels_last))
 
 
 def hold_out(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -5,12 +5,15 @@ Knows feature vectors only: no images, no networks, no files. All arithmetic is 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from dpdm_cli.errors import DataError
 
 
+@dataclass(frozen=True, eq=False)
 class FeatureStatistics:
     """Mean and covariance of a stream of feature vectors.
 
@@ -24,10 +27,9 @@ class FeatureStatistics:
         scatter: [D, D] float64, the sum of (x - mean)(x - mean)^T.
     """
 
-    def __init__(self, count: int, mean: Tensor, scatter: Tensor) -> None:
-        self.count = count
-        self.mean = mean
-        self.scatter = scatter
+    count: int
+    mean: Tensor
+    scatter: Tensor
 
     @classmethod
     def empty(cls, dimension: int) -> FeatureStatistics:
@@ -54,21 +56,17 @@ class FeatureStatistics:
         centred = wide - mean
         return cls(len(wide), mean, centred.T @ centred)
 
-    def update(self, features: Tensor) -> None:
-        """Take in a batch [B, D]; B may be 0. Raises as `of` does."""
-        self.merge(FeatureStatistics.of(features))
-
-    def merge(self, other: FeatureStatistics) -> None:
-        """Take in what `other` has seen. Raises `DataError` if the numbers of features differ."""
+    def __add__(self, other: FeatureStatistics) -> FeatureStatistics:
+        """Of what both have seen. Raises `DataError` if the numbers of features differ."""
         require_same_dimension(self, other)
-        count = self.count + other.count
-        if other.count == 0:
-            return
+        count = max(self.count + other.count, 1)
         shift = other.mean - self.mean
-        self.mean = self.mean + shift * (other.count / count)
         between = torch.outer(shift, shift) * (self.count * other.count / count)
-        self.scatter = self.scatter + other.scatter + between
-        self.count = count
+        return FeatureStatistics(
+            self.count + other.count,
+            self.mean + shift * (other.count / count),
+            self.scatter + other.scatter + between,
+        )
 
     def covariance(self) -> Tensor:
         """Unbiased covariance [D, D] (divided by n - 1). Raises `DataError` below two vectors."""

@@ -29,7 +29,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dpdm_cli.errors import DamagedFileError, ResourceError, UsageError
-from dpdm_cli.evaluation.features.weights import FILE_NAME, sha256_of
+from dpdm_cli.evaluation.features.weights import FILE_NAME
+from dpdm_cli.files import sha256_of
 
 RESIZE_MODES = ("clean", "legacy_tensorflow")
 """`clean` resizes to 299x299 by PIL's bicubic filter with antialiasing; `legacy_tensorflow` leaves

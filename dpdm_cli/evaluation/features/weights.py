@@ -8,17 +8,14 @@ SHA-256: it contains code that loading runs.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
 import platform
-import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+
+import torch
 
 from dpdm_cli.errors import DamagedFileError, ResourceError
+from dpdm_cli.files import network_timeout, sha256_of
 
 FILE_NAME = "inception-2015-12-05.pt"
 URL = (
@@ -28,7 +25,7 @@ URL = (
 SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 SIZE = "about 96 MB"
 _TIMEOUT = 30.0
-_CLEAN_FID_PLACES = (Path("." if platform.system() == "Windows" else "/tmp") / FILE_NAME,)
+_CLEAN_FID_PLACE = Path("." if platform.system() == "Windows" else "/tmp") / FILE_NAME
 
 
 def inception_weights(
@@ -65,20 +62,24 @@ def inception_weights(
                 "delete it; it is fetched again. For weights of your own use --inception-weights",
             )
         return cached
-    for place in _CLEAN_FID_PLACES:
-        # Anybody may write there: the file is copied first, and the copy is checked.
-        with contextlib.suppress(OSError, DamagedFileError), place.open("rb") as stream:
-            _keep_if_published(stream, cached)
-            return cached
+    # Anybody may write to clean-fid's place: as from the network, only the published file is taken.
+    with contextlib.suppress(OSError, RuntimeError):
+        _fetch(_CLEAN_FID_PLACE.absolute().as_uri(), cached)
+        return cached
     if not download:
         raise _absent(
             "the weights of Inception are not here, and --no-download is given", cache_dir
         )
     note(f"fetching the weights of Inception ({SIZE}) from {URL}")
     try:
-        with urllib.request.urlopen(URL, timeout=_TIMEOUT) as stream:
-            _keep_if_published(stream, cached)
-    except (OSError, urllib.error.URLError) as error:
+        with network_timeout(_TIMEOUT):
+            _fetch(URL, cached)
+    except RuntimeError as error:
+        raise DamagedFileError(
+            f"what was fetched is not the published file: {error}",
+            "a proxy may have answered in its place; try another network",
+        ) from error
+    except OSError as error:
         reason = getattr(error, "reason", None) or error
         raise _absent(
             f"the weights of Inception are not here and cannot be fetched: {reason}", cache_dir
@@ -86,30 +87,10 @@ def inception_weights(
     return cached
 
 
-def sha256_of(file: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _keep_if_published(stream: IO[bytes], target: Path) -> None:
-    """Write the stream to `target`, at once and only if it is the published file."""
+def _fetch(url: str, target: Path) -> None:
+    """Write what is there to `target`, at once and only if it is the published file; else RuntimeError or OSError."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{FILE_NAME}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-                file.write(block)
-        if digest.hexdigest() != SHA256:
-            raise DamagedFileError(
-                f"what was fetched is not the published file (SHA-256 {digest.hexdigest()})",
-                "a proxy may have answered in its place; try another network",
-            )
-        os.replace(name, target)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    torch.hub.download_url_to_file(url, str(target), SHA256, progress=False)
 
 
 def _absent(message: str, cache_dir: Path) -> ResourceError:

@@ -48,17 +48,6 @@ LossOf = Callable[[float, float, float], Any]
 """(q, sigma, interval): dp-accounting's `PrivacyLossDistribution` of one step on a grid of that interval."""
 
 
-def rdp_epsilon(
-    q: float,
-    sigma: float,
-    steps: int,
-    delta: float,
-    orders: tuple[float, ...] = ORDERS,
-) -> float:
-    """The RDP bound of one part; see `composed_rdp_epsilon`."""
-    return composed_rdp_epsilon(((q, sigma, steps),), delta, orders)
-
-
 def composed_rdp_epsilon(
     parts: Sequence[Part], delta: float, orders: tuple[float, ...] = ORDERS
 ) -> float:
@@ -114,11 +103,6 @@ def rdp_of_one_step(q: float, sigma: float, order: float) -> float:
     except (ArithmeticError, ValueError):
         return math.inf
     return math.inf if math.isnan(rdp) else max(0.0, rdp)
-
-
-def prv_epsilon(q: float, sigma: float, steps: int, delta: float, eps_error: float) -> float:
-    """The PRV upper bound of one part; see `composed_prv_epsilon`."""
-    return composed_prv_epsilon(((q, sigma, steps),), delta, eps_error)
 
 
 def composed_prv_epsilon(parts: Sequence[Part], delta: float, eps_error: float) -> float:
@@ -202,7 +186,8 @@ def prv_grid(parts: Sequence[Part], delta: float, wanted: float) -> PrvGrid:
     delta_error = delta / 1000
     composed = composed_rdp_epsilon(parts, delta_error / 4, OPACUS_ORDERS)
     single = max(
-        rdp_epsilon(q, sigma, 1, delta_error / (8 * steps), OPACUS_ORDERS) for q, sigma, _ in parts
+        composed_rdp_epsilon(((q, sigma, 1),), delta_error / (8 * steps), OPACUS_ORDERS)
+        for q, sigma, _ in parts
     )
     half_width = max(composed, single, wanted) + 3
     errors_per_mesh = math.sqrt(steps * math.log(12 / delta_error) / 2)
@@ -212,11 +197,6 @@ def prv_grid(parts: Sequence[Part], delta: float, wanted: float) -> PrvGrid:
         points = errors_per_mesh * 2 * half_width / wanted
         raise NotComputable(f"its grid would have {points:.2g} points")
     return PrvGrid(half_width, eps_error / errors_per_mesh, eps_error)
-
-
-def pld_epsilon(q: float, sigma: float, steps: int, delta: float, interval: float = 1e-4) -> float:
-    """The PLD bound of one part; see `composed_pld_epsilon`."""
-    return composed_pld_epsilon(((q, sigma, steps),), delta, interval)
 
 
 def composed_pld_epsilon(parts: Sequence[Part], delta: float, interval: float = 1e-4) -> float:

@@ -33,6 +33,9 @@ MAX_EPSILON = 1000.0
 TIGHTNESS = 0.999
 """A calibrated plan claims at least this share of its target."""
 
+_FAR = 3.0
+"""What no bound counts as, in logarithms of epsilon above the target."""
+
 _WORTHWHILE = 50.0
 """A larger epsilon protects nobody: RDP's figure, which every reader can check, serves as well as a tight one."""
 
@@ -270,44 +273,43 @@ def check_target(epsilon: object) -> float:
 
 
 def _least_sigma(bound: Callable[[float], float], target: float, guess: float) -> float | None:
-    """Sigma with TIGHTNESS * target <= bound(sigma) <= target, by a bracketed secant in log-log.
+    """Sigma with TIGHTNESS * target <= bound(sigma) <= target, by Brent's method in log-log from a guess on.
 
-    A sigma for which there is no bound is not safe. Where the secant does not halve the bracket,
-    bisection does. Returns the smallest sigma found on the safe side when `bound` jumps over that
-    range, and None when it stays above (or below) the target for all noise that is allowed.
+    A sigma for which there is no bound is not safe. Returns the smallest sigma found on the safe side when `bound`
+    jumps over that range, and None when it stays above (or below) the target for all noise that is allowed.
     """
+    from scipy.optimize import brentq
+
     aim = math.log(target * (1 + TIGHTNESS) / 2)
-    unsafe: tuple[float, float] | None = None
-    safe: tuple[float, float] | None = None
-    lowest, highest, slope, width = math.log(MIN_SIGMA), math.log(MAX_SIGMA), -1.3, math.inf
-    x = min(max(math.log(guess), lowest), highest)
-    for _ in range(80):
+    lowest, highest = math.log(MIN_SIGMA), math.log(MAX_SIGMA)
+    safe: list[float] = []
+
+    @lru_cache
+    def excess(x: float) -> float:
         sigma = _seven_digits_up(math.exp(x))
         try:
             value = bound(sigma)
         except NotComputable:
             value = math.inf
-        if TIGHTNESS * target <= value <= target:
-            return sigma
-        x, y = math.log(sigma), math.log(max(value, 1e-300))
         if value <= target:
-            safe = x, y
-        else:
-            unsafe = x, y
-        if safe and unsafe:
-            before, width = width, safe[0] - unsafe[0]
-            jumps = math.isinf(unsafe[1])
-            if width < (1e-3 if jumps else 2e-6):
-                break
-            x = unsafe[0] + width / 2
-            if not jumps and width <= before / 2:
-                x = unsafe[0] + width * (unsafe[1] - aim) / (unsafe[1] - safe[1])
-                x = min(max(x, unsafe[0] + 0.03 * width), safe[0] - 0.03 * width)
-        else:
-            if not lowest < x < highest:
-                return None
-            x = min(max(x + min(max((aim - y) / slope, -2.0), 2.0), lowest), highest)
-    return math.exp(safe[0]) if safe else None
+            safe.append(sigma)
+        if TIGHTNESS * target <= value <= target:
+            return 0.0
+        return min(math.log(max(value, 1e-300)) - aim, _FAR)
+
+    end = min(max(math.log(guess), lowest), highest)
+    while excess(end):
+        start, step = (
+            end,
+            min(max(excess(end), -2.0), 2.0),
+        )  # epsilon falls at least as fast as 1 / sigma
+        end = min(max(start + 1.01 * step, lowest), highest)
+        if end == start:
+            return None
+        if excess(start) * excess(end) < 0:
+            brentq(excess, start, end, xtol=1e-5)
+            break
+    return min(safe)
 
 
 def _seven_digits_up(sigma: float) -> float:

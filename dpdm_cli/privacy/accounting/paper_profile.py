@@ -9,10 +9,11 @@ expected batch is N/ceil(N/B), which is what q = 1/ceil(N/B) makes it.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 from dpdm_cli.errors import PrivacyError, UsageError
-from dpdm_cli.privacy.accounting.accountants import MAX_SIGMA, PAPER_ORDERS, rdp_epsilon
+from dpdm_cli.privacy.accounting.accountants import MAX_SIGMA, PAPER_ORDERS, composed_rdp_epsilon
 from dpdm_cli.privacy.accounting.claims import check_target
 from dpdm_cli.privacy.plan import PrivacyPlan, positive_integer, positive_number
 
@@ -81,23 +82,19 @@ def calibrate_like_paper(
         UsageError, PrivacyError: as for `accounting.calibrate`.
     """
     target = check_target(epsilon)
-
-    def plan_with(sigma: float) -> PrivacyPlan:
-        return paper_plan(
-            sigma=sigma,
-            delta=delta,
-            dataset_size=dataset_size,
-            batch_size=batch_size,
-            steps=steps,
-            clip_norm=clip_norm,
-            noise_multiplicity=noise_multiplicity,
-        )
-
-    draft = plan_with(1.0)
+    draft = paper_plan(
+        sigma=1.0,
+        delta=delta,
+        dataset_size=dataset_size,
+        batch_size=batch_size,
+        steps=steps,
+        clip_norm=clip_norm,
+        noise_multiplicity=noise_multiplicity,
+    )
     q = 1 / batches_per_epoch(dataset_size, batch_size)
 
     def spent(sigma: float) -> float:
-        return rdp_epsilon(q, sigma, draft.steps, draft.delta, PAPER_ORDERS)
+        return composed_rdp_epsilon(((q, sigma, draft.steps),), draft.delta, PAPER_ORDERS)
 
     low, high = 0.0, 20.0
     while (reached := spent(high)) > target:
@@ -114,4 +111,4 @@ def calibrate_like_paper(
             high, reached = middle, value
         else:
             low = middle
-    return plan_with(high)
+    return replace(draft, sigma=high)

@@ -18,6 +18,7 @@ from dpdm_cli.privacy.accounting.accountants import quiet
 Scores = npt.NDArray[np.float64]
 
 _MOST = 200.0  # epsilon
+_PRECISION = 1e-9
 
 
 def one_run(taken: Scores, left_out: Scores, delta: float, risk: float) -> float:
@@ -42,14 +43,14 @@ def _guessing(canaries: int, guesses: int, right: int, delta: float, risk: float
     """The largest epsilon that would make so many right guesses less likely than `risk`."""
     from scipy.stats import binom
 
-    def likely(epsilon: float) -> bool:
+    def too_likely(epsilon: float) -> float:
         chance = 1 / (1 + math.exp(-epsilon))
         tail = float(binom.sf(right - 1, guesses, chance))
         below = binom.pmf(np.arange(right - 1, -1, -1), guesses, chance)
         worst = float((np.cumsum(below) / np.arange(1, right + 1)).max(initial=0.0))
-        return tail + 2 * canaries * delta * worst > risk
+        return tail + 2 * canaries * delta * worst - risk
 
-    return _bisect(likely)
+    return _root_from_below(too_likely, _MOST)
 
 
 def clopper_pearson(
@@ -94,19 +95,13 @@ def gaussian_mean(taken: Scores, left_out: Scores, delta: float, risk: float) ->
         return math.inf
     statistic = difference / (deviation * scale)
 
-    def too_small(distance: float) -> bool:
-        """Whether so large a statistic would be rarer than the risk at that distance."""
+    def too_likely(distance: float) -> float:
+        """How much likelier than the risk so large a statistic would be at that distance."""
         with quiet():
             tail = float(nct.sf(statistic, degrees, distance / scale))
-        return tail < risk if math.isfinite(tail) else distance / scale < statistic / 2
+        return tail - risk if math.isfinite(tail) else distance / scale - statistic / 2
 
-    low, high = 0.0, statistic * scale
-    if not too_small(low):
-        return 0.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if too_small(middle) else (low, middle)
-    return gaussian_epsilon(low, delta)
+    return gaussian_epsilon(_root_from_below(too_likely, statistic * scale), delta)
 
 
 def gaussian_epsilon(mu: float, delta: float) -> float:
@@ -118,14 +113,12 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     return math.inf if math.isinf(mu) else min(_MOST, get_epsilon_gaussian(1 / mu, delta))
 
 
-def _bisect(reached: Callable[[float], bool]) -> float:
-    """The smallest epsilon at which a condition that holds from some epsilon on holds, from below."""
-    low, high = 0.0, _MOST
-    if reached(low):
+def _root_from_below(rising: Callable[[float], float], high: float) -> float:
+    """Where between 0 and `high` a rising function passes 0, or the end that is nearer to that; never above it."""
+    from scipy.optimize import brentq
+
+    if rising(0.0) >= 0:
         return 0.0
-    if not reached(high):
+    if rising(high) <= 0:
         return high
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (low, middle) if reached(middle) else (middle, high)
-    return low
+    return max(0.0, float(brentq(rising, 0.0, high, xtol=_PRECISION)) - 2 * _PRECISION)

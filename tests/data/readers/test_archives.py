@@ -76,17 +76,19 @@ def test_hostile_names_are_refused(make_zip, encode, name, reason):
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize(
-    ("names", "reason"),
+    "names",
     [
-        (["a/1.png", "a/1.png"], "occurs twice"),
-        (["a/x.png", "a/X.png"], "differs only in case"),
-        (["Cats/1.png", "cats/2.png"], "differs only in case"),
-        (["a/\u00e9.png", "a/e\u0301.png"], "differs only in case"),
-        (["a", "a/1.png"], "both a file and a folder"),
+        ["a/1.png", "a/1.png"],
+        ["a/x.png", "a/X.png"],
+        ["Cats/1.png", "cats/2.png"],
+        ["a/Cats/1.png", "a/cats/2.png"],
+        ["a/\u00e9.png", "a/e\u0301.png"],
+        ["a", "a/1.png"],
     ],
 )
-def test_colliding_names_are_refused(make_zip, encode, names, reason):
-    assert reason in refusal(make_zip([(name, encode()) for name in names]))
+def test_colliding_names_are_refused(make_zip, encode, names):
+    found = refusal(make_zip([("b/1.png", encode()), *((name, encode()) for name in names)]))
+    assert f"{names[0]!r} occurs twice" in found
 
 
 @pytest.mark.parametrize(

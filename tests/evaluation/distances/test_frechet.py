@@ -31,8 +31,8 @@ def test_streamed_statistics_equal_those_of_the_whole(batch: int) -> None:
     x = features(500, 6, 0, shift=3.0)
     stream = FeatureStatistics.empty(6)
     for part in x.split(batch):
-        stream.update(part)
-    stream.update(x[:0])
+        stream += FeatureStatistics.of(part)
+    stream += FeatureStatistics.of(x[:0])
     assert stream.count == 500
     torch.testing.assert_close(stream.mean, x.mean(0), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(stream.covariance(), torch.cov(x.T), rtol=1e-10, atol=1e-10)
@@ -42,7 +42,7 @@ def test_a_mean_far_from_zero_costs_no_digits() -> None:
     x = features(400, 4, 1)
     far = FeatureStatistics.empty(4)
     for part in (x + 1e7).split(32):
-        far.update(part)
+        far += FeatureStatistics.of(part)
     torch.testing.assert_close(far.covariance(), torch.cov(x.T), rtol=1e-6, atol=1e-6)
 
 

@@ -2,10 +2,16 @@ from __future__ import annotations
 
 import hashlib
 import io
+import socket
 import urllib.error
+import urllib.request
+from email.message import Message
 from pathlib import Path
+from urllib.request import Request
+from urllib.response import addinfourl
 
 import pytest
+import torch
 
 from dpdm_cli.errors import DamagedFileError, ResourceError
 from dpdm_cli.evaluation.features import weights
@@ -18,20 +24,29 @@ CONTENT = b"the published file"
 def published(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another file is the published one, and neither the network nor clean-fid's place has it."""
     monkeypatch.setattr(weights, "SHA256", hashlib.sha256(CONTENT).hexdigest())
-    monkeypatch.setattr(weights, "_CLEAN_FID_PLACES", (Path("/nonexistent") / FILE_NAME,))
-    monkeypatch.setattr(weights.urllib.request, "urlopen", unreachable)
+    monkeypatch.setattr(weights, "_CLEAN_FID_PLACE", Path("/nonexistent") / FILE_NAME)
+    unreachable(monkeypatch)
 
 
-def unreachable(url: str, timeout: float) -> io.BytesIO:
-    raise urllib.error.URLError("no network")
+def unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    _network(monkeypatch, urllib.error.URLError("no network"))
 
 
-def answers(content: bytes) -> object:
-    def urlopen(url: str, timeout: float) -> io.BytesIO:
-        assert url == URL
-        return io.BytesIO(content)
+def answers(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    _network(monkeypatch, content)
 
-    return urlopen
+
+def _network(monkeypatch: pytest.MonkeyPatch, answer: bytes | Exception) -> None:
+    def urlopen(request: Request) -> object:
+        if request.full_url != URL:
+            assert request.full_url.startswith("file:")
+            return urllib.request.urlopen(request)
+        assert 0 < (socket.getdefaulttimeout() or 0) < 120
+        if isinstance(answer, Exception):
+            raise answer
+        return addinfourl(io.BytesIO(answer), Message(), URL)
+
+    monkeypatch.setattr(torch.hub, "urlopen", urlopen)
 
 
 def test_a_given_file_is_used_as_it_is(tmp_path: Path) -> None:
@@ -55,12 +70,12 @@ def test_without_file_and_network_the_error_names_address_size_and_place(
 def test_a_download_is_kept_and_asked_for_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights.urllib.request, "urlopen", answers(CONTENT))
+    answers(monkeypatch, CONTENT)
     told: list[str] = []
     place = inception_weights(None, tmp_path / "new", note=told.append)
     assert place.read_bytes() == CONTENT
     assert len(told) == 1
-    monkeypatch.setattr(weights.urllib.request, "urlopen", unreachable)
+    unreachable(monkeypatch)
     assert inception_weights(None, tmp_path / "new", note=told.append) == place
     assert len(told) == 1
 
@@ -68,7 +83,7 @@ def test_a_download_is_kept_and_asked_for_once(
 def test_a_download_of_other_content_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights.urllib.request, "urlopen", answers(b"<html>proxy</html>"))
+    answers(monkeypatch, b"<html>proxy</html>")
     with pytest.raises(DamagedFileError, match="not the published file"):
         inception_weights(None, tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -87,7 +102,7 @@ def test_what_clean_fid_has_fetched_is_used_only_if_it_is_the_published_file(
     elsewhere, cache = tmp_path / "tmp" / FILE_NAME, tmp_path / "cache"
     elsewhere.parent.mkdir()
     elsewhere.write_bytes(content)
-    monkeypatch.setattr(weights, "_CLEAN_FID_PLACES", (elsewhere,))
+    monkeypatch.setattr(weights, "_CLEAN_FID_PLACE", elsewhere)
     if content == CONTENT:
         assert inception_weights(None, cache, download=False) == cache / FILE_NAME
         assert (cache / FILE_NAME).read_bytes() == CONTENT

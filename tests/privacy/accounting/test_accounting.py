@@ -23,9 +23,9 @@ from dpdm_cli.privacy.accounting.accountants import (
     ORDERS,
     PAPER_ORDERS,
     NotComputable,
-    pld_epsilon,
-    prv_epsilon,
-    rdp_epsilon,
+    composed_pld_epsilon,
+    composed_prv_epsilon,
+    composed_rdp_epsilon,
     rdp_of_one_step,
 )
 from dpdm_cli.privacy.accounting.claims import (
@@ -41,6 +41,21 @@ from dpdm_cli.privacy.plan import PrivacyPlan, steps_for_epochs
 from dpdm_cli.privacy.plan_file import write_plan_file
 from dpdm_cli.privacy.public_inputs import PUBLISHED
 from dpdm_cli.privacy.statement import private_statement
+
+
+def rdp_epsilon(
+    q: float, sigma: float, steps: int, delta: float, orders: tuple[float, ...] = ORDERS
+) -> float:
+    return composed_rdp_epsilon(((q, sigma, steps),), delta, orders)
+
+
+def prv_epsilon(q: float, sigma: float, steps: int, delta: float, eps_error: float) -> float:
+    return composed_prv_epsilon(((q, sigma, steps),), delta, eps_error)
+
+
+def pld_epsilon(q: float, sigma: float, steps: int, delta: float, interval: float = 1e-4) -> float:
+    return composed_pld_epsilon(((q, sigma, steps),), delta, interval)
+
 
 MNIST: dict[str, Any] = {
     "dataset_size": 60_000,
