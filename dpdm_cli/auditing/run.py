@@ -27,6 +27,7 @@ from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.gradients.tuning import tune
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.plan_file import refuse_existing
+from dpdm_cli.privacy.statement import Statement
 from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.training.config.network import blank_images, network_config
 from dpdm_cli.training.config.planning import plan_run
@@ -238,9 +239,9 @@ def _subject(
         network = UNet(config)
         network.load_state_dict(model.denoiser.network.state_dict())
         parameterisation = PARAMETERISATIONS[model.parameterisation]
-        if not model.statement.get("private"):
+        if not isinstance(model.statement, Statement):
             raise PrivacyError(f"{checkpoint} claims no privacy, so there is nothing to audit")
-        the_plan, whose = PrivacyPlan.from_dict(model.statement.get("plan")), str(checkpoint)
+        the_plan, whose = model.statement.plan, str(checkpoint)
     else:
         settings = preset_settings(preset, dataset, epsilon, settings_for)
         if dataset not in NAMED:

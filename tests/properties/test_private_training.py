@@ -213,7 +213,7 @@ def go_on_with(saved: Path) -> dict[str, np.ndarray]:
         images,
         steps=plan.steps,
         sample_rate=plan.sample_rate,
-        ledger=Ledger.from_dict(plan, facts["ledger"]),
+        ledger=Ledger.from_json(plan, facts["ledger"]),
         device=torch.device("cpu"),
     )
     made.restore(tensors, facts["done"])

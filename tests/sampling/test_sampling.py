@@ -291,7 +291,7 @@ def test_the_batch_size_of_a_begun_set_is_kept_when_none_is_given(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     interrupt(checkpoint, tmp_path / "out")
-    assert draw(checkpoint, tmp_path / "out", batch_size=None).metadata["batch_size"] == 8
+    assert draw(checkpoint, tmp_path / "out", batch_size=None).metadata.batch_size == 8
 
 
 def test_fewer_images_are_the_first_of_more(checkpoint: Path, tmp_path: Path) -> None:
@@ -343,13 +343,13 @@ def test_labels_by_name_or_index_are_drawn_in_turn(
     result = draw(checkpoint, tmp_path / "out", n=7, labels=labels)
     found = {p.relative_to(tmp_path / "out").as_posix() for p in tmp_path.glob("out/*/*.png")}
     assert found == {f"{cycle[i % len(cycle)]}/{i:06d}.png" for i in range(7)}
-    assert result.metadata["drawn"] == cycle
+    assert result.metadata.drawn == cycle
 
 
 def test_a_class_that_is_named_like_a_number_is_meant_by_that_name(tmp_path: Path) -> None:
     checkpoint = save(tmp_path / "m.safetensors", classes=("1", "0"))
-    assert draw(checkpoint, tmp_path / "a", n=2, labels=["0"]).metadata["drawn"] == ["0"]
-    assert draw(checkpoint, tmp_path / "b", n=2, labels=[0]).metadata["drawn"] == ["1"]
+    assert draw(checkpoint, tmp_path / "a", n=2, labels=["0"]).metadata.drawn == ["0"]
+    assert draw(checkpoint, tmp_path / "b", n=2, labels=[0]).metadata.drawn == ["1"]
 
 
 @pytest.mark.parametrize("labels", [["bird"], [3], ["3"], [-1], ["-1"], [""], []])
@@ -384,8 +384,8 @@ def test_metadata_holds_the_whole_statement_and_what_made_the_images(
 ) -> None:
     result = draw(checkpoint, tmp_path / "out", format=format, seed=5)
     stored = json.loads((tmp_path / "out" / "metadata.json").read_text())
-    assert stored == result.metadata
-    assert stored["statement"] == STATEMENT
+    assert stored == result.metadata.to_json()
+    assert stored["statement"] == STATEMENT.to_json()
     assert stored["checkpoint_sha256"] == sha256_of(checkpoint)
     assert stored["classes"] == stored["drawn"] == ["cat", "dog", "eel"]
     facts = ("dataset", "n", "seed", "batch_size", "format", "private", "headline")
@@ -459,7 +459,7 @@ def test_a_purpose_takes_the_papers_sampler_for_the_models_set_and_epsilon(
     result = sample(checkpoint, tmp_path / "out", n=3, purpose="fid", device="cpu")
     assert result.sampler.churn.amount == 50
     assert (result.sampler.steps, result.sampler.guidance) == (1000, 0.25)
-    assert result.metadata["sampler_from"] == "the paper's for the best FID on mnist at epsilon 10"
+    assert result.metadata.sampler_from == "the paper's for the best FID on mnist at epsilon 10"
 
 
 def test_a_purpose_without_a_row_warns_what_was_taken(checkpoint: Path, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_run_that_comes_and_goes_while_another_begins_is_not_lost(
     monkeypatch.setattr(files, "open_locked", late)
     with pytest.raises(UsageError, match="not empty"), folder.open(resume=False):
         pass
-    assert folder.load_state()[1]["done"] == 1
+    assert folder.load_state()[1].done == 1
 
 
 @pytest.mark.parametrize("log_losses", [False, True])

@@ -1,0 +1,39 @@
+"""Statements as they are stored, and what a reader makes of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from dpdm_cli.privacy.ledger import Ledger, PublishedLedger
+from dpdm_cli.privacy.public_inputs import PUBLISHED
+from dpdm_cli.privacy.statement import Statement, private_statement, read_statement
+
+
+def stated(ledger: Ledger) -> dict[str, Any]:
+    """The claim as it is stored."""
+    return private_statement(ledger, PUBLISHED).to_json()
+
+
+def understood(values: dict[str, Any]) -> Statement:
+    statement = read_statement(values)
+    assert isinstance(statement, Statement)
+    return statement
+
+
+def checked(values: dict[str, Any]) -> PublishedLedger:
+    """The ledger behind what is stored, when the claim holds."""
+    statement = understood(values)
+    statement.check()
+    return statement.ledger
+
+
+def rebuilt(values: dict[str, Any]) -> dict[str, Any]:
+    return understood(values).renewed().to_json()
+
+
+def lowered(values: dict[str, Any]) -> dict[str, Any]:
+    """A tenth less is claimed, in every place that says so."""
+    statement = understood(values)
+    less = {name: round(0.9 * bound, 4) for name, bound in statement.epsilon_by.items()}
+    return dataclasses.replace(statement, epsilon_by=less).to_json()
