@@ -325,7 +325,7 @@ def _is_bare(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(int.from_bytes(file.read(8), "little"))
     values = parse_json(head, f"{path}: its head")
-    described: dict[str, Any] = {n: entry for n, entry in values.items() if n != "__metadata__"}
+    described: Any = {n: entry for n, entry in values.items() if n != "__metadata__"}
     compact = json.dumps(values, separators=(",", ":"), ensure_ascii=False).encode()
     starts = [entry["data_offsets"][0] for entry in described.values()]
     return (

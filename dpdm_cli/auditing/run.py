@@ -6,7 +6,6 @@ import dataclasses
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -29,6 +28,7 @@ from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.plan_file import refuse_existing
 from dpdm_cli.privacy.statement import Statement
 from dpdm_cli.reporter import Reporter, SilentReporter
+from dpdm_cli.stored import Json
 from dpdm_cli.training.config.network import blank_images, network_config
 from dpdm_cli.training.config.planning import plan_run
 from dpdm_cli.training.config.public_start import with_start
@@ -85,7 +85,7 @@ class AuditResult:
             self.canaries is None or self.canaries.passed
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """A JSON object; infinite bounds are given as null."""
         played = self.canaries
         return {
@@ -309,7 +309,7 @@ def _play(
         )
 
 
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
+def _finite(values: Json) -> Json:
     """JSON has no infinity."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value

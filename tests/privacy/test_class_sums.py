@@ -121,7 +121,7 @@ def test_every_sum_is_a_line_and_none_is_released_beyond_the_plan() -> None:
     assert ledger.is_warm
     ledger.record()
     assert (ledger.releases, ledger.steps) == (3, 1)
-    assert Ledger.from_dict(ledger.plan, ledger.to_dict()).steps == 1
+    assert Ledger.from_json(ledger.plan, ledger.to_json()).steps == 1
 
 
 def test_nothing_is_released_without_a_warm_start_in_the_plan() -> None:

@@ -1,4 +1,4 @@
-"""Statements as they are stored, and what a reader makes of them."""
+"""Statements as they are stored, what a reader makes of them, and the state of a run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import Any
 from dpdm_cli.privacy.ledger import Ledger, PublishedLedger
 from dpdm_cli.privacy.public_inputs import PUBLISHED
 from dpdm_cli.privacy.statement import Statement, private_statement, read_statement
+from dpdm_cli.training.config.public_facts import Stated
+from dpdm_cli.training.config.public_start import PublicStart
+from dpdm_cli.training.config.settings import TrainSettings
+from dpdm_cli.training.run_state import RunState
 
 
 def stated(ledger: Ledger) -> dict[str, Any]:
@@ -37,3 +41,19 @@ def lowered(values: dict[str, Any]) -> dict[str, Any]:
     statement = understood(values)
     less = {name: round(0.9 * bound, 4) for name, bound in statement.epsilon_by.items()}
     return dataclasses.replace(statement, epsilon_by=less).to_json()
+
+
+def state_of(ledger: Ledger | None) -> RunState:
+    """Of a run on digits after the releases of a ledger; of one that is not private without."""
+    return RunState(
+        data="digits",
+        settings=TrainSettings(),
+        dataset_size=64,
+        public_inputs=None if ledger is None else PUBLISHED,
+        stated=Stated(classes=("a", "b")),
+        init_from=PublicStart("0" * 64, ("custom",), {}),
+        salt="salt",
+        fingerprint="f" * 64,
+        done=4 if ledger is None else ledger.steps,
+        ledger=ledger,
+    )

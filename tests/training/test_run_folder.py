@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from support import tiny
+from support.statements import state_of
 
 from dpdm_cli import files
 from dpdm_cli.errors import DataError, ResourceError, UsageError
@@ -22,7 +24,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 def save(folder: RunFolder) -> None:
-    folder.save_state({"weight": torch.zeros(2)}, {"done": 1})
+    folder.save_state({"weight": torch.zeros(2)}, state_of(tiny.ledger(tiny.plan(), 1)))
 
 
 def begin_and_save(folder: RunFolder) -> None:
