@@ -84,7 +84,7 @@ def trained_on_given_draws(
         trainer.warm_up()
         for _ in range(STEPS):
             trainer.step()
-        ledger = trainer.ledger.to_dict() if trainer.ledger else {}
+        ledger = trainer.ledger.to_json() if trainer.ledger else {}
         state = {name: tensor.detach().cpu() for name, tensor in trainer.state().items()}
         return state, (ledger.get("plan_digest"), ledger.get("releases"))
 

@@ -79,12 +79,6 @@ class Facts:
     first_bad: tuple[str, ...]
     written_by: str
 
-    def __post_init__(self) -> None:
-        if min(self.shape) < 1 or self.duplicates < 0 or self.bad < 0:
-            raise ValueError("a count that is none")
-        if not all(map(is_class_name, self.classes)):
-            raise ValueError("classes with names that are none")
-
     @property
     def content(self) -> str:
         """One SHA-256 of images and labels."""
@@ -295,9 +289,14 @@ class PreparedFile:
         try:
             images = header.get("images")
             shape = images.get("shape") if isinstance(images, dict) else None
-            return understood(Facts, {**own, "shape": shape}, "its description")
+            facts = understood(Facts, {**own, "shape": shape}, "its description")
         except DamagedFileError as error:
             raise self._damaged(error.message) from None
+        if min(*facts.shape, facts.duplicates + 1, facts.bad + 1) < 1:
+            raise self._damaged("its description counts less than nothing")
+        if not all(map(is_class_name, facts.classes)):
+            raise self._damaged("its description names classes by what is no name")
+        return facts
 
     def _read_labels(self) -> Tensor | None:
         if self.facts.labels_sha256 is None:
