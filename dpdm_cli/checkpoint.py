@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,10 @@ from dpdm_cli.data.named import NAMED
 from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
 from dpdm_cli.diffusion.gaussian_prior import GaussianPrior
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
-from dpdm_cli.errors import DamagedFileError, DataError
+from dpdm_cli.errors import DamagedFileError, DataError, PrivacyError
 from dpdm_cli.files import replacing, sha256_of
+from dpdm_cli.privacy.statement import AnyStatement, read_statement
+from dpdm_cli.stored import Json, parse_json, understood
 
 FORMAT = 1
 CUSTOM = "custom"
@@ -59,7 +61,7 @@ class Model:
     parameterisation: str
     classes: tuple[str, ...]
     dataset: str
-    statement: dict[str, Any]
+    statement: AnyStatement
     sha256: str = ""
 
     @property
@@ -72,7 +74,7 @@ def write_tensors(
     path: Path,
     tensors: dict[str, Tensor],
     kind: str,
-    facts: dict[str, Any],
+    facts: Mapping[str, object],
     *,
     private: bool = False,
 ) -> None:
@@ -91,8 +93,8 @@ def write_tensors(
             temporary.chmod(0o600)
 
 
-def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a file of the given kind, checked before and after its tensors are loaded.
+def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], Json]:
+    """Read tensors and description of a file of the given kind, checked before and after its tensors are loaded.
 
     Raises:
         DataError: no such file, or one of another kind.
@@ -114,8 +116,8 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
                     f"{path}: a safetensors file, but not written by dpdm",
                     "give a model.safetensors of a run",
                 )
-            header = json.loads(metadata[_KEY])
-            if not isinstance(header, dict) or header.get("format") != FORMAT:
+            header = parse_json(metadata[_KEY], f"{path}: its description", hint=hint)
+            if header.get("format") != FORMAT:
                 raise DamagedFileError(f"{path}: unknown format {str(header)[:80]}", hint)
             if header.get("kind") != kind:
                 raise DataError(
@@ -129,10 +131,10 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
                     f"{path}: {len(names)} tensors are more than any model has", hint
                 )
             tensors = {name: file.get_tensor(name) for name in names}
-            is_ours = _text(header) == metadata[_KEY]  # no blanks, no key twice, no NaN
+            is_ours = _text(header) == metadata[_KEY]  # no blanks, no other order
         if not _is_bare(path):
             raise DamagedFileError(f"{path}: says more than dpdm writes", hint)
-    except (SafetensorError, ValueError, RecursionError, OSError) as error:
+    except (SafetensorError, ValueError, OSError) as error:
         raise DamagedFileError(f"{path}: damaged: {str(error).splitlines()[0]}", hint) from error
     written = header.pop(_DIGEST, None)
     if not is_ours or _digest(tensors, header) != written:
@@ -140,7 +142,9 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise DamagedFileError(f"{path}: {name} holds values that are not finite", hint)
-    return tensors, header
+    return tensors, {
+        name: value for name, value in header.items() if name not in ("format", "kind")
+    }
 
 
 def save_model(path: Path, model: Model) -> None:
@@ -148,22 +152,75 @@ def save_model(path: Path, model: Model) -> None:
     tensors = dict(model.denoiser.network.state_dict())
     if prior := model.denoiser.prior:
         tensors |= {_PRIOR + name: tensor for name, tensor in prior.state_dict().items()}
-    write_tensors(path, tensors, "model", _described(model))
+    described = _Description(
+        network=model.config,
+        parameterisation=model.parameterisation,
+        classes=model.classes,
+        dataset=model.dataset,
+        statement=model.statement,
+        prior=_PriorShape(prior.low.size, prior.variances.shape[1]) if prior else None,
+    )
+    write_tensors(path, tensors, "model", described.to_json())
 
 
-def _described(model: Model) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _PriorShape:
+    coefficients: int
+    directions: int
+
+    def __post_init__(self) -> None:
+        if not all(1 <= count <= _MOST_OF_PRIOR for count in (self.coefficients, self.directions)):
+            raise ValueError("a prior of another size than any of ours")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Description:
     """What a model's file says beside its weights."""
-    prior = model.denoiser.prior
-    return {
-        "network": asdict(model.config),
-        "parameterisation": model.parameterisation,
-        "classes": list(model.classes),
-        "dataset": model.dataset,
-        "statement": model.statement,
-        "prior": None
-        if prior is None
-        else {"coefficients": prior.low.size, "directions": prior.variances.shape[1]},
-    }
+
+    network: UNetConfig
+    parameterisation: str
+    classes: tuple[str, ...]
+    dataset: str
+    statement: AnyStatement
+    prior: _PriorShape | None
+
+    def __post_init__(self) -> None:
+        config = self.network
+        if len(self.classes) != config.classes:
+            raise ValueError("classes do not fit the network")
+        if max(config.channels * max(config.multipliers), config.embedding) > 1 << 16:
+            raise ValueError("layers wider than any network of ours")
+
+    def to_json(self) -> Json:
+        return {
+            "network": asdict(self.network),
+            "parameterisation": self.parameterisation,
+            "classes": list(self.classes),
+            "dataset": self.dataset,
+            "statement": self.statement.to_json(),
+            "prior": self.prior and asdict(self.prior),
+        }
+
+    @classmethod
+    def from_json(cls, values: Json) -> _Description:
+        return understood(
+            cls,
+            values,
+            "its description",
+            parameterisation=lambda name: PARAMETERISATIONS[name] and name,
+            classes=lambda names: check_classes([*names] if isinstance(names, list) else [None]),
+            dataset=check_dataset,
+            statement=read_statement,
+        )
+
+    @property
+    def gaussian_prior(self) -> GaussianPrior | None:
+        """One of the right shape, without its values."""
+        if self.prior is None:
+            return None
+        config = self.network
+        shape = config.image_channels, config.image_size, config.image_size
+        return GaussianPrior(shape, config.classes, self.prior.coefficients, self.prior.directions)
 
 
 def load_model(path: Path) -> Model:
@@ -174,44 +231,34 @@ def load_model(path: Path) -> Model:
     """
     if path.is_dir() and (path / "model.safetensors").is_file():
         path = path / "model.safetensors"
-    tensors, header = read_tensors(path, "model")
+    tensors, facts = read_tensors(path, "model")
     try:
-        shape: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in header["network"].items()
-        }
-        config = UNetConfig(**shape)
-        parameterisation, statement = header["parameterisation"], header["statement"]
-        classes, dataset = check_classes(header["classes"]), check_dataset(header["dataset"])
-        of_prior = header["prior"]
-        _check_shapes(path, config, of_prior, tensors)
+        described = _Description.from_json(facts)
+        config = described.network
+        _check_shapes(path, described, tensors)
         denoiser = Denoiser(
             UNet(config),
-            PARAMETERISATIONS[parameterisation],
-            _prior(config, of_prior),
+            PARAMETERISATIONS[described.parameterisation],
+            described.gaussian_prior,
             sees_prior=config.sees_prior,
         )
-        if len(classes) != config.classes or not isinstance(statement, dict):
-            raise ValueError("classes or statement do not fit the network")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (DamagedFileError, PrivacyError) as error:
+        if str(path) in error.message:
+            raise
+        raise type(error)(f"{path}: {error.message}", error.hint) from error
+    except (TypeError, ValueError) as error:
         raise DamagedFileError(f"{path}: its description is damaged: {str(error)[:200]}") from error
     _load(denoiser, tensors)
     denoiser.eval().requires_grad_(False)
-    model = Model(
+    return Model(
         denoiser=denoiser,
         config=config,
-        parameterisation=parameterisation,
-        classes=classes,
-        dataset=dataset,
-        statement=statement,
+        parameterisation=described.parameterisation,
+        classes=described.classes,
+        dataset=described.dataset,
+        statement=described.statement,
         sha256=sha256_of(path),
     )
-    # Written anew, would it be the same? Then it says nothing else.
-    anew = {"format": FORMAT, "kind": "model", **_described(model)}
-    if other := [k for k in anew.keys() | header.keys() if _text(anew, k) != _text(header, k)]:
-        raise DamagedFileError(
-            f"{path}: its description is damaged: {min(other)[:80]!a} is not what dpdm writes there"
-        )
-    return model
 
 
 def check_dataset(name: object) -> str:
@@ -235,13 +282,6 @@ def check_classes(names: Sequence[object]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _prior(config: UNetConfig, described: dict[str, int] | None) -> GaussianPrior | None:
-    if described is None:
-        return None
-    shape = config.image_channels, config.image_size, config.image_size
-    return GaussianPrior(shape, config.classes, described["coefficients"], described["directions"])
-
-
 def _load(denoiser: Denoiser, tensors: dict[str, Tensor]) -> None:
     of_prior = {n.removeprefix(_PRIOR): t for n, t in tensors.items() if n.startswith(_PRIOR)}
     denoiser.network.load_state_dict({n: t for n, t in tensors.items() if not n.startswith(_PRIOR)})
@@ -249,22 +289,11 @@ def _load(denoiser: Denoiser, tensors: dict[str, Tensor]) -> None:
         denoiser.prior.load_state_dict(of_prior)
 
 
-def _check_shapes(
-    path: Path,
-    config: UNetConfig,
-    of_prior: dict[str, int] | None,
-    tensors: dict[str, Tensor],
-) -> None:
+def _check_shapes(path: Path, described: _Description, tensors: dict[str, Tensor]) -> None:
     """Compare with the network and prior the description asks for, before any of their memory is allocated."""
-    if max(config.channels * max(config.multipliers), config.embedding, config.classes) > 1 << 16:
-        raise ValueError("layers wider than any network of ours")
-    if of_prior is not None and not all(
-        type(count) is int and 1 <= count <= _MOST_OF_PRIOR for count in of_prior.values()
-    ):
-        raise ValueError("a prior of another size than any of ours")
     with torch.device("meta"):
-        expected = {name: _form(t) for name, t in UNet(config).state_dict().items()}
-        if prior := _prior(config, of_prior):
+        expected = {n: _form(t) for n, t in UNet(described.network).state_dict().items()}
+        if prior := described.gaussian_prior:
             expected |= {_PRIOR + name: _form(t) for name, t in prior.state_dict().items()}
     if sum(4 * math.prod(s) for s, _ in expected.values()) > _MOST_BYTES:
         raise ValueError("larger than any network of ours")
@@ -295,8 +324,8 @@ def _is_bare(path: Path) -> bool:
     """
     with path.open("rb") as file:
         head = file.read(int.from_bytes(file.read(8), "little"))
-    values = json.loads(head)
-    described = {name: entry for name, entry in values.items() if name != "__metadata__"}
+    values = parse_json(head, f"{path}: its head")
+    described: Any = {n: entry for n, entry in values.items() if n != "__metadata__"}
     compact = json.dumps(values, separators=(",", ":"), ensure_ascii=False).encode()
     starts = [entry["data_offsets"][0] for entry in described.values()]
     return (
@@ -307,10 +336,9 @@ def _is_bare(path: Path) -> bool:
     )
 
 
-def _text(values: dict[str, Any], *keys: str) -> str:
-    """A description, or the values under some keys of it, as they are written."""
-    shown = {key: values[key] for key in keys if key in values} if keys else values
-    return json.dumps(shown, sort_keys=True, allow_nan=False)
+def _text(values: Mapping[str, object]) -> str:
+    """A description as it is written."""
+    return json.dumps(values, sort_keys=True, allow_nan=False)
 
 
 def _form(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:
@@ -324,7 +352,7 @@ def _shown(form: tuple[torch.Size, torch.dtype] | None) -> str:
     return f"{tuple(shape)}" if dtype == torch.float32 else f"{tuple(shape)} of {dtype}"
 
 
-def _digest(tensors: dict[str, Tensor], header: dict[str, Any]) -> str:
+def _digest(tensors: dict[str, Tensor], header: Mapping[str, object]) -> str:
     """SHA-256 over the description, and over names, dtypes, shapes and bytes in the order of names."""
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(tensors):

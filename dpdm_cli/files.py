@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import socket
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from dpdm_cli.errors import DamagedFileError, ResourceError, UsageError
+from dpdm_cli.stored import COPY_AGAIN, MOST_BYTES, Json, parse_json
+
+CARD = "README.md"
+"""What a card is called, so that people and hosts find it."""
 
 _PATIENCE = 0.1  # seconds; a lock that is removed while it is opened is made anew
 _WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
-_COPY_AGAIN = "copy it again from where it was made, or make it anew"
 
 
 @contextmanager
@@ -69,45 +70,23 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def json_text(values: Mapping[str, Any]) -> bytes:
-    """A JSON object as it is written for people and programs."""
-    return (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()
-
-
-def parse_json(content: bytes) -> dict[str, Any]:
-    """The JSON object that `json_text` wrote, in any order and with no more blanks.
-
-    Raises:
-        ValueError, RecursionError: it is none, names a key twice, or something stands beside it.
-    """
-    values = json.loads(content, object_pairs_hook=_without_repeats)
-    if not isinstance(values, dict):
-        raise ValueError("no JSON object")
-    if len(content) > len(json_text(values)):
-        raise ValueError("more than the JSON object in it")
-    return values
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file that holds nothing beside it.
+def read_json(path: Path, *, hint: str = COPY_AGAIN, bare: bool = True) -> Json:
+    """The JSON object in a file, which holds nothing beside it if it is to be `bare`.
 
     Raises:
         DamagedFileError: there is no such file or no such object, see `parse_json`.
     """
     try:
-        return parse_json(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise DamagedFileError(f"{path}: damaged: {error}", _COPY_AGAIN) from error
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise DamagedFileError(
+            f"{path}: cannot be read: {error.strerror or error}", hint
+        ) from error
+    return parse_json(content, str(path), hint=hint, bare=bare)
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("a key appears twice in one object")
-    return values
-
-
-def check_digests(folder: Path, digests: Mapping[str, Any]) -> None:
+def check_digests(folder: Path, digests: Mapping[str, str | None]) -> None:
     """Compare files of a folder with their SHA-256, by name.
 
     Raises:
@@ -116,10 +95,10 @@ def check_digests(folder: Path, digests: Mapping[str, Any]) -> None:
     for name, digest in sorted(digests.items()):
         file = folder / name
         if not file.is_file():
-            raise DamagedFileError(f"{file} is missing", _COPY_AGAIN)
+            raise DamagedFileError(f"{file} is missing", COPY_AGAIN)
         if digest != sha256_of(file):
             raise DamagedFileError(
-                f"{file}: its SHA-256 is not the one that was written down", _COPY_AGAIN
+                f"{file}: its SHA-256 is not the one that was written down", COPY_AGAIN
             )
 
 

@@ -25,7 +25,7 @@ def main(out: Path, steps: int, images: int) -> None:
     # Of images of your own also say what is public: dataset_size=, classes=, image_size= and channels=, or
     # public_metadata=True for what is read off them.
     run = train("digits", out / "run", epsilon=10, batch_size=128, steps=steps)
-    print(run.statement["text"])
+    print(run.statement.text)
 
     synthetic = sample(run.model, out / "synth", n=images)
     print(f"{synthetic.n} images in {synthetic.folder}")

@@ -12,12 +12,11 @@ import pytest
 import safetensors.torch
 import torch
 from support import tiny
+from support.drawn import STATEMENT
 
 from dpdm_cli import checkpoint, files
 from dpdm_cli.checkpoint import Model, load_model, read_tensors, save_model, write_tensors
 from dpdm_cli.errors import DamagedFileError, DataError, DpdmError, ResourceError
-
-STATEMENT = {"private": True, "epsilon": 9.99, "delta": 1e-5, "text": "a claim"}
 
 
 def model() -> Model:
@@ -149,7 +148,7 @@ def test_no_prior_out_of_bounds_is_begun(
     monkeypatch.setattr(checkpoint, "GaussianPrior", lambda *_: pytest.fail("a prior was built"))
     prior = {"coefficients": 4, "directions": 2, name: count}
     rewrite(saved, lambda f: f.update(prior=prior))
-    with pytest.raises(DamagedFileError, match="a prior of another size"):
+    with pytest.raises(DamagedFileError, match=f"a prior of another size|prior: {name} is"):
         load_model(saved)
 
 

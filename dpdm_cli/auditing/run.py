@@ -6,7 +6,6 @@ import dataclasses
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -27,7 +26,9 @@ from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.gradients.tuning import tune
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.plan_file import refuse_existing
+from dpdm_cli.privacy.statement import Statement
 from dpdm_cli.reporter import Reporter, SilentReporter
+from dpdm_cli.stored import Json
 from dpdm_cli.training.config.network import blank_images, network_config
 from dpdm_cli.training.config.planning import plan_run
 from dpdm_cli.training.config.public_start import with_start
@@ -84,7 +85,7 @@ class AuditResult:
             self.canaries is None or self.canaries.passed
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """A JSON object; infinite bounds are given as null."""
         played = self.canaries
         return {
@@ -238,9 +239,9 @@ def _subject(
         network = UNet(config)
         network.load_state_dict(model.denoiser.network.state_dict())
         parameterisation = PARAMETERISATIONS[model.parameterisation]
-        if not model.statement.get("private"):
+        if not isinstance(model.statement, Statement):
             raise PrivacyError(f"{checkpoint} claims no privacy, so there is nothing to audit")
-        the_plan, whose = PrivacyPlan.from_dict(model.statement.get("plan")), str(checkpoint)
+        the_plan, whose = model.statement.plan, str(checkpoint)
     else:
         settings = preset_settings(preset, dataset, epsilon, settings_for)
         if dataset not in NAMED:
@@ -308,7 +309,7 @@ def _play(
         )
 
 
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
+def _finite(values: Json) -> Json:
     """JSON has no infinity."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value

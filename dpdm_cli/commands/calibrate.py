@@ -209,7 +209,7 @@ def calibrate(
     asked = accountant or "prv"
     plan = _plan(profile, facts, epsilon=epsilon, sigma=sigma, accountant=asked, warm=warm)
 
-    from dpdm_cli.privacy.accounting.claims import claim
+    from dpdm_cli.privacy.accounting.claims import claim, planned
 
     result = claim(plan)
     if profile is Profile.exact and plan.accountant != asked:
@@ -217,15 +217,11 @@ def calibrate(
         console.warn(f"calibrated and claimed by {result.accountant.upper()}: {why}")
     elif result.reason:
         console.warn(f"claimed by {result.accountant.upper()}: {result.reason}")
-    claimed = {
-        **result.to_dict(),
-        "target_epsilon": epsilon,
-        "slack": None if epsilon is None else epsilon - result.epsilon,
-    }
+    stated = planned(plan, epsilon)
     if out is not None:
-        write_plan_file(out, plan, claimed)
+        write_plan_file(out, stated)
         console.note(f"wrote {out}: run it with `dpdm train DATA --plan {out}`")
-    console.result({**plan.to_dict(), **claimed}, lambda: _human(plan, result, epsilon))
+    console.result(stated.to_json(), lambda: _human(plan, result, epsilon))
 
 
 def _named(data: str | None, dataset: str | None) -> tuple[str | None, str | None]:

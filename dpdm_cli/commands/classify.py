@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,7 +25,7 @@ from dpdm_cli.compute.launched import require_one_process
 if TYPE_CHECKING:
     import rich.table
 
-    from dpdm_cli.evaluation.class_scores import ClassifyResult, Score
+    from dpdm_cli.evaluation.class_scores import ClassifyResult, Score, Spent
 
 
 class BaselineKind(StrEnum):
@@ -221,9 +221,9 @@ def _add_row(
     table.add_row(title, *shown)
 
 
-def _spent(kind: str, privacy: dict[str, Any]) -> str:
+def _spent(kind: str, privacy: Spent) -> str:
     from dpdm_cli.privacy.accounting.claims import round_up
 
-    epsilon = round_up(privacy["epsilon"], 2)
+    epsilon = round_up(privacy.claim.epsilon, 2)
     how, whose = ("DP-SGD", " for each classifier") if kind == "dp-sgd" else (kind, "")
-    return f"{how}, epsilon {epsilon} and delta {privacy['delta']:g}{whose}"
+    return f"{how}, epsilon {epsilon} and delta {privacy.plan.delta:g}{whose}"

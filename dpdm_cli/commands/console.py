@@ -12,9 +12,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ParamSpec
+from typing import ParamSpec
 
 import rich.box
 import rich.console
@@ -127,7 +127,9 @@ class Console:
                 task = bars.add_task(title, total=total, completed=done, details="")
                 yield BarProgress(bars, task)
 
-    def result(self, values: dict[str, Any], human: Callable[[], object] | None = None) -> None:
+    def result(
+        self, values: Mapping[str, object], human: Callable[[], object] | None = None
+    ) -> None:
         """Print a command's result: `values` as one JSON object, or what `human` returns.
 
         `human` gives a Rich renderable or a string; without it, a two-column table of `values`.
@@ -140,7 +142,7 @@ class Console:
             self.out.print(human() if human else pairs_table(values))
 
 
-def pairs_table(values: dict[str, Any], title: str | None = None) -> rich.table.Table:
+def pairs_table(values: Mapping[str, object], title: str | None = None) -> rich.table.Table:
     """Names on the left, values on the right."""
     table = rich.table.Table(
         title=title, box=rich.box.SIMPLE, show_header=False, title_justify="left"

@@ -216,12 +216,12 @@ def _table(result: SampleResult) -> rich.table.Table:
     metadata = result.metadata
     which = ""
     if result.shard is not None:
-        which = f", shard {result.shard} of {metadata['shard']['whole_n']:,},"
+        which = f", shard {result.shard} of {metadata.n:,},"
     values = {
         "images": f"{result.n:,}{which} in {result.images}",
-        "claim": metadata["headline"],
-        "sampler": f"{result.sampler} ({metadata['sampler_from']})",
-        "seed": metadata["seed"],
+        "claim": metadata.statement.headline,
+        "sampler": f"{result.sampler} ({metadata.sampler_from})",
+        "seed": metadata.seed,
         "look at": result.folder / "grid.png",
     }
     return pairs_table(values)

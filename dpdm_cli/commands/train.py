@@ -303,10 +303,10 @@ def train(
         "model": str(result.model),
         "parameters": result.parameters,
         "seconds": round(result.seconds, 1),
-        "private": result.statement["private"],
-        "epsilon": result.statement["epsilon"],
-        "delta": result.statement["delta"],
-        "statement": result.statement["text"],
+        "private": result.statement.private,
+        "epsilon": result.statement.epsilon,
+        "delta": result.statement.delta,
+        "statement": result.statement.text,
     }
     console.result(values, lambda: pairs_table(values))
 

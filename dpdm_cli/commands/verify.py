@@ -92,16 +92,16 @@ def _page(result: Verification) -> rich.console.Group:
     lines: list[str] = []
     for found in result.artefacts:
         statement, plan = found.statement, found.ledger.plan
-        epsilon = float(statement["epsilon"])
+        epsilon = statement.epsilon
         lines += [
             f"[bold]{escape(str(found.path))}[/] ({found.kind}): [green]verified[/]",
             "",
-            f"  Claim: {escape(statement['text'])}",
+            f"  Claim: {escape(statement.text)}",
             "",
             "  In words: by adding or removing one image no outcome gets more likely than by a factor of "
             f"e^{epsilon:g} = {_factor(epsilon)}, but for a probability of delta = "
-            f"{statement['delta']:g}. Who has to tell from what is published whether a given image was among those it "
-            f"was trained on, at even odds, is right in at most {_share(epsilon, statement['delta'])} of all cases.",
+            f"{statement.delta:g}. Who has to tell from what is published whether a given image was among those it "
+            f"was trained on, at even odds, is right in at most {_share(epsilon, statement.delta)} of all cases.",
             "",
             "  Checked:",
             *(f"    - {escape(line)}" for line in found.checked),
@@ -112,7 +112,7 @@ def _page(result: Verification) -> rich.console.Group:
             )
             + f"; {found.ledger.steps:,} of {plan.steps:,} steps were taken.",
             "  Not covered:",
-            *(f"    - {escape(line)}" for line in statement["not_covered"]),
+            *(f"    - {escape(line)}" for line in statement.not_covered),
             "",
         ]
     lines += [escape(line) + "." for line in result.relations]

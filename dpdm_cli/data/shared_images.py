@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,19 +29,19 @@ class SharedImages:
         self,
         processes: Processes,
         read: Callable[[], ImageSet],
-        describe: Callable[[ImageSet], dict[str, Any]] = lambda images: {},
+        describe: Callable[[ImageSet], dict[str, str]] = lambda images: {},
     ) -> None:
         self._processes = processes
         self._images: ImageSet | None = None
 
-        def described() -> dict[str, Any]:
+        def described() -> tuple[list[int], dict[str, str]]:
             found = read()
             self._images = found
-            return {"shape": list(found.images.shape), "facts": describe(found)}
+            return list(found.images.shape), describe(found)
 
-        told = processes.from_first(described)
-        self.shape: tuple[int, int, int, int] = tuple(told["shape"])
-        self.facts: dict[str, Any] = told["facts"]
+        (count, *sides), self.facts = processes.from_first(described)
+        channels, height, width = sides
+        self.shape = count, channels, height, width
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from pathlib import Path
-from typing import Any
 
 from dpdm_cli.data.decoding import Fit
 from dpdm_cli.data.layout import Tree, arrange, splits_in
@@ -15,7 +13,7 @@ from dpdm_cli.data.named import NAMED, Split
 from dpdm_cli.data.prepare.prepared import SUFFIX, PreparedFile
 from dpdm_cli.data.readers.archives import read_archive
 from dpdm_cli.data.readers.folders import read_folder
-from dpdm_cli.errors import DamagedFileError
+from dpdm_cli.stored import Json, parse_json
 
 _METADATA = "metadata.json"
 _NO_TREES = frozenset({".npz", ".safetensors"})  # whose bytes may look like a zip
@@ -69,7 +67,7 @@ def samples_in(source: str | Path) -> str | Path:
     return source
 
 
-def sample_metadata(source: str | Path) -> dict[str, Any]:
+def sample_metadata(source: str | Path) -> Json:
     """What `dpdm sample` wrote about a set of samples; empty when there is no such file.
 
     It is `metadata.json` in the folder or zip, or beside an .npz or zip file.
@@ -91,15 +89,7 @@ def sample_metadata(source: str | Path) -> dict[str, Any]:
             text = beside.read_bytes()
     if text is None:
         return {}
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DamagedFileError(
-            f"{source}: {_METADATA} is not JSON: {error}", "draw the samples again, or delete it"
-        ) from error
-    if not isinstance(values, dict):
-        raise DamagedFileError(f"{source}: {_METADATA} is no JSON object", "delete it")
-    return values
+    return parse_json(text, f"{source}: {_METADATA}", hint="draw the samples again, or delete it")
 
 
 def _tree(path: Path) -> Tree | None:

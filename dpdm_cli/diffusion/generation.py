@@ -21,6 +21,7 @@ from dpdm_cli.diffusion.denoiser import Denoiser
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.samplers import SAMPLERS, Churn, Denoise, guided, noise_grid
 from dpdm_cli.errors import DpdmError, UsageError
+from dpdm_cli.stored import Json
 
 CHURNING = ("euler", "heun")
 """The samplers that can add noise back."""
@@ -121,9 +122,9 @@ class SamplerSettings:
         once = 2 * self.steps - 1 if self.sampler == "heun" else self.steps
         return once * (2 if self.guidance else 1)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """For JSON; an unlimited churn range ends at null."""
-        values = {
+        values: Json = {
             "sampler": self.sampler,
             "steps": self.steps,
             "guidance": self.guidance,

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from dpdm_cli.evaluation.classifiers.confusion import Panel, draw_confusions
 from dpdm_cli.evaluation.classifiers.networks import CLASSIFIERS
 from dpdm_cli.files import disk_errors, replacing
+from dpdm_cli.privacy.accounting.claims import Claim
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.stored import Json
 
 SCATTERING = "scattering"
 TITLES = {**CLASSIFIERS, SCATTERING: "linear classifier"}
@@ -36,6 +38,23 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Spent:
+    """What one classifier has spent, under which plan."""
+
+    plan: PrivacyPlan
+    claim: Claim
+
+    def to_dict(self) -> Json:
+        """For JSON."""
+        return {
+            **self.claim.to_dict(),
+            "delta": self.plan.delta,
+            "scope": "one classifier; those trained on the same images compose",
+            "plan": self.plan.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
 class Baseline:
     """Classifiers trained on the real images: the same ones, or one of its own.
 
@@ -43,17 +62,18 @@ class Baseline:
         kind: `real` (not private), `dp-sgd` or `scattering`.
         n: real training images; the public number where the training is private.
         scores: by classifier; that of `scattering` under this name.
-        privacy: what one classifier has spent, and its plan; None for `real`.
+        privacy: what one classifier has spent; None for `real`.
     """
 
     kind: str
     n: int
     scores: dict[str, Score]
-    privacy: dict[str, Any] | None = None
+    privacy: Spent | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """For JSON."""
-        return {"kind": self.kind, "n": self.n, **_figures(self.scores), "privacy": self.privacy}
+        privacy = None if self.privacy is None else self.privacy.to_dict()
+        return {"kind": self.kind, "n": self.n, **_figures(self.scores), "privacy": privacy}
 
 
 @dataclass(frozen=True)
@@ -76,7 +96,7 @@ class ClassifyResult:
     scores: dict[str, Score]
     baseline: Baseline | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """For JSON: accuracies in percent under the classifiers' names."""
         return {
             **_figures(self.scores),
@@ -114,8 +134,8 @@ def write_picture(result: ClassifyResult, file: Path) -> None:
             figure.savefig(temporary, format="png")
 
 
-def _figures(scores: dict[str, Score]) -> dict[str, Any]:
-    def by_model(value: Callable[[Score], Any]) -> dict[str, Any]:
+def _figures(scores: dict[str, Score]) -> Json:
+    def by_model(value: Callable[[Score], object]) -> Json:
         return {name: value(score) for name, score in scores.items()}
 
     return {

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from dpdm_cli.evaluation.class_scores import (
     Baseline,
     ClassifyResult,
     Score,
+    Spent,
     write_picture,
 )
 from dpdm_cli.evaluation.classifiers.networks import (
@@ -41,6 +42,7 @@ from dpdm_cli.privacy.accounting.claims import claim
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.reporter import Progress, Reporter, SilentReporter
+from dpdm_cli.stored import Json
 
 PICTURE = "confusion.png"
 
@@ -241,19 +243,14 @@ class _Bench:
         scores = {SCATTERING: self._test_once(model, inputs=lambda images: images)}
         return Baseline("scattering", privacy.dataset_size, scores, statement)
 
-    def _stated(self, who: str, plan: PrivacyPlan) -> dict[str, Any]:
+    def _stated(self, who: str, plan: PrivacyPlan) -> Spent:
         """What one classifier spends, said before it does."""
         spent = claim(plan)
         self._reporter.note(
             f"{who} spends epsilon {spent.epsilon_text} at delta {plan.delta:g}: {plan.steps} "
             f"steps, {plan.expected_batch_size:g} images expected in each, sigma {plan.sigma:.4g}"
         )
-        return {
-            **spent.to_dict(),
-            "delta": plan.delta,
-            "scope": "one classifier; those trained on the same images compose",
-            "plan": plan.to_dict(),
-        }
+        return Spent(plan, spent)
 
     def _fresh(self, name: str, data: ImageSet) -> tuple[nn.Module, torch.Generator]:
         # Each starts from the seed, so that no score depends on which others were asked for.
@@ -330,7 +327,7 @@ def _check_options(
         raise UsageError(f"epochs and limit must be at least 1, found {epochs} and {limit}")
 
 
-def _test_source(test: str | Path | None, metadata: dict[str, Any]) -> str | Path:
+def _test_source(test: str | Path | None, metadata: Json) -> str | Path:
     if test is not None:
         return test
     named = metadata.get("dataset")
@@ -348,7 +345,7 @@ def _privacy(
     epsilon: float | None,
     delta: float | None,
     dataset_size: int | None,
-    metadata: dict[str, Any],
+    metadata: Json,
 ) -> _Privacy:
     facts = NAMED.get(str(source))
     size = dataset_size or (facts.train_size if facts else None)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from dpdm_cli.evaluation.distances.kernel_distance import KernelDistance
 from dpdm_cli.evaluation.distances.manifolds import DENSITY_K, K, ManifoldScores
+from dpdm_cli.stored import Json
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class FidResult:
     resize: str
     scores: dict[str, SplitScore]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """For JSON; `kid` and `precision_recall` are there when they were asked for."""
         kid = {
             split: {

@@ -6,7 +6,6 @@ facts of the real images, and no noise protects them. Features of single images 
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import zipfile
@@ -15,13 +14,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dpdm_cli.errors import DpdmError
 from dpdm_cli.evaluation.distances.frechet import FeatureStatistics
 from dpdm_cli.files import write_bytes
+from dpdm_cli.stored import json_digest, parse_json
 
 
 def cache_file(cache: Path, key: dict[str, str]) -> Path:
     """Where the statistics for a key lie in the cache."""
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+    name = json_digest(key)[:32]
     return cache / "private" / "fid" / f"{name}.npz"
 
 
@@ -29,10 +30,10 @@ def read_statistics(file: Path, key: dict[str, str]) -> FeatureStatistics | None
     """What is cached for the key; None when there is nothing, or nothing whole."""
     try:
         with np.load(file, allow_pickle=False) as stored:
-            if json.loads(str(stored["key"])) != key:
+            if parse_json(str(stored["key"]), "key") != key:
                 return None
             count, mean, scatter = int(stored["count"]), stored["mean"], stored["scatter"]
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, DpdmError):
         return None
     sound = (
         mean.dtype == scatter.dtype == np.float64

@@ -21,10 +21,10 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from dpdm_cli.errors import DamagedFileError, PrivacyError
-from dpdm_cli.privacy.plan import PrivacyPlan, check_keys
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.stored import Json, shown, understood
 
 LONGEST_CHAIN = 10**7
 """Releases. The private chain over as many takes some ten seconds; `verify` leaves a longer one out, and says so."""
@@ -59,8 +59,8 @@ class PublishedLedger:
             head = _chained(json.dumps({"previous": head, "process": name}, sort_keys=True))
         return _chained(json.dumps({"previous": head, "releases": self.releases}, sort_keys=True))
 
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON object."""
+    def to_json(self) -> Json:
+        """What is published."""
         return {
             "plan_digest": self.plan.digest(),
             "releases": self.releases,
@@ -69,25 +69,22 @@ class PublishedLedger:
         }
 
     @classmethod
-    def from_dict(cls, plan: PrivacyPlan, stored: dict[str, Any]) -> PublishedLedger:
-        """What `to_dict` described.
+    def from_json(cls, plan: PrivacyPlan, values: object) -> PublishedLedger:
+        """What `to_json` described.
 
         Raises:
             PrivacyError: the ledger belongs to another plan.
-            DamagedFileError: it says anything that `to_dict` does not, or its chain doesn't lead to its head.
+            DamagedFileError: it says anything that `to_json` does not, or its chain doesn't lead to its head.
         """
-        releases = _releases_of(plan, stored)
-        names = stored.get("processes")
-        if not isinstance(names, list) or not all(map(_is_name, names)):
-            raise DamagedFileError("the ledger's processes are damaged")
+        stored = understood(_StoredPublished, values, "the ledger")
+        ledger = cls(plan, _releases_of(plan, stored), stored.processes)
+        _check_names(stored.processes)
         # Each has made one release at least.
-        if len(set(names)) != len(names) or not min(1, releases) <= len(names) <= releases:
+        if not min(1, ledger.releases) <= len(ledger.processes) <= ledger.releases:
             raise DamagedFileError(
-                f"the ledger names {len(names)} processes of {releases} releases"
+                f"the ledger names {len(ledger.processes)} processes of {ledger.releases} releases"
             )
-        check_keys(stored, {"plan_digest", "releases", "processes", "head"}, "the ledger")
-        ledger = cls(plan, releases, tuple(names))
-        if stored["head"] != ledger.head:
+        if stored.head != ledger.head:
             raise DamagedFileError("the ledger's hash chain is broken")
         return ledger
 
@@ -161,7 +158,7 @@ class Ledger:
         """What may be known of it."""
         return PublishedLedger(self.plan, self.releases, tuple(name for name, _ in self.segments))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """What is stored: the plan's digest, the number of releases, by whom, and the head of the chain."""
         return {
             "plan_digest": self.plan.digest(),
@@ -171,33 +168,48 @@ class Ledger:
         }
 
     @classmethod
-    def from_dict(cls, plan: PrivacyPlan, stored: dict[str, Any]) -> Ledger:
-        """Rebuild a stored ledger; releases entered after that get a new name.
+    def from_json(cls, plan: PrivacyPlan, values: object) -> Ledger:
+        """What `to_json` described, by arithmetic: see `check_chain`. Releases entered after that get a new name.
 
         Raises:
             PrivacyError: the ledger belongs to another plan.
-            DamagedFileError: the chain doesn't lead to the stored head.
+            DamagedFileError: it says anything that `to_json` does not.
         """
-        releases = _releases_of(plan, stored)
+        stored = understood(_StoredLedger, values, "the ledger")
         ledger = cls(plan)
-        for name, taken in _segments(stored.get("segments"), releases):
-            ledger.segments.append((name, 0))
-            for _ in range(taken):
-                ledger._enter()
-        if stored.get("head") != ledger.head:
-            raise DamagedFileError("the ledger's hash chain is broken")
+        ledger.releases = _releases_of(plan, stored)
+        ledger.segments, ledger.head = list(stored.segments), stored.head
+        _check_names([name for name, _ in ledger.segments])
+        taken = [count for _, count in ledger.segments]
+        if sum(taken) != ledger.releases or min(taken, default=1) < 1:
+            raise DamagedFileError("the ledger's segments are damaged")
         return ledger
 
+    def check_chain(self) -> None:
+        """Go over all releases once more. Raises DamagedFileError: the chain doesn't lead to the head."""
+        again = Ledger(self.plan)
+        for name, taken in self.segments:
+            again.segments.append((name, 0))
+            for _ in range(taken):
+                again._enter()
+        if again.head != self.head:
+            raise DamagedFileError("the ledger's hash chain is broken")
 
-def claimed_by(plan: PrivacyPlan, stored: dict[str, Any]) -> PublishedLedger:
-    """What a stored private ledger says that may be known, by arithmetic: its chain is not computed.
 
-    Raises:
-        PrivacyError, DamagedFileError: as `Ledger.from_dict`, but for the chain.
-    """
-    releases = _releases_of(plan, stored)
-    segments = _segments(stored.get("segments"), releases)
-    return PublishedLedger(plan, releases, tuple(name for name, _ in segments))
+@dataclass(frozen=True)
+class _StoredPublished:
+    plan_digest: str
+    releases: int
+    processes: tuple[str, ...]
+    head: str
+
+
+@dataclass(frozen=True)
+class _StoredLedger:
+    plan_digest: str
+    releases: int
+    segments: tuple[tuple[str, int], ...]
+    head: str
 
 
 def _line(head: str, release: int, name: str) -> str:
@@ -209,42 +221,20 @@ def _chained(line: str) -> str:
     return hashlib.sha256(line.encode()).hexdigest()
 
 
-def _releases_of(plan: PrivacyPlan, stored: dict[str, Any]) -> int:
+def _releases_of(plan: PrivacyPlan, stored: _StoredPublished | _StoredLedger) -> int:
     """How many releases a stored ledger counts, checked; and that it belongs to the plan."""
-    if stored.get("plan_digest") != plan.digest():
+    if stored.plan_digest != plan.digest():
         raise PrivacyError(
             "the stored ledger belongs to another privacy plan",
             "resume with the settings the run was started with, or start a new run",
         )
-    releases = stored.get("releases")
-    if type(releases) is not int or not 0 <= releases <= plan.releases:
+    if not 0 <= stored.releases <= plan.releases:
         raise DamagedFileError(
-            f"the ledger counts {str(releases)[:40]} releases of {plan.releases}"
+            f"the ledger counts {shown(stored.releases)} releases of {plan.releases}"
         )
-    return releases
+    return stored.releases
 
 
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and _NAME.fullmatch(value) is not None
-
-
-def _segments(stored: object, releases: int) -> Sequence[tuple[str, int]]:
-    """The stored segments, checked."""
-    damaged = DamagedFileError("the ledger's segments are damaged")
-    if not isinstance(stored, list):
-        raise damaged
-    found = []
-    for segment in stored:
-        if not isinstance(segment, list) or len(segment) != 2:
-            raise damaged
-        name, taken = segment
-        if not _is_name(name):
-            raise damaged
-        if isinstance(taken, bool) or not isinstance(taken, int) or not 1 <= taken <= releases:
-            raise damaged
-        found.append((name, taken))
-    if sum(taken for _, taken in found) != releases or len({name for name, _ in found}) != len(
-        found
-    ):
-        raise damaged
-    return found
+def _check_names(names: Sequence[str]) -> None:
+    if not all(map(_NAME.fullmatch, names)) or len(set(names)) != len(names):
+        raise DamagedFileError("the ledger's processes are damaged")

@@ -14,9 +14,9 @@ import numbers
 import operator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 from dpdm_cli.errors import DamagedFileError, PrivacyError, UsageError
+from dpdm_cli.stored import Json, check_keys
 
 ADJACENCY = "add-or-remove-one"
 UNIT = "one image"
@@ -133,7 +133,7 @@ class PrivacyPlan:
         """What the claim protects."""
         return UNIT
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """The fields, with the sampling rate, adjacency and unit that follow from them."""
         return {
             **dataclasses.asdict(self),
@@ -272,19 +272,6 @@ def check_warm_start(name: object) -> int:
     if not isinstance(name, str) or name not in WARM_STARTS:
         raise UsageError(f"unknown warm start {name!r}", f"choose one of {', '.join(WARM_STARTS)}")
     return WARM_STARTS[name]
-
-
-def check_keys(values: dict[str, Any], expected: set[str], what: str) -> None:
-    """Refuse an object whose keys are not exactly `expected`.
-
-    Raises:
-        DamagedFileError: naming the missing and the unknown keys.
-    """
-    missing = ", ".join(sorted(expected - values.keys()))
-    unknown = ", ".join(sorted(str(key) for key in values.keys() - expected))
-    faults = [f"lacks {missing}" if missing else "", f"has unknown {unknown}" if unknown else ""]
-    if missing or unknown:
-        raise DamagedFileError(f"{what} {' and '.join(fault for fault in faults if fault)}")
 
 
 def _delta_below(dataset_size: int) -> float:

@@ -2,64 +2,91 @@
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from dpdm_cli.errors import DamagedFileError, DataError, ResourceError, UsageError
-from dpdm_cli.privacy.plan import PrivacyPlan, check_keys
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.stored import Json, json_text, parse_json, understood
 
-CLAIM_KEYS = ("epsilon", "claimed_by", "epsilon_by", "reason", "target_epsilon", "slack")
-"""What a plan file states beside the plan: the claim it was written with."""
+_MOST_BYTES = 1_000_000
+_WRITE_ONE = "write one with `dpdm calibrate --out plan.json`"
 
-MAX_PLAN_BYTES = 1_000_000
+
+@dataclass(frozen=True, kw_only=True)
+class PlanFile:
+    """A plan and the claim it was written with, which is not checked here.
+
+    Attributes:
+        plan: what may be released.
+        epsilon, claimed_by, epsilon_by, reason: see `Claim`.
+        target_epsilon, slack: what was asked for, and how much of it is left; None for a given sigma.
+    """
+
+    plan: PrivacyPlan
+    epsilon: float
+    claimed_by: str
+    epsilon_by: Mapping[str, float]
+    reason: str
+    target_epsilon: float | None = None
+    slack: float | None = None
+
+    def to_json(self) -> Json:
+        """The plan's figures, and the claim's beside them."""
+        claimed = {
+            name: getattr(self, name)
+            for name in ("epsilon", "claimed_by", "epsilon_by", "reason", "target_epsilon", "slack")
+        }
+        return {**self.plan.to_dict(), **claimed}
+
+    @classmethod
+    def from_json(cls, values: Json) -> PlanFile:
+        """What `to_json` described.
+
+        Raises:
+            DamagedFileError: keys or values that no plan has.
+            PrivacyError: figures no claim can be made for.
+        """
+        names = {field.name for field in fields(cls)}
+        claimed = {name: value for name, value in values.items() if name in names}
+        plan = {name: value for name, value in values.items() if name not in names}
+        return understood(
+            cls, {**claimed, "plan": plan}, "the plan file", plan=PrivacyPlan.from_dict
+        )
 
 
 def load_plan(path: str | Path) -> PrivacyPlan:
     """The plan in a file that `dpdm calibrate --out` wrote; see `read_plan_file`."""
-    return read_plan_file(path)[0]
+    return read_plan_file(path).plan
 
 
-def read_plan_file(path: str | Path) -> tuple[PrivacyPlan, dict[str, Any]]:
-    """The plan in a file and the claim the file states (`CLAIM_KEYS`), which is not checked here.
+def read_plan_file(path: str | Path) -> PlanFile:
+    """What is in a plan file.
 
     Raises:
         DataError: no readable file at `path`.
-        DamagedFileError: not JSON, or keys or values that no plan has.
+        DamagedFileError: not JSON, or see `PlanFile.from_json`.
         PrivacyError: figures no claim can be made for.
     """
     path = Path(path)
     try:
         with path.open("rb") as file:
-            text = file.read(MAX_PLAN_BYTES + 1)
+            content = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise DataError(
-            f"{path}: cannot read the plan: {error.strerror or error}",
-            "write one with `dpdm calibrate --out plan.json`",
+            f"{path}: cannot read the plan: {error.strerror or error}", _WRITE_ONE
         ) from error
+    values = parse_json(content, str(path), hint=_WRITE_ONE, most=_MOST_BYTES)
     try:
-        if len(text) > MAX_PLAN_BYTES:
-            raise ValueError("it is larger than any plan")
-        values = json.loads(text.decode("utf-8"), object_pairs_hook=_without_repeats)
-    except (ValueError, RecursionError) as error:
-        raise DamagedFileError(
-            f"{path}: not a plan: {error}", "write one with `dpdm calibrate --out plan.json`"
-        ) from error
-    try:
-        if not isinstance(values, dict):
-            raise DamagedFileError(f"a plan is a JSON object, not {type(values).__name__}")
-        stated = {name: values.pop(name) for name in CLAIM_KEYS if name in values}
-        plan = PrivacyPlan.from_dict(values)
-        check_keys(stated, set(CLAIM_KEYS), "the plan's claim")
+        return PlanFile.from_json(values)
     except DamagedFileError as error:
-        hint = error.hint or "write it again with `dpdm calibrate --out plan.json`"
-        raise DamagedFileError(f"{path}: {error.message}", hint) from error
-    return plan, stated
+        raise DamagedFileError(f"{path}: {error.message}", error.hint or _WRITE_ONE) from error
 
 
-def write_plan_file(path: str | Path, plan: PrivacyPlan, claimed: dict[str, Any]) -> None:
-    """Write a plan and its claim (`CLAIM_KEYS`) whole or not at all; never over another file.
+def write_plan_file(path: str | Path, planned: PlanFile) -> None:
+    """Write a plan and its claim whole or not at all; never over another file.
 
     Raises:
         UsageError: `path` exists already, or its folder does not.
@@ -67,12 +94,11 @@ def write_plan_file(path: str | Path, plan: PrivacyPlan, claimed: dict[str, Any]
     """
     path = Path(path)
     refuse_existing(path)
-    check_keys(claimed, set(CLAIM_KEYS), "the plan's claim")
-    text = json.dumps({**plan.to_dict(), **claimed}, indent=2, allow_nan=False) + "\n"
+    text = json_text(planned.to_json())
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         try:
-            with part.open("x", encoding="ascii") as file:
+            with part.open("xb") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
@@ -95,11 +121,3 @@ def refuse_existing(path: Path) -> None:
         )
     if not path.parent.is_dir():
         raise UsageError(f"there is no folder {path.parent}", f"make it: mkdir -p {path.parent}")
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, refusing two values under one name."""
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("a name appears twice in one object")
-    return values

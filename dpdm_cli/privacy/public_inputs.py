@@ -6,10 +6,9 @@ value of them, data sets that differ by one image are told apart by e^epsilon an
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass
 
-from dpdm_cli.errors import DamagedFileError
+from dpdm_cli.stored import understood
 
 SOURCES = {
     "published": "published with the set",
@@ -58,20 +57,9 @@ class PublicInputs:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Any) -> PublicInputs:
-        """The inverse of `to_dict`.
-
-        Raises:
-            DamagedFileError: other names, or a source that is none.
-        """
-        try:
-            if values.keys() != {field.name for field in fields(cls)}:
-                raise ValueError(f"expected {', '.join(NAMES)}")
-            return cls(**values)
-        except (AttributeError, TypeError, ValueError) as error:
-            raise DamagedFileError(
-                f"public_inputs is not what was written: {error}", "copy the file again"
-            ) from error
+    def from_dict(cls, values: object) -> PublicInputs:
+        """The inverse of `to_dict`. Raises DamagedFileError: other names, or a source that is none."""
+        return understood(cls, values, "public_inputs")
 
     @property
     def words(self) -> str:

@@ -7,15 +7,18 @@ which comes from a closed list or has a checked form. So a statement can be made
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from dpdm_cli.errors import DamagedFileError, PrivacyError
 from dpdm_cli.privacy.accounting.claims import Claim, claim, round_up
 from dpdm_cli.privacy.ledger import Ledger, PublishedLedger
-from dpdm_cli.privacy.plan import ACCOUNTANTS, PrivacyPlan, check_keys
+from dpdm_cli.privacy.plan import ACCOUNTANTS, PrivacyPlan
 from dpdm_cli.privacy.public_inputs import PublicInputs
+from dpdm_cli.stored import Json, check_keys, same_json, shown, understood, value_of
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -46,165 +49,257 @@ NOT_COVERED = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Statement:
+    """The claim for a model: what it follows from, each figure once.
+
+    Attributes:
+        ledger: the releases behind it, with their plan.
+        public_inputs: who says that N, class names, image size and colours are public.
+        init_from: SHA-256 of the model the weights started from: one of `PROCEDURAL_STARTS`, or declared public.
+        accountant: which claims.
+        epsilon_by: the bound of every accountant that has one, rounded up at four decimals; rdp is among them.
+        reason: one of `REASONS`.
+    """
+
+    ledger: PublishedLedger
+    public_inputs: PublicInputs
+    init_from: str | None
+    accountant: str
+    epsilon_by: Mapping[str, float]
+    reason: str
+
+    private: ClassVar = True
+    not_covered: ClassVar = NOT_COVERED
+
+    @property
+    def plan(self) -> PrivacyPlan:
+        """What was to be released."""
+        return self.ledger.plan
+
+    @property
+    def epsilon(self) -> float:
+        """What is claimed: that of the planned steps. A run that stops early makes no smaller claim."""
+        return self.epsilon_by[self.accountant]
+
+    @property
+    def delta(self) -> float:
+        """What is claimed with it."""
+        return self.plan.delta
+
+    @property
+    def headline(self) -> str:
+        """One short line."""
+        digits = 2 if self.epsilon >= 0.1 else 4
+        shown = f"{round_up(self.epsilon, digits):.{digits}f}".rstrip("0").rstrip(".")
+        return f"epsilon {shown}, delta {self.delta}, per image"
+
+    @property
+    def text(self) -> str:
+        """The claim in words."""
+        plan = self.plan
+        return (
+            f"({self.epsilon}, {plan.delta})-differentially private with respect to adding or removing one image "
+            f"among {plan.dataset_size:,} (a public number). {self.public_inputs.text} {_warm_text(plan)}"
+            f"One run of DP-SGD: {plan.steps:,} steps, Poisson "
+            f"sampling at rate {plan.sample_rate!r}, one gradient an image (mean over {plan.noise_multiplicity} noisy "
+            f"copies) clipped to norm {plan.clip_norm:g}, Gaussian noise of {plan.sigma!r} times that norm; "
+            f"epsilon by {self.accountant.upper()}, an upper bound.{_source_text(self.init_from)}"
+        )
+
+    def to_json(self) -> Json:
+        """All of it in full, with keys in order at every level, as a model's file holds it."""
+        plan = self.plan
+        values = {
+            "private": True,
+            "epsilon": self.epsilon,
+            "delta": plan.delta,
+            "accountant": self.accountant,
+            "epsilon_by": dict(self.epsilon_by),
+            "reason": self.reason,
+            "adjacency": plan.adjacency,
+            "unit": plan.unit,
+            "sampling": "Poisson",
+            "dataset_size": plan.dataset_size,
+            "public_inputs": self.public_inputs.to_dict(),
+            "sample_rate": plan.sample_rate,
+            "expected_batch_size": plan.expected_batch_size,
+            "steps": plan.steps,
+            "steps_taken": self.ledger.steps,
+            "sigma": plan.sigma,
+            "clip_norm": plan.clip_norm,
+            "noise_multiplicity": plan.noise_multiplicity,
+            "divisor": plan.divisor,
+            "warm_start": plan.warm_start,
+            "warm_sigma": plan.warm_sigma,
+            "init_from": self.init_from,
+            "plan": plan.to_dict(),
+            "ledger": self.ledger.to_json(),
+            "not_covered": list(NOT_COVERED),
+            "text": self.text,
+        }
+        return dict(json.loads(json.dumps(values, sort_keys=True)))
+
+    @classmethod
+    def from_json(cls, values: Json) -> Statement:
+        """What `to_json` described. Whether the accountants can have said so is the business of `check`.
+
+        Raises:
+            PrivacyError: it says otherwise than its plan, ledger and bounds do.
+            DamagedFileError: a key is missing or foreign, or the value of one is of no kind that stands there.
+        """
+        if "public_inputs" not in values:
+            raise DamagedFileError(
+                "the statement is of an earlier release of dpdm: it does not say what is taken as public",
+                "train the model anew",
+            )
+        plan = PrivacyPlan.from_dict(values.get("plan"))
+
+        def read(name: str, understand: Callable[[Any], Any]) -> Any:
+            return value_of(values, name, "the statement", understand)
+
+        statement = cls(
+            ledger=PublishedLedger.from_json(plan, values.get("ledger")),
+            public_inputs=PublicInputs.from_dict(values["public_inputs"]),
+            init_from=read("init_from", _digest_or_none),
+            accountant=read("accountant", lambda name: _among(ACCOUNTANTS, name)),
+            epsilon_by=read("epsilon_by", _bounds),
+            reason=read("reason", lambda reason: _among(REASONS, reason)),
+        )
+        if statement.accountant not in statement.epsilon_by:
+            raise DamagedFileError(
+                f"the statement claims by {statement.accountant}, of which its epsilon_by has no bound"
+            )
+        if (statement.reason == "") != (statement.accountant == plan.accountant):
+            raise DamagedFileError(
+                f"the statement's reason is {statement.reason!r}, but it claims by {statement.accountant} where its "
+                f"plan names {plan.accountant}"
+            )
+        true = statement.to_json()
+        check_keys(values, true, "the statement")
+        for name, value in true.items():
+            found = values[name]
+            if not same_json(found, value):
+                error = PrivacyError if type(found) is type(value) else DamagedFileError
+                raise error(
+                    f"the statement's {name} is {shown(found)}, but its plan and ledger say {shown(value)}",
+                    "do not rely on it",
+                )
+        return statement
+
+    def check(self) -> None:
+        """Whether the accountants can have given the figures.
+
+        They need not be those of today: other releases of the accountants and of the libraries below them differ, in
+        the last digits or in what they can compute. But none is below the truth, and none far from it.
+
+        Raises:
+            PrivacyError: it claims less epsilon than its plan costs.
+            DamagedFileError: no accountant says so.
+        """
+        true = self.renewed()
+        if not self.epsilon >= true.epsilon * (1 - 1e-6):
+            raise PrivacyError(
+                f"the statement claims epsilon = {self.epsilon}, but its plan costs {true.epsilon}",
+                "do not rely on it",
+            )
+        if self.accountant not in true.epsilon_by:
+            raise DamagedFileError(
+                f"the statement's accountant is {self.accountant}, which has no bound for its plan"
+            )
+        lowest, highest = min(true.epsilon_by.values()), max(true.epsilon_by.values())
+        for name, bound in self.epsilon_by.items():
+            if not (1 - _DRIFT) * lowest <= bound <= (1 + _DRIFT) * highest:
+                raise DamagedFileError(
+                    f"the statement's epsilon_by {name} is {bound}, but its plan costs {lowest} to {highest}"
+                )
+
+    def renewed(self) -> Statement:
+        """What the accountants of today say of the same releases."""
+        return private_statement(self.ledger, self.public_inputs, self.init_from)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NonPrivateStatement:
+    """Of a run without privacy: it claims nothing and says so first.
+
+    Attributes:
+        steps_taken: of the run.
+        trained_on: the named sets behind the weights, in order, those of the model they started from included; "custom"
+            for images of the user's own. No private run on one of these sets may start from them.
+    """
+
+    steps_taken: int
+    trained_on: tuple[str, ...]
+
+    private: ClassVar = False
+    epsilon: ClassVar = None
+    delta: ClassVar = None
+    headline: ClassVar = "NOT PRIVATE"
+    text: ClassVar = NOT_PRIVATE
+
+    def to_json(self) -> Json:
+        """With keys in order, as a model's file holds it."""
+        return {
+            "delta": None,
+            "epsilon": None,
+            "private": False,
+            "steps_taken": self.steps_taken,
+            "text": NOT_PRIVATE,
+            "trained_on": list(self.trained_on),
+        }
+
+    @classmethod
+    def from_json(cls, values: Json) -> NonPrivateStatement:
+        """What `to_json` described. Raises DamagedFileError: it did not."""
+        own = {name: values[name] for name in ("steps_taken", "trained_on") if name in values}
+        statement = understood(cls, own, "the statement of a model that is not private")
+        if not same_json(values, statement.to_json()):
+            raise DamagedFileError(
+                "the statement of a model that is not private says something else"
+            )
+        return statement
+
+
+AnyStatement = Statement | NonPrivateStatement
+
+
+def read_statement(values: object) -> AnyStatement:
+    """What the `to_json` of either kind described.
+
+    Raises:
+        PrivacyError, DamagedFileError: see `Statement.from_json`.
+    """
+    if not isinstance(values, dict):
+        raise DamagedFileError(f"the statement is {shown(values)!a}, no JSON object")
+    kind = Statement if values.get("private") else NonPrivateStatement
+    return kind.from_json(values)
+
+
 def private_statement(
     ledger: Ledger | PublishedLedger, public: PublicInputs, init_from: str | None = None
-) -> dict[str, Any]:
-    """The claim for what the ledger holds.
-
-    Args:
-        ledger: the releases made.
-        public: who says that N, class names, image size and colours are public.
-        init_from: SHA-256 of the model the weights started from: one of `PROCEDURAL_STARTS`, or declared public.
-
-    Returns:
-        A JSON object; `epsilon` and `delta` are what is claimed, `text` says it in words. Epsilon is that of the
-        planned steps: a run that stops early makes no smaller claim.
+) -> Statement:
+    """The claim for what a ledger holds, by the accountants of today; arguments as `Statement` has them.
 
     Raises:
         PrivacyError: no step was taken, so there is nothing to claim.
     """
     if not ledger.steps:
         raise PrivacyError("no step was taken, so there is nothing to claim")
-    shown = ledger.published() if isinstance(ledger, Ledger) else ledger
-    plan = ledger.plan
-    result = claim(plan)
-    epsilon = round_up(result.epsilon, 4)
-    return {
-        "private": True,
-        "epsilon": epsilon,
-        "delta": plan.delta,
-        "accountant": result.accountant,
-        "epsilon_by": {name: round_up(bound, 4) for name, bound in result.epsilon_by.items()},
-        "reason": _reason(plan, result),
-        "adjacency": plan.adjacency,
-        "unit": plan.unit,
-        "sampling": "Poisson",
-        "dataset_size": plan.dataset_size,
-        "public_inputs": public.to_dict(),
-        "sample_rate": plan.sample_rate,
-        "expected_batch_size": plan.expected_batch_size,
-        "steps": plan.steps,
-        "steps_taken": ledger.steps,
-        "sigma": plan.sigma,
-        "clip_norm": plan.clip_norm,
-        "noise_multiplicity": plan.noise_multiplicity,
-        "divisor": plan.divisor,
-        "warm_start": plan.warm_start,
-        "warm_sigma": plan.warm_sigma,
-        "init_from": init_from,
-        "plan": plan.to_dict(),
-        "ledger": shown.to_dict(),
-        "not_covered": list(NOT_COVERED),
-        "text": _text(plan, epsilon, result.accountant, public, init_from),
-    }
-
-
-def check_statement(statement: dict[str, Any]) -> PublishedLedger:
-    """The ledger behind a statement, when all that the statement says follows from it.
-
-    Raises:
-        PrivacyError: it claims nothing, claims less epsilon than its plan costs, or another claim than that of its
-            plan and ledger.
-        DamagedFileError: its plan, ledger or public inputs are not what was written, a key is missing or foreign, or
-            the value of one is of no kind that stands there.
-    """
-    true = rebuilt_statement(statement)
-    check_keys(statement, set(true), "the statement")
-    ledger = PublishedLedger.from_dict(PrivacyPlan.from_dict(true["plan"]), true["ledger"])
-    expected = {**true, **_claimed(statement, true)}
-    expected["text"] = _text(
-        ledger.plan,
-        expected["epsilon"],
-        expected["accountant"],
-        PublicInputs.from_dict(expected["public_inputs"]),
-        expected["init_from"],
+    result = claim(ledger.plan)
+    return Statement(
+        ledger=ledger.published() if isinstance(ledger, Ledger) else ledger,
+        public_inputs=public,
+        init_from=init_from,
+        accountant=result.accountant,
+        epsilon_by={name: round_up(bound, 4) for name, bound in result.epsilon_by.items()},
+        reason=_reason(ledger.plan, result),
     )
-    for name, value in sorted(expected.items()):
-        found = statement[name]
-        if not same_json(found, value):
-            error = PrivacyError if type(found) is type(value) else DamagedFileError
-            raise error(
-                f"the statement's {name} is {_short(found)}, but its plan and ledger say {_short(value)}",
-                "do not rely on it",
-            )
-    return ledger
 
 
-def rebuilt_statement(statement: dict[str, Any]) -> dict[str, Any]:
-    """The statement that follows from the plan, the ledger and the facts that a statement holds.
-
-    Nothing else of it comes along; whether it said the same is the business of `check_statement`.
-
-    Raises:
-        PrivacyError: it claims nothing.
-        DamagedFileError: its plan, its ledger or one of the facts is not what was written.
-    """
-    if not statement.get("private"):
-        raise PrivacyError(
-            f"no privacy is claimed: {NOT_PRIVATE}",
-            "publish it only if its training images may be published",
-        )
-    if "public_inputs" not in statement:
-        raise DamagedFileError(
-            "the statement is of an earlier release of dpdm: it does not say what is taken as public",
-            "train the model anew",
-        )
-    stored = statement.get("ledger")
-    if not isinstance(stored, dict):
-        raise DamagedFileError("the statement holds no ledger")
-    ledger = PublishedLedger.from_dict(PrivacyPlan.from_dict(statement.get("plan")), stored)
-    source = statement.get("init_from")
-    if source is not None and not (isinstance(source, str) and _SHA256.fullmatch(source)):
-        raise DamagedFileError(f"the statement's init_from is {_short(source)}, no SHA-256")
-    public = PublicInputs.from_dict(statement["public_inputs"])
-    true = private_statement(ledger, public, source)
-    # In the order in which a model's file holds it.
-    return dict(json.loads(json.dumps(true, sort_keys=True)))
-
-
-def _claimed(statement: dict[str, Any], true: dict[str, Any]) -> dict[str, Any]:
-    """The figures of a claim, when the accountants can have given them.
-
-    They need not be those of today: other releases of the accountants and of the libraries below them differ, in the
-    last digits or in what they can compute. But none is below the truth, and none far from it.
-    """
-    epsilon, by = statement["epsilon"], statement["accountant"]
-    bounds, reason = statement["epsilon_by"], statement["reason"]
-    _check_number("epsilon", epsilon)
-    if not epsilon >= true["epsilon"] * (1 - 1e-6):
-        raise PrivacyError(
-            f"the statement claims epsilon = {_short(epsilon)}, but its plan costs {true['epsilon']}",
-            "do not rely on it",
-        )
-    _check_among("accountant", by, true["epsilon_by"])
-    _check_among("reason", reason, REASONS)
-    if not isinstance(bounds, dict) or not {"rdp", by} <= bounds.keys() <= set(ACCOUNTANTS):
-        raise DamagedFileError(
-            f"the statement's epsilon_by is {_short(bounds)}, not a bound by accountant"
-        )
-    lowest, highest = min(true["epsilon_by"].values()), max(true["epsilon_by"].values())
-    for name, bound in bounds.items():
-        _check_number(f"epsilon_by {name}", bound)
-        if not (1 - _DRIFT) * lowest <= bound <= (1 + _DRIFT) * highest:
-            raise DamagedFileError(
-                f"the statement's epsilon_by {name} is {_short(bound)}, but its plan costs {lowest} to {highest}"
-            )
-    by_plan = true["plan"]["accountant"]
-    if (reason == "") != (by == by_plan):
-        raise DamagedFileError(
-            f"the statement's reason is {reason!r}, but it claims by {by} where its plan names {by_plan}"
-        )
-    rounded = {name: round_up(bound, 4) for name, bound in bounds.items()}
-    if epsilon != rounded[by]:
-        raise DamagedFileError(
-            f"the statement's epsilon is {_short(epsilon)}, but its epsilon_by says {rounded[by]} by {by}"
-        )
-    return {
-        "epsilon": rounded[by],
-        "accountant": by,
-        "epsilon_by": rounded,
-        "reason": reason,
-    }
+def non_private_statement(steps: int, trained_on: Iterable[str] = ()) -> NonPrivateStatement:
+    """The statement of a run without privacy that took so many steps, see `NonPrivateStatement`."""
+    return NonPrivateStatement(steps_taken=steps, trained_on=tuple(sorted(set(trained_on))))
 
 
 def _reason(plan: PrivacyPlan, result: Claim) -> str:
@@ -219,48 +314,41 @@ def _reason(plan: PrivacyPlan, result: Claim) -> str:
     return "in disagreement" if "disagree" in result.reason else "too coarse"
 
 
-def _check_number(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise DamagedFileError(f"the statement's {name} is {_short(value)}, not a number")
+def _digest_or_none(value: object) -> str | None:
+    if value is None or (isinstance(value, str) and _SHA256.fullmatch(value)):
+        return value
+    raise ValueError("no SHA-256")
 
 
-def _check_among(name: str, value: object, known: Iterable[str]) -> None:
+def _among(known: Collection[str], value: object) -> str:
     if not isinstance(value, str) or value not in known:
-        raise DamagedFileError(
-            f"the statement's {name} is {_short(value)}, none of: {', '.join(known) or 'nothing'}"
-        )
+        raise ValueError(f"none of: {', '.join(known)}")
+    return value
 
 
-def same_json(found: object, expected: object) -> bool:
-    """Whether both are the same JSON: true is not 1, and 1 is not 1.0."""
-    return json.dumps(found, sort_keys=True) == json.dumps(expected, sort_keys=True)
+def _bounds(values: Mapping[str, object]) -> dict[str, float]:
+    """Bounds by accountant, as `private_statement` rounds them."""
+    if not {"rdp"} <= values.keys() <= set(ACCOUNTANTS):
+        raise ValueError("not a bound by accountant")
+    found = {}
+    for name, bound in values.items():
+        if type(bound) is not float or not 0 <= bound < math.inf or bound != round_up(bound, 4):
+            raise ValueError("not a bound")
+        found[name] = bound
+    return found
 
 
-def _text(
-    plan: PrivacyPlan,
-    epsilon: float,
-    accountant: str,
-    public: PublicInputs,
-    init_from: str | None,
-) -> str:
-    source = ""
+def _source_text(init_from: str | None) -> str:
+    if init_from is None:
+        return ""
     if init_from in PROCEDURAL_STARTS:
-        source = (
+        return (
             f" The weights started from a network of this package that was trained on images drawn by a program; no "
             f"data (SHA-256 {init_from})."
         )
-    elif init_from is not None:
-        source = (
-            f" The weights started from a model trained without privacy on images that whoever ran this declares to be "
-            f"public (SHA-256 {init_from}); nothing is claimed about those."
-        )
     return (
-        f"({epsilon}, {plan.delta})-differentially private with respect to adding or removing one image "
-        f"among {plan.dataset_size:,} (a public number). {public.text} {_warm_text(plan)}"
-        f"One run of DP-SGD: {plan.steps:,} steps, Poisson "
-        f"sampling at rate {plan.sample_rate!r}, one gradient an image (mean over {plan.noise_multiplicity} noisy "
-        f"copies) clipped to norm {plan.clip_norm:g}, Gaussian noise of {plan.sigma!r} times that norm; "
-        f"epsilon by {accountant.upper()}, an upper bound.{source}"
+        f" The weights started from a model trained without privacy on images that whoever ran this declares to be "
+        f"public (SHA-256 {init_from}); nothing is claimed about those."
     )
 
 
@@ -272,36 +360,3 @@ def _warm_text(plan: PrivacyPlan) -> str:
         f"A warm start by {plan.warm_start}: {sums} over all images, one vector of norm at most 1 an image, Gaussian "
         f"noise of {plan.warm_sigma!r}. "
     )
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 80 else text[:79] + "…"
-
-
-def non_private_statement(steps: int, trained_on: Iterable[str] = ()) -> dict[str, Any]:
-    """The statement of a run without privacy: it claims nothing and says so first.
-
-    Args:
-        steps: taken.
-        trained_on: the named sets behind the weights, those of the model they started from included; "custom" for
-            images of the user's own. No private run on one of these sets may start from them.
-    """
-    return {
-        "private": False,
-        "text": NOT_PRIVATE,
-        "steps_taken": steps,
-        "trained_on": sorted(set(trained_on)),
-        "epsilon": None,
-        "delta": None,
-    }
-
-
-def headline(statement: dict[str, Any]) -> str:
-    """One short line: the claim, or that there is none."""
-    if not statement.get("private"):
-        return "NOT PRIVATE"
-    epsilon = statement["epsilon"]
-    digits = 2 if epsilon >= 0.1 else 4
-    shown = f"{round_up(epsilon, digits):.{digits}f}".rstrip("0").rstrip(".")
-    return f"epsilon {shown}, delta {statement['delta']}, per image"

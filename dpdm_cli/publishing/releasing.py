@@ -12,22 +12,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from dpdm_cli.cards import CARD, data_card, model_card
 from dpdm_cli.checkpoint import load_model, save_model
 from dpdm_cli.compute.device import resolve_device
 from dpdm_cli.errors import DataError, PrivacyError, UsageError
-from dpdm_cli.files import disk_errors, json_text, read_json, sha256_of, write_bytes
-from dpdm_cli.privacy.statement import rebuilt_statement
+from dpdm_cli.files import CARD, disk_errors, sha256_of, write_bytes
+from dpdm_cli.privacy.statement import Statement
+from dpdm_cli.publishing.cards import data_card, model_card
 from dpdm_cli.publishing.verification import Artefact
 from dpdm_cli.publishing.verifying import verify
 from dpdm_cli.sampling.finished_images import finished_images
 from dpdm_cli.sampling.grids import draw_grid
-from dpdm_cli.sampling.sample_facts import Digests, SampleFacts
 from dpdm_cli.sampling.sample_folder import SampleFolder
+from dpdm_cli.sampling.sample_metadata import Digests
 from dpdm_cli.sampling.sample_set import write_set_grid
 from dpdm_cli.sampling.writing import open_sink
+from dpdm_cli.stored import Json, json_text
 from dpdm_cli.training.run_folder import RunFolder
 
 _NOTHING_LEFT = "free space or choose another folder; nothing is left of this one"
@@ -44,7 +44,7 @@ class Release:
     delta: float
     files: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """A JSON object."""
         return {**asdict(self), "folder": str(self.folder), "files": list(self.files)}
 
@@ -89,8 +89,8 @@ def release(source: Path | str, out: Path | str, *, evaluation: str = "") -> Rel
     return Release(
         folder=target,
         kind=artefact.kind,
-        epsilon=statement["epsilon"],
-        delta=statement["delta"],
+        epsilon=statement.epsilon,
+        delta=statement.delta,
         files=tuple(files),
     )
 
@@ -102,17 +102,17 @@ def _is_below_private(path: Path) -> bool:
     return any("private" in (*parts[2:], *parts[-2:]) for parts in ways)
 
 
-def _model(artefact: Artefact, folder: Path, evaluation: str) -> dict[str, Any]:
+def _model(artefact: Artefact, folder: Path, evaluation: str) -> Statement:
     """Write a model and what belongs to it; gives its statement."""
     source = artefact.path / "model.safetensors" if artefact.path.is_dir() else artefact.path
-    model = load_model(source)
-    model = replace(model, statement=rebuilt_statement(model.statement))
+    statement = artefact.statement.renewed()
+    model = replace(load_model(source), statement=statement)
     target = RunFolder(folder)
     save_model(target.model, model)
-    target.write_statement(model.statement)
+    target.write_statement(statement)
     card = model_card(
-        model.statement,
-        network=asdict(model.config),
+        statement,
+        image_shape=model.image_shape,
         parameters=sum(p.numel() for p in model.denoiser.network.parameters()),
         classes=model.classes,
         dataset=model.dataset,
@@ -127,32 +127,32 @@ def _model(artefact: Artefact, folder: Path, evaluation: str) -> dict[str, Any]:
         card = "\n".join(line for line in card.split("\n") if not line.startswith("!["))
     write_bytes(target.card, card.encode())
     target.write_manifest(*beside)
-    return model.statement
+    return statement
 
 
-def _samples(artefact: Artefact, folder: Path, evaluation: str) -> dict[str, Any]:
+def _samples(artefact: Artefact, folder: Path, evaluation: str) -> Statement:
     """Write a set of images and what belongs to it; gives its statement."""
     source = SampleFolder(artefact.path if artefact.path.is_dir() else artefact.path.parent)
-    _, described = Digests.taken_from(read_json(source.metadata))
-    facts = SampleFacts.from_dict(described)
-    images = finished_images(facts.format, source.path, facts.album, described)
-    facts = replace(facts, statement=rebuilt_statement(facts.statement))
-    target, metadata = SampleFolder(folder), facts.to_dict()
-    sink = open_sink(facts.format, folder, facts.album)
+    assert source.recorded, "it was verified"
+    before = replace(source.recorded, digests=None)
+    images = finished_images(before.format, source.path, before.album, before.to_json())
+    statement = artefact.statement.renewed()
+    metadata = replace(before, statement=statement)
+    target = SampleFolder(folder)
+    sink = open_sink(metadata.format, folder, metadata.album)
     try:
         for start, rows in images:
             sink.put(start, rows)
-        digest = sink.finish(metadata)
-        has_grid = write_set_grid(target.grid, facts, sink.read, described=False)
+        digest = sink.finish(metadata.to_json())
+        has_grid = write_set_grid(target.grid, metadata, sink.read, described=False)
         sink.discard()
     finally:
         sink.close()
-    metadata["images_sha256"] = digest
-    write_bytes(folder / CARD, data_card(metadata, evaluation).encode())
+    write_bytes(folder / CARD, data_card(metadata, statement, digest, evaluation).encode())
     files = (target.grid, folder / CARD) if has_grid else (folder / CARD,)
-    found = Digests(images=digest, files={file.name: sha256_of(file) for file in files})
-    write_bytes(target.metadata, json_text(found.sealed(metadata)))
-    return facts.statement
+    digests = Digests(images=digest, files={file.name: sha256_of(file) for file in files})
+    write_bytes(target.metadata, json_text(replace(metadata, digests=digests).to_json()))
+    return statement
 
 
 @contextmanager

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from dpdm_cli.privacy.accounting.claims import Claim
 from dpdm_cli.privacy.ledger import PublishedLedger
+from dpdm_cli.privacy.statement import Statement
+from dpdm_cli.stored import Json
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,6 @@ class Artefact:
         path: where it lies.
         kind: run, model or samples.
         statement: what it claims.
-        ledger: the releases behind it, as far as they are published.
         claim: what its plan costs, by every accountant.
         taken: what the steps really taken cost.
         checked: what was found to be in order, in words.
@@ -26,11 +26,15 @@ class Artefact:
 
     path: Path
     kind: str
-    statement: dict[str, Any]
-    ledger: PublishedLedger
+    statement: Statement
     claim: Claim
     taken: Claim
     checked: tuple[str, ...]
+
+    @property
+    def ledger(self) -> PublishedLedger:
+        """The releases behind it, as far as they are published."""
+        return self.statement.ledger
 
 
 @dataclass(frozen=True)
@@ -58,20 +62,20 @@ class Verification:
     relations: tuple[str, ...] = ()
     restated: tuple[Restated, ...] = field(default=())
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """A JSON object."""
         return {
             "artefacts": [
                 {
                     "path": str(found.path),
                     "kind": found.kind,
-                    "epsilon": found.statement["epsilon"],
-                    "delta": found.statement["delta"],
+                    "epsilon": found.statement.epsilon,
+                    "delta": found.statement.delta,
                     "epsilon_by": dict(found.claim.epsilon_by),
                     "epsilon_of_steps_taken": found.taken.epsilon,
                     "steps": found.ledger.plan.steps,
                     "steps_taken": found.ledger.steps,
-                    "text": found.statement["text"],
+                    "text": found.statement.text,
                     "checked": list(found.checked),
                 }
                 for found in self.artefacts

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from dpdm_cli.checkpoint import Model, load_model
-from dpdm_cli.errors import DamagedFileError, DataError, DpdmError, UsageError
+from dpdm_cli.errors import DamagedFileError, DataError, DpdmError, PrivacyError, UsageError
 from dpdm_cli.files import check_digests, others_in, read_json
 from dpdm_cli.privacy.accounting.accountants import Part
 from dpdm_cli.privacy.accounting.claims import Claim, claim, compose
@@ -17,19 +17,17 @@ from dpdm_cli.privacy.accounting.restating import (
     replace_one_epsilon,
     selection_epsilon,
 )
-from dpdm_cli.privacy.ledger import LONGEST_CHAIN, Ledger, PublishedLedger, claimed_by
-from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.privacy.public_inputs import PublicInputs
-from dpdm_cli.privacy.statement import check_statement, same_json
+from dpdm_cli.privacy.ledger import LONGEST_CHAIN, PublishedLedger
+from dpdm_cli.privacy.statement import AnyStatement, Statement
 from dpdm_cli.publishing.verification import Artefact, Restated, Verification
 from dpdm_cli.sampling.finished_images import finished_images
-from dpdm_cli.sampling.sample_facts import GRID, Digests, SampleFacts, check_seal
 from dpdm_cli.sampling.sample_folder import SampleFolder, is_sample_folder
+from dpdm_cli.sampling.sample_metadata import GRID
 from dpdm_cli.sampling.writing import open_sink
+from dpdm_cli.stored import COPY_AGAIN, same_json
 from dpdm_cli.training.config.public_facts import check_sources
-from dpdm_cli.training.run_folder import MANIFEST, RunFolder
-
-_COPY_AGAIN = "copy it again from where it was made, or make it anew"
+from dpdm_cli.training.manifest import MANIFEST
+from dpdm_cli.training.run_folder import RunFolder
 
 
 def verify(
@@ -138,9 +136,9 @@ def _run(path: Path) -> Artefact:
         "every file of the manifest, and no others lie beside them",
         "the weights and their description",
     ]
-    if not same_json(read_json(folder.statement), model.statement):
+    if not same_json(read_json(folder.statement), model.statement.to_json()):
         raise DamagedFileError(
-            f"{folder.statement} is not the statement inside the model", _COPY_AGAIN
+            f"{folder.statement} is not the statement inside the model", COPY_AGAIN
         )
     checked.append("the statement beside the model equals the one inside")
     if folder.private.exists():
@@ -148,7 +146,7 @@ def _run(path: Path) -> Artefact:
     return _of_model(path, "run", model, checked)
 
 
-def _private(folder: RunFolder, statement: dict[str, Any]) -> list[str]:
+def _private(folder: RunFolder, statement: AnyStatement) -> list[str]:
     """Compare a run's own ledger with the published one; gives what was checked of `private/`, and what was not."""
     rest = "private/ is not to be published: nothing is claimed for what else lies there"
     try:
@@ -161,14 +159,10 @@ def _private(folder: RunFolder, statement: dict[str, Any]) -> list[str]:
         ]
     except OSError:
         return [rest]
-    if not statement.get("private"):
+    if not isinstance(statement, Statement):
         return [rest]
-    _, facts = folder.load_state()
-    plan, stored = PrivacyPlan.from_dict(facts.get("plan")), facts.get("ledger")
-    if not isinstance(stored, dict):
-        raise DamagedFileError(f"{folder.state}: holds no ledger", _COPY_AGAIN)
-    own = claimed_by(plan, stored)
-    if not same_json(own.to_dict(), statement.get("ledger")):
+    own = folder.load_state()[1].ledger
+    if own is None or own.published() != statement.ledger:
         raise DamagedFileError(
             f"{folder.state}: its ledger is not the one of the published statement",
             "the folder holds parts of two runs: publish neither",
@@ -176,7 +170,7 @@ def _private(folder: RunFolder, statement: dict[str, Any]) -> list[str]:
     checked = ["the published ledger is what may be known of the run's own", rest]
     if own.releases > LONGEST_CHAIN:
         return [*checked, f"not looked at: the run's own chain over {own.releases:,} releases"]
-    Ledger.from_dict(plan, stored)
+    own.check_chain()
     return checked
 
 
@@ -200,22 +194,20 @@ def _samples(path: Path, home: Path) -> Artefact:
     try:
         folder = SampleFolder(home)
     except UsageError as error:  # what lies here is of no kind that dpdm writes
-        raise DamagedFileError(error.message, _COPY_AGAIN) from error
-    if not folder.is_complete:
+        raise DamagedFileError(error.message, COPY_AGAIN) from error
+    metadata = folder.recorded
+    if metadata is None or not folder.is_complete:
         raise DataError(f"{path}: these samples are not complete", "repeat the same `dpdm sample`")
-    values = read_json(folder.metadata)
     try:
-        digests, rest = Digests.taken_from(values)
-        facts = SampleFacts.from_dict(rest)
-        check_seal(values)
-        if facts.format == "png":
-            _check_count(facts.count, home)
-        sink = open_sink(facts.format, home, facts.album)
+        digests = metadata.sealed
+        if metadata.format == "png":
+            _check_count(metadata.count, home)
+        sink = open_sink(metadata.format, home, metadata.album)
     except (DamagedFileError, DataError) as error:
         raise DamagedFileError(
-            f"{folder.metadata}: is not what was written: {error.message}", _COPY_AGAIN
+            f"{folder.metadata}: is not what was written: {error.message}", COPY_AGAIN
         ) from error
-    album, shard = facts.album, facts.shard
+    album, shard = metadata.album, metadata.shard
     try:
         if sink.digest() != digests.images:
             raise DamagedFileError(
@@ -224,11 +216,11 @@ def _samples(path: Path, home: Path) -> Artefact:
     finally:
         sink.close()
     known = {folder.metadata.name, *digests.files}
-    known |= {*map(album.member, album.indices)} if facts.format == "png" else {sink.path.name}
+    known |= {*map(album.member, album.indices)} if metadata.format == "png" else {sink.path.name}
     if shard is not None and (record := folder.shard_record(shard)).is_file():
         known.add(record.name)
-        if not same_json(read_json(record), values):
-            raise DamagedFileError(f"{record}: is not a copy of {folder.metadata}", _COPY_AGAIN)
+        if folder.complete_shards().get(shard) != metadata:
+            raise DamagedFileError(f"{record}: is not a copy of {folder.metadata}", COPY_AGAIN)
     if others := others_in(home, known):
         raise DamagedFileError(
             f"{home}: {_entries(len(others), 'none of this set')}{others[0][:80]}",
@@ -238,16 +230,18 @@ def _samples(path: Path, home: Path) -> Artefact:
         )
     wanted = {GRID: digests.files.get(GRID)} if album.indices else {}
     check_digests(home, {**wanted, **digests.files})
-    for _ in finished_images(facts.format, home, album, rest):
+    for _ in finished_images(
+        metadata.format, home, album, replace(metadata, digests=None).to_json()
+    ):
         pass  # each is looked at as it is read
-    which = "" if shard is None else f" for shard {shard} of {facts.n:,}"
+    which = "" if shard is None else f" for shard {shard} of {metadata.n:,}"
     count = len(album.indices)
     checked = [
         f"{count:,} images are those that were drawn{which}, and no others lie beside them",
         "their picture and their description",
     ]
-    about = facts.dataset, facts.classes, facts.image_shape
-    return _artefact(path, "samples", facts.statement, checked, about)
+    about = metadata.dataset, metadata.classes, metadata.image_shape
+    return _artefact(path, "samples", metadata.statement, checked, about)
 
 
 def _check_count(count: int, home: Path) -> None:
@@ -260,15 +254,21 @@ def _check_count(count: int, home: Path) -> None:
 def _artefact(
     path: Path,
     kind: str,
-    statement: dict[str, Any],
+    statement: AnyStatement,
     checked: Sequence[str],
     about: tuple[str, tuple[str, ...], tuple[int, int, int]],
 ) -> Artefact:
     """What is known of an artefact whose claim holds; `about` is its data set, classes and (C, H, W)."""
-    ledger = check_statement(statement)
+    if not isinstance(statement, Statement):
+        raise PrivacyError(
+            f"no privacy is claimed: {statement.text}",
+            "publish it only if its training images may be published",
+        )
+    statement.check()
+    ledger = statement.ledger
     dataset, classes, shape = about
     check_sources(
-        PublicInputs.from_dict(statement["public_inputs"]),
+        statement.public_inputs,
         dataset=dataset,
         dataset_size=ledger.plan.dataset_size,
         classes=classes,
@@ -278,7 +278,6 @@ def _artefact(
         path=path,
         kind=kind,
         statement=statement,
-        ledger=ledger,
         claim=claim(ledger.plan),
         taken=claim(ledger.plan, ledger.steps),
         checked=(

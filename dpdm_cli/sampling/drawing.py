@@ -11,7 +11,6 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +22,7 @@ from dpdm_cli.compute.threads import parallel_map, workers_on
 from dpdm_cli.diffusion.generation import SamplerSettings, generate
 from dpdm_cli.errors import InterruptedRunError
 from dpdm_cli.reporter import Reporter
+from dpdm_cli.sampling.sample_metadata import Digests
 from dpdm_cli.sampling.sample_set import SampleSet
 from dpdm_cli.signals import StopRequest, stop_requests
 
@@ -49,11 +49,11 @@ class Drawing:
     processes: Processes
     say: Reporter
 
-    def into(self, images: SampleSet) -> tuple[int, dict[str, Any]]:
+    def into(self, images: SampleSet) -> tuple[int, Digests]:
         """Complete a set.
 
         Returns:
-            How many images were drawn for that, and the digests of what lies there, see `Digests.to_dict`.
+            How many images were drawn for that, and the digests of what lies there.
 
         Raises:
             UsageError, DataError, DamagedFileError, ResourceError: see `SampleSet`.
@@ -64,7 +64,7 @@ class Drawing:
             missing = first(images.begin)
             with stop_requests() as stop:
                 drawn = self._fill(images, missing, stop)
-                digests = first(images.seal)
+                digests = Digests.from_json(first(images.seal))
         finally:
             images.close()
         return drawn, digests

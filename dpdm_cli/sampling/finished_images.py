@@ -20,10 +20,9 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from dpdm_cli.errors import DamagedFileError
-from dpdm_cli.files import parse_json
-from dpdm_cli.privacy.statement import same_json
 from dpdm_cli.sampling.png import Pixels, PngEncoder
 from dpdm_cli.sampling.writing import Album, Format, place_of
+from dpdm_cli.stored import Json, parse_json, same_json
 
 _MOST = 256  # images at a time
 _HEADER = 1 << 12  # bytes that an array of ours has before its numbers, at most
@@ -33,7 +32,7 @@ _LOCAL, _CENTRAL, _END, _END_64 = 30, 46, 22, 76
 
 
 def finished_images(
-    format: Format, folder: Path, album: Album, metadata: dict[str, Any]
+    format: Format, folder: Path, album: Album, metadata: Json
 ) -> Iterator[tuple[int, Pixels]]:
     """All images of a set, as `ImageSink.put` takes them: the first index and uint8 [R, C, H, W] of each piece.
 
@@ -63,8 +62,8 @@ def _from_files(folder: Path, album: Album) -> Iterator[tuple[int, Pixels]]:
 def _from_archive(
     path: Path,
     album: Album,
-    metadata: dict[str, Any],
-    reader: Callable[[zipfile.ZipFile, Album, dict[str, Any]], Iterator[tuple[int, Pixels]]],
+    metadata: Json,
+    reader: Callable[[zipfile.ZipFile, Album, Json], Iterator[tuple[int, Pixels]]],
 ) -> Iterator[tuple[int, Pixels]]:
     with _named(path), zipfile.ZipFile(path) as archive:
         if archive.comment or any(member.comment for member in archive.infolist()):
@@ -74,7 +73,7 @@ def _from_archive(
 
 
 def _from_members(
-    archive: zipfile.ZipFile, album: Album, metadata: dict[str, Any]
+    archive: zipfile.ZipFile, album: Album, metadata: Json
 ) -> Iterator[tuple[int, Pixels]]:
     if len(archive.infolist()) != 1 + album.n:  # before each is given a name
         raise ValueError(f"{len(archive.infolist()):,} members are not those of {album.n:,} images")
@@ -89,7 +88,7 @@ def _from_members(
 
 
 def _from_arrays(
-    archive: zipfile.ZipFile, album: Album, metadata: dict[str, Any]
+    archive: zipfile.ZipFile, album: Album, metadata: Json
 ) -> Iterator[tuple[int, Pixels]]:
     beside = ["labels.npy", "classes.npy"] if album.cycle else []
     _check_members(archive, ["images.npy", "metadata.npy", *beside])
@@ -190,8 +189,8 @@ def _check_header(member: IO[bytes], shape: tuple[int, ...], kind: str) -> np.dt
     return dtype
 
 
-def _check_text(content: bytes, metadata: dict[str, Any]) -> None:
-    if not same_json(parse_json(content), metadata):
+def _check_text(content: bytes, metadata: Json) -> None:
+    if not same_json(parse_json(content, "its metadata", bare=True), metadata):
         raise ValueError("its metadata is not that of its folder")
 
 
@@ -200,7 +199,10 @@ def _named(path: Path) -> Iterator[None]:
     """Whatever is wrong with a file becomes damage to it."""
     try:
         yield
-    except (OSError, ValueError, RecursionError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (
+        *(OSError, ValueError, DamagedFileError),
+        *(zipfile.BadZipFile, NotImplementedError),
+    ) as error:
         raise DamagedFileError(
             f"{path}: holds something else than what was drawn: {error}", "draw the samples again"
         ) from error

@@ -6,7 +6,6 @@ import io
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -17,7 +16,7 @@ from dpdm_cli.checkpoint import Model
 from dpdm_cli.compute.device import placed
 from dpdm_cli.diffusion.generation import SamplerSettings, generate
 from dpdm_cli.files import write_bytes
-from dpdm_cli.privacy.statement import headline
+from dpdm_cli.privacy.statement import AnyStatement
 
 ROWS, COLUMNS = 10, 10
 
@@ -59,10 +58,9 @@ def draw_grid(
     write_grid(path, list(zip(names, parts, strict=True)), text, described=described)
 
 
-def caption(statement: dict[str, Any], dataset: str, settings: SamplerSettings, seed: int) -> str:
+def caption(statement: AnyStatement, dataset: str, settings: SamplerSettings, seed: int) -> str:
     """What a picture of synthetic images must say about itself; first of all when nothing is claimed."""
-    claim = headline(statement)
-    return f"{claim}. Synthetic images, model trained on {dataset}; {settings}; seed {seed}."
+    return f"{statement.headline}. Synthetic images, model trained on {dataset}; {settings}; seed {seed}."
 
 
 def first_rows(labels: Iterable[int | None]) -> list[tuple[int | None, list[int]]]:

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dpdm_cli import __version__
-from dpdm_cli.checkpoint import Model, load_model
+from dpdm_cli.checkpoint import load_model
 from dpdm_cli.compute.device import placed, resolve_device
 from dpdm_cli.compute.launched import are_several
 from dpdm_cli.compute.rendezvous import joined
 from dpdm_cli.diffusion.generation import SamplerSettings
-from dpdm_cli.errors import DamagedFileError, UsageError
+from dpdm_cli.errors import UsageError
 from dpdm_cli.files import disk_errors
-from dpdm_cli.privacy.statement import headline
 from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.sampling.drawing import Drawing
-from dpdm_cli.sampling.sample_facts import SampleFacts
 from dpdm_cli.sampling.sample_folder import GOES_ON, SampleFolder
+from dpdm_cli.sampling.sample_metadata import SampleMetadata
 from dpdm_cli.sampling.sample_set import SampleSet
 from dpdm_cli.sampling.sampler_presets import Purpose, choose_sampler
 from dpdm_cli.sampling.shards import Shard
 from dpdm_cli.sampling.writing import FORMATS, Format, place_of
+from dpdm_cli.stored import Json, json_digest
 
 CPU_BATCH, CUDA_BATCH = 64, 1000
 """Images at a time when nothing else is said."""
@@ -55,14 +53,14 @@ class SampleResult:
     images: Path
     drawn: int
     sampler: SamplerSettings
-    metadata: dict[str, Any]
+    metadata: SampleMetadata
     shard: Shard | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """For JSON."""
         names = ("format", "seed", "batch_size", "sampler", "sampler_from", "dataset", "classes")
         digests = ("checkpoint_sha256", "images_sha256")
-        statement = self.metadata["statement"]
+        said, statement = self.metadata.to_json(), self.metadata.statement
         return {
             "n": self.n,
             "out": str(self.folder),
@@ -70,13 +68,13 @@ class SampleResult:
             "grid": str(self.folder / "grid.png"),
             "metadata": str(self.folder / "metadata.json"),
             "drawn_now": self.drawn,
-            "shard": self.metadata.get("shard"),
-            **{name: self.metadata[name] for name in (*names, *digests)},
-            "private": self.metadata["private"],
-            "headline": self.metadata["headline"],
-            "statement": statement.get("text", ""),
-            "epsilon": statement.get("epsilon"),
-            "delta": statement.get("delta"),
+            "shard": said.get("shard"),
+            **{name: said[name] for name in (*names, *digests)},
+            "private": statement.private,
+            "headline": statement.headline,
+            "statement": statement.text,
+            "epsilon": statement.epsilon,
+            "delta": statement.delta,
         }
 
 
@@ -145,14 +143,13 @@ def sample(
         say = reporter if reporter and processes.is_first else SilentReporter()
         with processes.together():
             model = load_model(path)
-            _check_headline(path, model)
             has_prior = model.denoiser.prior is not None
             choice = choose_sampler(
                 sampler,
                 purpose=purpose,
                 dataset=model.dataset,
                 image_size=model.image_shape[1],
-                epsilon=model.statement["epsilon"] if model.statement.get("private") else None,
+                epsilon=model.statement.epsilon,
                 has_prior=has_prior,
                 overrides=overrides,
             )
@@ -167,7 +164,7 @@ def sample(
         size = processes.from_first(
             lambda: batch_size or _recorded_size(folder) or _default_size(where)
         )
-        facts = SampleFacts(
+        metadata = SampleMetadata(
             statement=model.statement,
             dataset=model.dataset,
             classes=model.classes,
@@ -184,14 +181,14 @@ def sample(
             written_by=f"dpdm {__version__}",
             shard=part,
         )
-        album, metadata = facts.album, facts.to_dict()
+        album = metadata.album
         processes.check_same(
-            _digest({**metadata, "device": where.type}),
+            json_digest({**metadata.to_json(), "device": where.type}),
             "the model, the options or the kind of device",
             "give every machine the same file and the same command",
         )
-        if not metadata["private"]:
-            say.warn(str(model.statement.get("text", metadata["headline"])))
+        if not model.statement.private:
+            say.warn(model.statement.text)
         if choice.remark:
             say.warn(choice.remark)
         if not album.indices:
@@ -205,15 +202,15 @@ def sample(
             f"network an image, {size} images at a time on {where}{several}"
         )
         placed(model.denoiser, where)
-        drawing = Drawing(model, facts.cycle, choice.settings, seed, size, where, processes, say)
-        drawn, digests = drawing.into(SampleSet(folder, facts, say))
+        drawing = Drawing(model, metadata.cycle, choice.settings, seed, size, where, processes, say)
+        drawn, digests = drawing.into(SampleSet(folder, metadata, say))
     return SampleResult(
         n=len(album.indices),
         folder=folder,
         images=place_of(format, folder),
         drawn=drawn,
         sampler=choice.settings,
-        metadata={**metadata, **digests},
+        metadata=replace(metadata, digests=digests),
         shard=part,
     )
 
@@ -249,10 +246,6 @@ def _default_folder(checkpoint: Path, shard: Shard | None) -> Path:
     return beside / (DEFAULT_FOLDER + (shard.folder if shard else ""))
 
 
-def _digest(facts: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
 def _cycle(classes: tuple[str, ...], labels: Sequence[str | int] | None) -> tuple[int, ...]:
     """Label of image i, for i below the length; then from the start again."""
     if labels is None:
@@ -278,21 +271,10 @@ def _cycle(classes: tuple[str, ...], labels: Sequence[str | int] | None) -> tupl
     return tuple(label(given) for given in labels)
 
 
-def _check_headline(path: Path, model: Model) -> None:
-    try:
-        json.dumps(model.statement, allow_nan=False)
-        headline(model.statement)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise DamagedFileError(
-            f"{path}: its privacy statement is damaged ({error!r})",
-            "images must not be drawn without their claim: take the file as it was written",
-        ) from error
-
-
 def _recorded_size(path: Path) -> int | None:
     with disk_errors(path, GOES_ON):
-        size = (SampleFolder(path).recorded or {}).get("batch_size")
-    return size if isinstance(size, int) and size > 0 else None
+        recorded = SampleFolder(path).recorded
+    return None if recorded is None else recorded.batch_size
 
 
 def _default_size(device: torch.device) -> int:

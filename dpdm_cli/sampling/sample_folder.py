@@ -21,24 +21,16 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from dpdm_cli.errors import DamagedFileError, DpdmError, UsageError
-from dpdm_cli.files import is_left_over, json_text, lock_file, write_bytes
+from dpdm_cli.diffusion.generation import SamplerSettings
+from dpdm_cli.errors import DamagedFileError, PrivacyError, UsageError
+from dpdm_cli.files import is_left_over, lock_file, read_json, write_bytes
+from dpdm_cli.sampling.sample_metadata import GRID, KIND, SampleMetadata
 from dpdm_cli.sampling.shards import Shard
+from dpdm_cli.stored import json_text
 
-KIND = "dpdm samples"
-
-FIXED = (
-    "checkpoint_sha256",
-    "n",
-    "format",
-    "seed",
-    "batch_size",
-    "sampler",
-    "drawn",
-)
-"""What fixes the images; a run goes on only under the same."""
+FIXED = ("checkpoint_sha256", "n", "format", "seed", "batch_size", "sampler", "drawn")
+"""What fixes the images; a run goes on only under the same. The n is that of the whole set."""
 
 GOES_ON = "free space or choose another --out; the images that are there stay, and the same command goes on"
 _ANOTHER = "choose another --out, or empty this one"
@@ -48,9 +40,10 @@ def is_sample_folder(path: Path) -> bool:
     """Whether a set of ours lies or begins here; links to folders are none."""
     if path.is_symlink() or not path.is_dir():
         return False
+    records = [path / "metadata.json", *path.glob(".sampling*.json")]
     try:
-        return SampleFolder(path).recorded is not None
-    except DpdmError:
+        return any(file.is_file() and _says_so(file) for file in records)
+    except DamagedFileError:
         return False
 
 
@@ -62,12 +55,12 @@ class SampleFolder:
 
     Raises:
         UsageError: it is no folder, or holds something that is not a set of ours.
-        DamagedFileError: what says how its images are drawn is no JSON object.
+        DamagedFileError: what says how its images are drawn is not what was written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.grid = path / "grid.png"
+        self.grid = path / GRID
         self.metadata = path / "metadata.json"
         self._unfinished = path / _hidden("sampling")
         self._lock = path / ".sampling.lock.part"
@@ -75,13 +68,13 @@ class SampleFolder:
 
     def _look(self) -> None:
         path = self.path
-        self.recorded: dict[str, Any] | None = None
+        self.recorded: SampleMetadata | None = None
         self.is_complete = False
         if not path.is_dir():
             if path.exists() or path.is_symlink():
                 raise UsageError(f"{path} is not a folder", _ANOTHER)
             return
-        if self.metadata.is_file() and _read(self.metadata).get("kind") == KIND:
+        if self.metadata.is_file() and _says_so(self.metadata):
             self.recorded, self.is_complete = _read(self.metadata), True
         elif begun := [file for file in self._begun() if file.is_file()]:
             self.recorded = _read(begun[0])
@@ -93,10 +86,10 @@ class SampleFolder:
     @property
     def is_whole(self) -> bool:
         """Whether what is recorded is a whole set; where shards were merged, whether it was taken over as one."""
-        return self.recorded is not None and self.recorded.get("shard") is None
+        return self.recorded is not None and self.recorded.shard is None
 
     @contextmanager
-    def begun(self, metadata: dict[str, Any]) -> Iterator[None]:
+    def begun(self, metadata: SampleMetadata) -> Iterator[None]:
         """Hold the folder for this process, and begin a set or a shard there or go on with the same one.
 
         Merged shards are left to `take_over`.
@@ -110,17 +103,17 @@ class SampleFolder:
             self._look()  # once more: until now another may have been at it
             self.check(metadata)
             if self.recorded is None:
-                write_bytes(self._begun_as(Shard.recorded(metadata)), json_text(metadata))
+                write_bytes(self._begun_as(metadata.shard), json_text(metadata.to_json()))
             yield
 
-    def check(self, metadata: dict[str, Any]) -> None:
+    def check(self, metadata: SampleMetadata) -> None:
         """Whether a set or a shard can begin or be gone on with here; from then on `is_complete` speaks of that one.
 
         Raises:
             UsageError: the folder belongs, or one of the shards in it, to images drawn otherwise.
             DamagedFileError: what a shard says of itself can't be read.
         """
-        wanted = metadata.get("shard")
+        wanted = metadata.shard
         if self.recorded is None:
             return
         records = [self.recorded]
@@ -130,7 +123,7 @@ class SampleFolder:
             records += shards.values()
         for record in records:
             self._check_same(record, metadata)
-        found = self.recorded.get("shard")
+        found = self.recorded.shard
         if wanted is not None and found != wanted:
             raise UsageError(
                 f"{self.path} holds {_called(found)}, not {_called(wanted)}",
@@ -139,7 +132,7 @@ class SampleFolder:
         if found != wanted:
             self.is_complete = False
 
-    def take_over(self, metadata: dict[str, Any], refuted: Iterable[Shard]) -> None:
+    def take_over(self, metadata: SampleMetadata, refuted: Iterable[Shard]) -> None:
         """Make merged shards a whole set that is unfinished; from then on it vouches for all images that lie there.
 
         Args:
@@ -147,16 +140,16 @@ class SampleFolder:
             refuted: shards that say they are complete, and are not.
         """
         if not self.is_whole:
-            write_bytes(self._unfinished, json_text(metadata))
+            write_bytes(self._unfinished, json_text(metadata.to_json()))
             self.metadata.unlink(missing_ok=True)
         for shard in refuted:
             self.shard_record(shard).unlink(missing_ok=True)
 
-    def complete_shards(self) -> dict[Shard, dict[str, Any]]:
+    def complete_shards(self) -> dict[Shard, SampleMetadata]:
         """What complete shards that lie here say of themselves. Raises DamagedFileError: it can't be read."""
         return self._shards("shard")
 
-    def unfinished_shards(self) -> dict[Shard, dict[str, Any]]:
+    def unfinished_shards(self) -> dict[Shard, SampleMetadata]:
         """What unfinished shards that lie here say of themselves. Raises DamagedFileError: it can't be read."""
         return self._shards("sampling")
 
@@ -164,11 +157,12 @@ class SampleFolder:
         """Where a complete shard says so once more."""
         return self.path / _hidden("shard", shard)
 
-    def complete(self, metadata: dict[str, Any]) -> None:
+    def complete(self, metadata: SampleMetadata) -> None:
         """Write what makes the set complete; the images and the grid must be on the disk."""
-        if (shard := Shard.recorded(metadata)) is not None:
-            write_bytes(self.shard_record(shard), json_text(metadata))
-        write_bytes(self.metadata, json_text(metadata))
+        text = json_text(metadata.to_json())
+        if metadata.shard is not None:
+            write_bytes(self.shard_record(metadata.shard), text)
+        write_bytes(self.metadata, text)
 
     def clean(self, shard: Shard | None) -> None:
         """Remove what the complete set, or shard, does not need; a whole set needs nothing of its shards."""
@@ -189,25 +183,21 @@ class SampleFolder:
     def _records(self, kind: str) -> list[Path]:
         return sorted(self.path.glob(f".{kind}-*-of-*.json"))
 
-    def _shards(self, kind: str) -> dict[Shard, dict[str, Any]]:
+    def _shards(self, kind: str) -> dict[Shard, SampleMetadata]:
         found = {}
         for path in self._records(kind):
             record = _read(path)
-            try:
-                shard = Shard.recorded(record)
-            except (AttributeError, TypeError, ValueError, UsageError):
-                shard = None
-            if shard is None or path.name != _hidden(kind, shard):
+            if record.shard is None or path.name != _hidden(kind, record.shard):
                 raise DamagedFileError(
                     f"{path}: does not say of which shard it is, or is not the file of that one",
                     "copy the files of that shard again, the hidden one with them",
                 )
-            found[shard] = record
+            found[record.shard] = record
         return found
 
-    def _check_same(self, recorded: dict[str, Any], metadata: dict[str, Any]) -> None:
+    def _check_same(self, recorded: SampleMetadata, metadata: SampleMetadata) -> None:
         for name in FIXED:
-            there, now = _fixed(recorded, name), _fixed(metadata, name)
+            there, now = getattr(recorded, name), getattr(metadata, name)
             if there != now:
                 raise UsageError(
                     f"{self.path} holds images of another run: {name} is {_short(there)} there, {_short(now)} now",
@@ -215,34 +205,26 @@ class SampleFolder:
                 )
 
 
-def _fixed(facts: dict[str, Any], name: str) -> Any:
-    """What may not change; the n of a shard is that of its set."""
-    shard = facts.get("shard")
-    if name == "n" and isinstance(shard, dict):
-        return shard.get("whole_n")
-    return facts.get(name)
-
-
 def _hidden(kind: str, shard: Shard | None = None) -> str:
     return f".{kind}{shard.folder if shard else ''}.json"
 
 
-def _called(shard: Any) -> str:
-    if not isinstance(shard, dict):
-        return "a whole set"
-    return f"shard {shard.get('number')}/{shard.get('of')}"
+def _called(shard: Shard | None) -> str:
+    return "a whole set" if shard is None else f"shard {shard}"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _says_so(file: Path) -> bool:
+    """Whether a file that is named as ours is one; others may stand beside their object what they like."""
+    return read_json(file, hint=_ANOTHER, bare=False).get("kind") == KIND
+
+
+def _read(path: Path) -> SampleMetadata:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DamagedFileError(f"{path}: cannot be read: {error}", _ANOTHER) from error
-    if not isinstance(values, dict):
-        raise DamagedFileError(f"{path}: is no JSON object", _ANOTHER)
-    return values
+        return SampleMetadata.from_json(read_json(path, hint=_ANOTHER))
+    except (DamagedFileError, PrivacyError) as error:
+        raise type(error)(f"{path}: is not what was written: {error.message}", _ANOTHER) from error
 
 
 def _short(value: object) -> str:
-    text = json.dumps(value)
+    text = json.dumps(value.to_dict() if isinstance(value, SamplerSettings) else value)
     return text if len(text) <= 100 else text[:99] + "…"

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,10 +17,11 @@ from dpdm_cli.files import check_digests, disk_errors, sha256_of
 from dpdm_cli.reporter import Reporter
 from dpdm_cli.sampling import grids
 from dpdm_cli.sampling.png import Pixels
-from dpdm_cli.sampling.sample_facts import Digests, SampleFacts, check_seal
 from dpdm_cli.sampling.sample_folder import GOES_ON, SampleFolder
+from dpdm_cli.sampling.sample_metadata import Digests, SampleMetadata
 from dpdm_cli.sampling.shards import Shard
 from dpdm_cli.sampling.writing import ImageSink, open_sink
+from dpdm_cli.stored import Json
 
 
 @dataclass
@@ -30,21 +30,20 @@ class SampleSet:
 
     Attributes:
         path: the folder where it lies.
-        facts: what is to be said of it; the digests are added when it is sealed.
+        metadata: what is to be said of it; the digests are added when it is sealed.
 
     Raises, every method: ResourceError: the folder can't be written; what is there stays.
     """
 
     path: Path
-    facts: SampleFacts
+    metadata: SampleMetadata
     say: Reporter
     _opened: tuple[SampleFolder, ImageSink] | None = field(default=None, init=False)
     _digests: Digests | None = field(default=None, init=False)
     _held: ExitStack = field(default_factory=ExitStack, init=False)
 
     def __post_init__(self) -> None:
-        self.album = self.facts.album
-        self.metadata = self.facts.to_dict()
+        self.album = self.metadata.album
 
     def begin(self) -> list[int]:
         """Take the folder until `close`, or go on in it. Gives the first index of each batch that isn't there whole.
@@ -57,7 +56,7 @@ class SampleSet:
         """
         with disk_errors(self.path, GOES_ON):
             folder = SampleFolder(self.path)
-            sink = open_sink(self.facts.format, self.path, self.album)
+            sink = open_sink(self.metadata.format, self.path, self.album)
             self._opened = folder, sink
             folder.check(self.metadata)
             if not folder.is_complete:
@@ -66,16 +65,18 @@ class SampleSet:
             if folder.is_complete:
                 self._check_complete()
                 return []
-            starts = (self.facts.shard or Shard(1, 1)).starts(self.album.n, self.facts.batch_size)
+            starts = (self.metadata.shard or Shard(1, 1)).starts(
+                self.album.n, self.metadata.batch_size
+            )
             there = {s for s in starts if not is_new and sink.has(s, self.indices(s).stop)}
             # Only PNG files are ever merged.
-            if not is_new and self.facts.shard is None and self.facts.format == "png":
+            if not is_new and self.metadata.shard is None and self.metadata.format == "png":
                 there = self._take_over(there)
             return [start for start in starts if start not in there]
 
     def indices(self, start: int) -> range:
         """The images of the batch that begins there."""
-        return range(start, min(start + self.facts.batch_size, self.album.n))
+        return range(start, min(start + self.metadata.batch_size, self.album.n))
 
     def put(self, batches: Iterable[tuple[int, Pixels]]) -> None:
         """Take batches by their first index, uint8 [R, C, H, W] each; rows beyond the last image are dropped."""
@@ -88,17 +89,16 @@ class SampleSet:
         with disk_errors(self.path, GOES_ON):
             self._sink.flush()
 
-    def seal(self) -> dict[str, Any]:
-        """Write everything that makes the set complete; all images must have been taken. Gives their digests."""
+    def seal(self) -> Json:
+        """Write everything that makes the set complete; all images must have been taken. Gives `Digests.to_json`."""
         with disk_errors(self.path, GOES_ON):
             if self._digests is None:
-                images = self._sink.finish(self.metadata)
+                images = self._sink.finish(self.metadata.to_json())
                 self._digests = Digests(images=images, files=self._write_grid())
-                self._folder.complete(self._digests.sealed(self.metadata))
+                self._folder.complete(replace(self.metadata, digests=self._digests))
             self._sink.discard()
-            self._folder.clean(self.facts.shard)  # with what it was held by
-            sealed = self._digests.sealed(self.metadata)
-            return {name: value for name, value in sealed.items() if name not in self.metadata}
+            self._folder.clean(self.metadata.shard)  # with what it was held by
+            return self._digests.to_json()
 
     def close(self) -> None:
         """Stop; what was taken and neither flushed nor sealed may be lost."""
@@ -117,9 +117,8 @@ class SampleSet:
         return self._opened[1]
 
     def _check_complete(self) -> None:
-        recorded = self._folder.recorded or {}
-        self._digests, _ = Digests.taken_from(recorded)
-        check_seal(recorded)
+        assert self._folder.recorded
+        self._digests = self._folder.recorded.sealed
         if self._digests.images != self._sink.digest():
             raise DamagedFileError(
                 f"{self.path}: the images aren't those that were drawn",
@@ -135,7 +134,7 @@ class SampleSet:
         A complete shard vouches for its images together, by their digest; an unfinished one, or an unfinished whole
         set, for each batch it left.
         """
-        folder, n, size = self._folder, self.album.n, self.facts.batch_size
+        folder, n, size = self._folder, self.album.n, self.metadata.batch_size
         refuted = []
         doubtful = set() if folder.is_whole else set(range(0, n, size))
         for shard in folder.unfinished_shards():
@@ -159,15 +158,15 @@ class SampleSet:
         folder.take_over(self.metadata, refuted)
         return there - doubtful
 
-    def _check_shard(self, shard: Shard, record: dict[str, Any]) -> None:
+    def _check_shard(self, shard: Shard, record: SampleMetadata) -> None:
         """Compare the images of a shard, all of which lie here, with what it says of them."""
-        part = replace(self.album, part=shard.indices(self.album.n, self.facts.batch_size))
-        sink = open_sink(self.facts.format, self.path, part)
+        part = replace(self.album, part=shard.indices(self.album.n, self.metadata.batch_size))
+        sink = open_sink(self.metadata.format, self.path, part)
         try:
             found = sink.digest()
         finally:
             sink.close()
-        if found != record.get("images_sha256"):
+        if found != record.sealed.images:
             raise DamagedFileError(
                 f"{self.path}: the images of shard {shard} aren't those that were drawn",
                 "copy the files of that shard again",
@@ -176,12 +175,12 @@ class SampleSet:
     def _write_grid(self) -> dict[str, str]:
         """The picture's digest by its name; none without an image."""
         grid = self._folder.grid
-        has_images = write_set_grid(grid, self.facts, self._sink.read)
+        has_images = write_set_grid(grid, self.metadata, self._sink.read)
         return {grid.name: sha256_of(grid)} if has_images else {}
 
 
 def write_set_grid(
-    path: Path, facts: SampleFacts, read: Callable[[int], Pixels], *, described: bool = True
+    path: Path, metadata: SampleMetadata, read: Callable[[int], Pixels], *, described: bool = True
 ) -> bool:
     """Draw the picture of a set; without an image there is none. Gives whether there is one.
 
@@ -189,7 +188,7 @@ def write_set_grid(
         read: gives the image of an index, uint8 [C, H, W].
         described: whether the caption is also put beside the pixels.
     """
-    album = facts.album
+    album = metadata.album
     labels = [album.label(i) if album.cycle else None for i in album.indices]
     rows = [
         (
@@ -199,6 +198,6 @@ def write_set_grid(
         for label, row in grids.first_rows(labels)
     ]
     if rows:
-        text = grids.caption(facts.statement, facts.dataset, facts.sampler, facts.seed)
+        text = grids.caption(metadata.statement, metadata.dataset, metadata.sampler, metadata.seed)
         grids.write_grid(path, rows, text, described=described)
     return bool(rows)

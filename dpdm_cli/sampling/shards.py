@@ -7,7 +7,6 @@ the same, and has the same name, whoever draws it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,13 +41,12 @@ class Shard:
         return cls(int(match[1]), int(match[2]))
 
     @classmethod
-    def recorded(cls, facts: Mapping[str, Any]) -> Shard | None:
-        """The one that metadata of samples are about; None when they are about a whole set.
+    def recorded(cls, told: Any) -> Shard | None:
+        """What `described` gave; None for the None of a whole set.
 
         Raises:
             AttributeError, TypeError, ValueError, UsageError: the description is damaged.
         """
-        told = facts.get("shard")
         if told is None:
             return None
         if told.keys() != {"number", "of", "whole_n"}:

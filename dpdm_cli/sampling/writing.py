@@ -9,7 +9,6 @@ torch.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import zipfile
 from collections import deque
@@ -27,6 +26,7 @@ from dpdm_cli.data.layout import is_class_name
 from dpdm_cli.errors import DamagedFileError, DataError
 from dpdm_cli.files import replacing, sha256_of
 from dpdm_cli.sampling.png import Pixels, PngEncoder
+from dpdm_cli.stored import Json, json_text
 
 Format = Literal["png", "npz", "zip"]
 FORMATS: tuple[Format, ...] = ("png", "npz", "zip")
@@ -112,7 +112,7 @@ class ImageSink(Protocol):
     def read(self, index: int) -> Pixels:
         """One image that is whole, uint8 [C, H, W]."""
 
-    def finish(self, metadata: dict[str, Any]) -> str:
+    def finish(self, metadata: Json) -> str:
         """Complete the set on the disk, the metadata with it where the format holds any.
 
         Returns the digest of the images, see `digest`. Harmless when repeated.
@@ -187,7 +187,7 @@ class PngFolder:
             pixels = np.asarray(image)
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
-    def finish(self, metadata: dict[str, Any]) -> str:
+    def finish(self, metadata: Json) -> str:
         self.flush()
         if hasattr(os, "sync"):
             # Once for all: a sync for each of many thousand files would take longer than drawing them.
@@ -277,8 +277,8 @@ class SingleFile:
     def read(self, index: int) -> Pixels:
         return np.frombuffer(self._read_raw(index, index + 1), np.uint8).reshape(self._album.shape)
 
-    def finish(self, metadata: dict[str, Any]) -> str:
-        text = json.dumps(metadata, indent=2, allow_nan=False) + "\n"
+    def finish(self, metadata: Json) -> str:
+        text = json_text(metadata).decode()
         with replacing(self.path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             if self._format == "npz":
                 self._write_arrays(archive, text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from dpdm_cli.privacy.accounting.claims import claim
 from dpdm_cli.reporter import Reporter
 from dpdm_cli.signals import StopRequest
 from dpdm_cli.training.run_folder import RunFolder
+from dpdm_cli.training.run_state import RunState
 from dpdm_cli.training.trainer import Trainer
 
 SECONDS_BETWEEN_SAVES = 120.0
@@ -22,7 +24,7 @@ SECONDS_BETWEEN_SAVES = 120.0
 def take_steps(
     trainer: Trainer,
     folder: RunFolder,
-    facts: dict[str, Any],
+    state: RunState,
     stop: StopRequest,
     say: Reporter,
     log_losses: bool,
@@ -33,7 +35,7 @@ def take_steps(
     Args:
         trainer: what is trained.
         folder: where its state is kept.
-        facts: stored beside the state; see `Setup.facts`.
+        state: stored beside it, with what was done meanwhile.
         stop: whether somebody has asked to stop.
         say: gets the progress.
         log_losses: write the private training loss to `folder.losses`.
@@ -60,8 +62,7 @@ def take_steps(
                 f"the weights are no longer finite after {trainer.done} steps",
                 "start again with a smaller --lr; the last saved state is unchanged",
             )
-        ledger = trainer.ledger.to_dict() if trainer.ledger else None
-        folder.save_state(tensors, {**facts, "done": trainer.done, "ledger": ledger})
+        folder.save_state(tensors, replace(state, done=trainer.done))
 
     epsilon = _epsilon_so_far(trainer)
     saved_at = time.monotonic()

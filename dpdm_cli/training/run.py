@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dpdm_cli.checkpoint import Model, save_model
 from dpdm_cli.compute.device import memory_errors, resolve_device, set_precision
@@ -19,17 +20,24 @@ from dpdm_cli.compute.distributed import Processes
 from dpdm_cli.compute.rendezvous import joined
 from dpdm_cli.data import duplicate_count, load_images
 from dpdm_cli.data.named import NAMED
-from dpdm_cli.errors import DamagedFileError
 from dpdm_cli.privacy.accounting.claims import claim
-from dpdm_cli.privacy.statement import NOT_PRIVATE, non_private_statement, private_statement
+from dpdm_cli.privacy.statement import (
+    NOT_PRIVATE,
+    AnyStatement,
+    non_private_statement,
+    private_statement,
+    read_statement,
+)
 from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.sampling.grids import draw_grid
 from dpdm_cli.signals import stop_requests
+from dpdm_cli.stored import Json
 from dpdm_cli.training.config.planning import choose_settings
 from dpdm_cli.training.config.public_facts import Stated
 from dpdm_cli.training.config.settings import default_preset
 from dpdm_cli.training.loop import take_steps
 from dpdm_cli.training.run_folder import RunFolder
+from dpdm_cli.training.run_state import RunState
 from dpdm_cli.training.setup import Setup, set_up
 from dpdm_cli.training.trainer import Trainer
 
@@ -58,7 +66,7 @@ class TrainResult:
 
     folder: Path
     model: Path
-    statement: dict[str, Any]
+    statement: AnyStatement
     parameters: int
     seconds: float
 
@@ -148,7 +156,7 @@ def train(
             )
             set_precision(wanted.precision, torch_device)
         processes.from_first(lambda: held.enter_context(folder.open(resume=resume)))
-        tensors, saved = processes.tensors_from_first(folder.load_state) if resume else ({}, None)
+        tensors, saved = _saved(folder, processes) if resume else ({}, None)
         setup = set_up(
             data,
             wanted,
@@ -178,9 +186,7 @@ def train(
             if trainer.tuning:
                 say.detail(str(trainer.tuning))
             if saved is not None:
-                if setup.ledger is not None and saved["done"] != setup.ledger.steps:
-                    raise DamagedFileError("the resume state and its ledger count different steps")
-                trainer.restore(tensors, saved["done"])
+                trainer.restore(tensors, saved.done)
             elif setup.public is not None:
                 trainer.start_from(setup.public.weights)
         if trainer.done < trainer.steps:
@@ -189,13 +195,13 @@ def train(
         started = time.monotonic()
         with stop_requests() as stop, memory_errors("during a training step", _LESS_MEMORY):
             trainer.warm_up()
-            take_steps(trainer, folder, setup.facts(), stop, say, log_losses, processes)
+            take_steps(trainer, folder, setup.state(), stop, say, log_losses, processes)
         seconds = time.monotonic() - started
-        statement = processes.from_first(lambda: _publish(folder, setup, trainer, torch_device))
+        told = processes.from_first(lambda: _publish(folder, setup, trainer, torch_device))
     return TrainResult(
         folder=folder.path,
         model=folder.model,
-        statement=statement,
+        statement=read_statement(told),
         parameters=sum(p.numel() for p in trainer.averaged.network.parameters()),
         seconds=seconds,
     )
@@ -237,15 +243,25 @@ def _remark(
         )
 
 
-def _publish(
-    folder: RunFolder, setup: Setup, trainer: Trainer, device: torch.device
-) -> dict[str, Any]:
-    """Write model, statement and samples, unless they are there; the statement."""
+def _saved(folder: RunFolder, processes: Processes) -> tuple[dict[str, Tensor], RunState]:
+    """What the first process reads, in all of them."""
+
+    def read() -> tuple[dict[str, Tensor], Json]:
+        tensors, state = folder.load_state()
+        return tensors, state.to_json()
+
+    tensors, state = processes.tensors_from_first(read)
+    return tensors, RunState.from_json(state)
+
+
+def _publish(folder: RunFolder, setup: Setup, trainer: Trainer, device: torch.device) -> Json:
+    """Write model, statement and samples, unless they are there; the statement as it is written."""
     dataset = setup.data if setup.data in NAMED else "custom"
     start = setup.public
+    statement: AnyStatement
     if setup.ledger is None or setup.public_inputs is None:
         statement = non_private_statement(
-            trainer.done, [dataset, *(start.trained_on if start else [])]
+            trainer.done, [dataset, *(start.trained_on if start else ())]
         )
     else:
         statement = private_statement(
@@ -265,4 +281,4 @@ def _publish(
             folder.write_statement(statement)
             draw_grid(model, folder.samples, device)
             folder.write_manifest()
-    return statement
+    return statement.to_json()

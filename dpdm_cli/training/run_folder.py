@@ -12,30 +12,27 @@ A released model lies in such a folder too, without `private/` and with a card, 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from dpdm_cli.cards import CARD
 from dpdm_cli.checkpoint import read_tensors, write_tensors
-from dpdm_cli.errors import DamagedFileError, DataError, ResourceError, UsageError
+from dpdm_cli.errors import DamagedFileError, DataError, PrivacyError, ResourceError, UsageError
 from dpdm_cli.files import (
+    CARD,
     check_digests,
     is_left_over,
-    json_text,
     lock_file,
     read_json,
     sha256_of,
     write_bytes,
 )
-
-MANIFEST = "manifest.json"
-
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+from dpdm_cli.privacy.statement import AnyStatement
+from dpdm_cli.stored import COPY_AGAIN, json_text
+from dpdm_cli.training.manifest import MANIFEST, REQUIRED, Manifest
+from dpdm_cli.training.run_state import RunState
 
 _NOTICE = (
     "What lies here depends on the private images beyond what the privacy claim covers.\n"
@@ -53,8 +50,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.private = path / "private"
-        self.model = path / "model.safetensors"
-        self.statement = path / "statement.json"
+        self.model, self.statement = (path / name for name in REQUIRED)
         self.samples = path / "samples.png"
         self.card = path / CARD
         self.state = self.private / "state.safetensors"
@@ -131,17 +127,21 @@ class RunFolder:
             self.private.rmdir()
             self.path.rmdir()
 
-    def save_state(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    def save_state(self, tensors: dict[str, Tensor], state: RunState) -> None:
         """Replace the resume state; the old one stays whole until the new one is."""
-        write_tensors(self.state, tensors, "state", facts, private=True)
+        write_tensors(self.state, tensors, "state", state.to_json(), private=True)
 
-    def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The resume state, checked; raises as `read_tensors` does."""
-        return read_tensors(self.state, "state")
+    def load_state(self) -> tuple[dict[str, Tensor], RunState]:
+        """The resume state; raises as `read_tensors` and `RunState.from_json` do."""
+        tensors, header = read_tensors(self.state, "state")
+        try:
+            return tensors, RunState.from_json(header)
+        except (DamagedFileError, PrivacyError) as error:
+            raise type(error)(f"{self.state}: {error.message}", error.hint) from error
 
-    def write_statement(self, statement: dict[str, Any]) -> None:
+    def write_statement(self, statement: AnyStatement) -> None:
         """Write the claim for people and programs."""
-        write_bytes(self.statement, json_text(statement))
+        write_bytes(self.statement, json_text(statement.to_json()))
 
     def write_manifest(self, *others: Path) -> None:
         """Hash what may be published; written last, so that its presence means the run is complete.
@@ -151,7 +151,7 @@ class RunFolder:
         """
         files = (self.model, self.statement, *(others or (self.samples,)))
         digests = {file.name: sha256_of(file) for file in files}
-        write_bytes(self.path / MANIFEST, json_text({"sha256": digests}))
+        write_bytes(self.path / MANIFEST, json_text(Manifest(digests).to_json()))
 
     @property
     def is_complete(self) -> bool:
@@ -168,19 +168,12 @@ class RunFolder:
         Raises:
             DamagedFileError: a file is missing or changed, or the manifest itself is damaged.
         """
-        hint = "copy the folder again from where it was made, or make it anew"
-        manifest = self.path / MANIFEST
-        values = read_json(manifest)
-        digests = values.get("sha256")
-        if values.keys() != {"sha256"} or not isinstance(digests, dict):
-            raise DamagedFileError(f"{manifest}: damaged: it is to hold sha256 alone", hint)
-        required = {file.name for file in (self.model, self.statement)}
-        for name in sorted(required | digests.keys()):
-            digest = digests.get(name, "")
-            if name not in {*required, self.samples.name, CARD}:
-                raise DamagedFileError(f"{manifest}: names {name[:80]!a}, no file of a run", hint)
-            if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
-                raise DamagedFileError(f"{manifest}: has no SHA-256 of {name}", hint)
+        path = self.path / MANIFEST
+        values = read_json(path)
+        try:
+            digests = Manifest.from_json(values).sha256
+        except DamagedFileError as error:
+            raise DamagedFileError(f"{path}: damaged: {error.message}", COPY_AGAIN) from error
         check_digests(self.path, digests)
         known = {*digests, MANIFEST}
         if CARD not in digests:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import secrets
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,6 +20,7 @@ from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.plan_file import load_plan
 from dpdm_cli.privacy.public_inputs import PublicInputs
+from dpdm_cli.stored import json_digest
 from dpdm_cli.training.config.network import network_config
 from dpdm_cli.training.config.planning import (
     check_batch_size,
@@ -41,6 +39,7 @@ from dpdm_cli.training.config.public_start import (
 )
 from dpdm_cli.training.config.settings import TrainSettings
 from dpdm_cli.training.resuming import fingerprint, resumed_settings, resumed_stated
+from dpdm_cli.training.run_state import RunState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,20 +86,20 @@ class Setup:
         """q, the probability of each image to be in a batch."""
         return self.plan.sample_rate if self.plan else self.settings.batch_size / self.dataset_size
 
-    def facts(self) -> dict[str, Any]:
-        """What all processes, and all who go on with the run, must agree on. A JSON object; private."""
-        return {
-            "data": self.data,
-            "private": self.ledger is not None,
-            "settings": asdict(self.settings),
-            "dataset_size": self.dataset_size,
-            "public_inputs": self.public_inputs.to_dict() if self.public_inputs else None,
-            "stated": asdict(self.stated),
-            "plan": self.plan.to_dict() if self.plan else None,
-            "init_from": asdict(replace(self.public, weights={})) if self.public else None,
-            "salt": self.salt,
-            "fingerprint": self.fingerprint,
-        }
+    def state(self) -> RunState:
+        """What all processes, and all who go on with the run, must agree on; private."""
+        return RunState(
+            data=self.data,
+            settings=self.settings,
+            dataset_size=self.dataset_size,
+            public_inputs=self.public_inputs,
+            stated=self.stated,
+            init_from=self.public,
+            salt=self.salt,
+            fingerprint=self.fingerprint,
+            done=0,
+            ledger=self.ledger,
+        )
 
 
 def set_up(
@@ -114,7 +113,7 @@ def set_up(
     private: bool,
     plan: Path | None,
     init_from: Path | None,
-    saved: dict[str, Any] | None,
+    saved: RunState | None,
     device: torch.device,
     processes: Processes,
 ) -> Setup:
@@ -140,7 +139,7 @@ def set_up(
         settings = wanted
         if saved is not None:
             settings = resumed_settings(saved, wanted, origins, data, private)
-            stated = resumed_stated(saved, stated)
+            stated = resumed_stated(saved.stated, stated)
         if data in NAMED and processes.size > 1 and local_rank() == 0:
             load()  # downloads, before the others of this machine look
     with processes.together():
@@ -166,7 +165,7 @@ def set_up(
         check_start(settings.init, ledger.plan if ledger else None)
     if ledger is not None:
         settings = replace(settings, noise_multiplicity=ledger.plan.noise_multiplicity)
-    salt = saved["salt"] if saved else processes.from_first(lambda: secrets.token_hex(16))
+    salt = saved.salt if saved else processes.from_first(lambda: secrets.token_hex(16))
     with processes.together():
         found = fingerprint(images, salt, saved)
     setup = Setup(
@@ -182,9 +181,8 @@ def set_up(
         salt=salt,
         fingerprint=found,
     )
-    told = json.dumps([setup.facts(), device.type], sort_keys=True)
     processes.check_same(
-        hashlib.sha256(told.encode()).hexdigest(),
+        json_digest([setup.state().to_json(), device.type]),
         "the images, settings or kind of device",
         "give every machine the same files and the same command",
     )
@@ -206,14 +204,14 @@ def _public_inputs(
     stated: Stated,
     plan: Path | None,
     private: bool,
-    saved: dict[str, Any] | None,
+    saved: RunState | None,
 ) -> tuple[int, PublicInputs | None]:
     """N and, unless the run is not private, who says what is public: when it was started, see `public_facts`."""
     if not private:
         size = known_size(data, settings)
         return len(images.images) if size is None else size, None
     if saved is not None:
-        return saved["dataset_size"], PublicInputs.from_dict(saved.get("public_inputs"))
+        return saved.dataset_size, saved.public_inputs
     planned = None if plan is None else load_plan(plan).dataset_size
     return public_facts(data, images, settings, stated, planned)
 
@@ -223,7 +221,7 @@ def _budget(
     settings: TrainSettings,
     plan: Path | None,
     private: bool,
-    saved: dict[str, Any] | None,
+    saved: RunState | None,
 ) -> Ledger | None:
     """The ledger, unless the run is not private: that of a resumed run, or a new one.
 
@@ -234,14 +232,14 @@ def _budget(
     if not private:
         check_batch_size(dataset_size, settings)
         return None
-    if saved is None:
+    if saved is None or saved.ledger is None:
         return Ledger(plan_run(dataset_size, settings, plan))
-    before = PrivacyPlan.from_dict(saved["plan"])
-    if plan is not None and read_plan(plan, dataset_size) != before:
+    if plan is not None and read_plan(plan, dataset_size) != saved.ledger.plan:
         raise PrivacyError(
             f"{plan} is not the plan this run was started under", "resume without --plan"
         )
-    return Ledger.from_dict(before, saved["ledger"])
+    saved.ledger.check_chain()
+    return saved.ledger
 
 
 def _public_start(
@@ -249,7 +247,7 @@ def _public_start(
     network: UNetConfig,
     init: str,
     private_set: str | None,
-    saved: dict[str, Any] | None,
+    saved: RunState | None,
 ) -> PublicStart | None:
     """The public model to start from; for a resumed run, that it was started from, without its weights.
 
@@ -260,9 +258,9 @@ def _public_start(
     if saved is None:
         return chosen_start(path, init, network, private_set)
     found = None if path is None else read_public(path, network, private_set)
-    before = saved.get("init_from")
-    if found is not None and (before is None or found.sha256 != before["sha256"]):
+    before = saved.init_from
+    if found is not None and (before is None or found.sha256 != before.sha256):
         raise PrivacyError(
             f"{path} is not what this run was started from", "resume without --init-from"
         )
-    return None if before is None else PublicStart(**before)
+    return before

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.drawn import claimed
 from typer.testing import CliRunner
 
 from dpdm_cli.checkpoint import Model, save_model
 from dpdm_cli.commands.app import app
 from dpdm_cli.diffusion.denoiser import EDM, Denoiser
 from dpdm_cli.diffusion.unet import UNet
-from dpdm_cli.privacy.accounting.claims import claim, round_up
+from dpdm_cli.privacy.accounting.claims import claim, planned, round_up
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.plan_file import write_plan_file
-from dpdm_cli.privacy.statement import non_private_statement
+from dpdm_cli.privacy.statement import AnyStatement, non_private_statement
 from dpdm_cli.training import dry_run as forecast
 from dpdm_cli.training.config import planning
 from dpdm_cli.training.config.network import blank_images, network_config
@@ -37,7 +38,7 @@ PLAN = PrivacyPlan(
 @pytest.fixture
 def plan(tmp_path: Path) -> Path:
     path = tmp_path / "plan.json"
-    write_plan_file(path, PLAN, {**claim(PLAN).to_dict(), "target_epsilon": None, "slack": None})
+    write_plan_file(path, planned(PLAN))
     return path
 
 
@@ -99,7 +100,7 @@ def test_people_read_the_claim_in_a_sentence_and_no_empty_row(plan: Path) -> Non
     assert "{" not in text
 
 
-def save(path: Path, config: Path, dataset: str = "custom", **statement: Any) -> Path:
+def save(path: Path, config: Path, statement: AnyStatement, dataset: str = "custom") -> Path:
     """A model of the network that `config` asks for."""
     settings, _ = merge("digits", preset="small", config=config)
     images = blank_images("digits", settings)
@@ -117,13 +118,13 @@ def save(path: Path, config: Path, dataset: str = "custom", **statement: Any) ->
 
 
 def test_what_a_run_would_not_start_from_is_refused(tmp_path: Path, config: Path) -> None:
-    private = save(tmp_path / "private.safetensors", config, private=True, epsilon=1.0, delta=1e-5)
-    public = save(tmp_path / "public.safetensors", config, **non_private_statement(3))
+    private = save(tmp_path / "private.safetensors", config, claimed(1.0))
+    public = save(tmp_path / "public.safetensors", config, non_private_statement(3))
     dry = ("--dry-run", "--config", config, "--json", "--init-from")
     code, _, said = run(*dry, private)
     assert code == 5
     assert "was trained on private images" in said
-    itself = save(tmp_path / "itself.safetensors", config, "digits", **non_private_statement(3))
+    itself = save(tmp_path / "itself.safetensors", config, non_private_statement(3), "digits")
     code, _, said = run(*dry, itself)
     assert code == 5
     assert "without privacy on digits" in said

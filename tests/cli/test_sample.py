@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import typer
-from support.drawn import config_of
+from support.drawn import claimed, config_of
 from typer.testing import CliRunner
 
 from dpdm_cli.checkpoint import Model, save_model
@@ -28,7 +28,7 @@ def save(path: Path, classes: tuple[str, ...] = ("a", "b", "c"), **changes: Any)
     config = config_of(classes)
     facts: dict[str, Any] = {
         "dataset": "mnist",
-        "statement": {"private": True, "epsilon": 0.2, "delta": 1e-5, "text": "a claim"},
+        "statement": claimed(0.2),
         **changes,
     }
     denoiser = Denoiser(UNet(config), EDM())
@@ -67,7 +67,11 @@ def test_json_is_one_object_with_the_images_their_sampler_and_their_claim(
         4,
     ]
     assert (values["sampler"]["sampler"], values["sampler"]["steps"]) == ("heun", 2)
-    assert (values["epsilon"], values["delta"], values["statement"]) == (0.2, 1e-5, "a claim")
+    assert (values["epsilon"], values["delta"], values["statement"]) == (
+        0.2,
+        1e-5,
+        claimed(0.2).text,
+    )
     assert values["headline"] == "epsilon 0.2, delta 1e-05, per image"
     assert Path(values["grid"]).is_file()
     assert Path(values["metadata"]).is_file()

@@ -24,6 +24,7 @@ from dpdm_cli.errors import ResourceError
 from dpdm_cli.evaluation import scoring
 from dpdm_cli.evaluation.distances.frechet import FeatureStatistics
 from dpdm_cli.evaluation.features.extractors import PixelExtractor
+from dpdm_cli.privacy.statement import non_private_statement
 from dpdm_cli.sampling import drawing
 
 Said = tuple[int, str, str]
@@ -134,7 +135,7 @@ def test_torchrun_draws_the_files_of_one_process_and_says_so_once(
 def test_the_first_alone_prints_the_result_the_notes_and_the_warnings(
     checkpoint: Path, tmp_path: Path
 ) -> None:
-    public = save(tmp_path / "m.safetensors", statement={"private": False, "text": "NOT PRIVATE"})
+    public = save(tmp_path / "m.safetensors", statement=non_private_statement(3))
     words = ("sample", public, "-n", 5, "-B", 2, "--steps", 2, "--device", "cpu", "-o")
     first, *others = run_in(3, *words, tmp_path / "out")
     assert first[0] == 0

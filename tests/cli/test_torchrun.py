@@ -15,6 +15,7 @@ from support import process_children as children
 
 from dpdm_cli import verify
 from dpdm_cli.checkpoint import read_tensors
+from dpdm_cli.privacy.accounting.claims import planned
 from dpdm_cli.privacy.plan_file import write_plan_file
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -42,8 +43,7 @@ main()
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Path:
-    claimed = {**children.CLAIM.to_dict(), "target_epsilon": None, "slack": None}
-    write_plan_file(tmp_path / "plan.json", children.PLAN, claimed)
+    write_plan_file(tmp_path / "plan.json", planned(children.PLAN))
     (tmp_path / "slowly.py").write_text(SLOWLY)
     (tmp_path / "tiny.toml").write_text("width = 8\nembedding = 8\nmultipliers = [1]\n")
     return tmp_path / "plan.json"

@@ -212,8 +212,8 @@ def test_the_private_baseline_spends_no_more_than_asked_and_learns(
     assert result.baseline is not None
     assert result.baseline.privacy is not None
     (plan,) = plans
-    assert result.baseline.privacy["plan"] == plan.to_dict()
-    assert claim(plan).epsilon == result.baseline.privacy["epsilon"] <= 8.0
+    assert result.baseline.privacy.plan == plan
+    assert claim(plan).epsilon == result.baseline.privacy.claim.epsilon <= 8.0
     assert (plan.delta, plan.dataset_size) == (1e-4, 1438)
     score = result.baseline.scores["logreg"]
     assert score.accuracy >= 60.0
@@ -256,7 +256,7 @@ def test_the_classifier_of_scattering_features_spends_no_more_than_asked_and_lea
     assert ledger.steps == plan.steps
     assert (plan.delta, plan.dataset_size) == (1e-4, 1438)
     assert claim(plan).epsilon <= 8.0
-    assert result.baseline.privacy == {
+    assert result.baseline.privacy.to_dict() == {
         **claim(plan).to_dict(),
         "delta": 1e-4,
         "scope": "one classifier; those trained on the same images compose",

@@ -16,7 +16,7 @@ FOLDERS = sorted((Path(__file__).parents[2] / "examples" / "pretrained").iterdir
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_a_pretrained_model_verifies_and_draws(folder: Path, tmp_path: Path) -> None:
     (found,) = verify([folder]).artefacts
-    assert found.statement["epsilon"] <= 10
+    assert found.statement.epsilon <= 10
     assert sum(file.stat().st_size for file in folder.iterdir()) < 8 << 20
     drawn = sample(folder, tmp_path / "synth", n=10, overrides={"steps": 4}, format="npz")
     images = np.load(drawn.folder / "samples.npz")["images"]

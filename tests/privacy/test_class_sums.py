@@ -12,6 +12,7 @@ import torch
 from dp_accounting import get_sigma_gaussian
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.statements import checked, stated
 from torch import Tensor
 
 from dpdm_cli.errors import PrivacyError, UsageError
@@ -28,8 +29,6 @@ from dpdm_cli.privacy.accounting.restating import (
 from dpdm_cli.privacy.class_sums import noisy_class_squares, noisy_class_sums
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.privacy.public_inputs import PUBLISHED
-from dpdm_cli.privacy.statement import check_statement, private_statement
 
 KINDS = [noisy_class_sums, noisy_class_squares]
 CLASSES, SIZE = 3, 7
@@ -122,7 +121,7 @@ def test_every_sum_is_a_line_and_none_is_released_beyond_the_plan() -> None:
     assert ledger.is_warm
     ledger.record()
     assert (ledger.releases, ledger.steps) == (3, 1)
-    assert Ledger.from_dict(ledger.plan, ledger.to_dict()).steps == 1
+    assert Ledger.from_json(ledger.plan, ledger.to_json()).steps == 1
 
 
 def test_nothing_is_released_without_a_warm_start_in_the_plan() -> None:
@@ -207,13 +206,13 @@ def test_the_statement_says_what_the_warm_start_was_and_cannot_leave_it_out() ->
     for _ in range(2):
         ledger.record(warm=True)
     ledger.record()
-    statement = private_statement(ledger, PUBLISHED)
+    statement = stated(ledger)
     assert "warm start by moments: 2 sums" in statement["text"]
     assert statement["epsilon"] >= claim(ledger.plan).epsilon
-    assert check_statement(statement).releases == 3
+    assert checked(statement).releases == 3
     for name, value in (("warm_start", "none"), ("warm_sigma", 3.0)):
         with pytest.raises(PrivacyError):
-            check_statement({**statement, name: value})
+            checked({**statement, name: value})
 
 
 def test_restatements_count_the_warm_start() -> None:

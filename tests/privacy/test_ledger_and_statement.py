@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import hashlib
 import json
 import math
 
 import pytest
 from support import tiny
+from support.statements import checked, lowered, rebuilt, stated
 
 from dpdm_cli.errors import DamagedFileError, PrivacyError
 from dpdm_cli.privacy.accounting.claims import claim
-from dpdm_cli.privacy.ledger import Ledger, PublishedLedger, claimed_by
+from dpdm_cli.privacy.ledger import Ledger, PublishedLedger
 from dpdm_cli.privacy.public_inputs import PUBLISHED
 from dpdm_cli.privacy.statement import (
     NOT_PRIVATE,
     REASONS,
-    check_statement,
-    headline,
     non_private_statement,
     private_statement,
-    rebuilt_statement,
+    read_statement,
 )
 
 
@@ -32,7 +32,8 @@ def spent(steps: int, **changes: object) -> Ledger:
 
 def test_a_ledger_survives_storage() -> None:
     ledger = spent(7)
-    again = Ledger.from_dict(ledger.plan, json.loads(json.dumps(ledger.to_dict())))
+    again = Ledger.from_json(ledger.plan, json.loads(json.dumps(ledger.to_json())))
+    again.check_chain()
     assert (again.steps, again.head) == (7, ledger.head)
 
 
@@ -48,10 +49,10 @@ def test_a_release_enters_the_chain_as_json() -> None:
 
 def test_what_a_private_ledger_says_may_be_known_needs_no_chain() -> None:
     ledger = spent(7)
-    assert claimed_by(ledger.plan, ledger.to_dict()) == ledger.published()
+    assert Ledger.from_json(ledger.plan, ledger.to_json()).published() == ledger.published()
     for damage in ({"releases": 6}, {"releases": -1}, {"segments": [["0" * 32, 6]]}):
         with pytest.raises(DamagedFileError):
-            claimed_by(ledger.plan, {**ledger.to_dict(), **damage})
+            Ledger.from_json(ledger.plan, {**ledger.to_json(), **damage})
 
 
 @pytest.mark.parametrize("steps", [10**7, 10**9])
@@ -62,18 +63,20 @@ def test_a_ledger_of_many_steps_is_judged_by_arithmetic(
     many = {"releases": steps, "plan_digest": plan.digest(), "head": "0" * 64}
     monkeypatch.setattr(Ledger, "_enter", lambda _: pytest.fail("one by one"))
     published = PublishedLedger(plan, steps, ("0" * 32,))
-    assert PublishedLedger.from_dict(plan, published.to_dict()) == published
-    assert claimed_by(plan, {**many, "segments": [["0" * 32, steps]]}) == published
+    assert PublishedLedger.from_json(plan, published.to_json()) == published
+    assert (
+        Ledger.from_json(plan, {**many, "segments": [["0" * 32, steps]]}).published() == published
+    )
     with pytest.raises(DamagedFileError):
-        PublishedLedger.from_dict(plan, {**many, "processes": ["0" * 32]})
+        PublishedLedger.from_json(plan, {**many, "processes": ["0" * 32]})
 
 
 def test_ten_and_twenty_steps_are_thirty() -> None:
-    ledger = Ledger.from_dict(spent(10).plan, spent(10).to_dict())
+    ledger = Ledger.from_json(spent(10).plan, spent(10).to_json())
     for _ in range(20):
         ledger.record()
     assert [steps for _, steps in ledger.segments] == [10, 20]
-    assert Ledger.from_dict(ledger.plan, ledger.to_dict()).head == ledger.head
+    Ledger.from_json(ledger.plan, ledger.to_json()).check_chain()
     with pytest.raises(PrivacyError, match="spent"):
         ledger.record()
 
@@ -83,7 +86,7 @@ def test_ten_and_twenty_steps_are_thirty() -> None:
 )
 def test_a_ledger_of_another_plan_is_refused(changes: dict[str, float]) -> None:
     with pytest.raises(PrivacyError, match="another privacy plan"):
-        Ledger.from_dict(spent(1, **changes).plan, spent(1).to_dict())
+        Ledger.from_json(spent(1, **changes).plan, spent(1).to_json())
 
 
 @pytest.mark.parametrize(
@@ -92,19 +95,19 @@ def test_a_ledger_of_another_plan_is_refused(changes: dict[str, float]) -> None:
 )
 def test_an_altered_ledger_is_refused(damage: dict[str, object]) -> None:
     with pytest.raises(DamagedFileError):
-        Ledger.from_dict(spent(7).plan, {**spent(7).to_dict(), **damage})
+        Ledger.from_json(spent(7).plan, {**spent(7).to_json(), **damage}).check_chain()
 
 
 def test_the_statement_never_claims_less_than_the_plan_costs() -> None:
     ledger = spent(30)
-    statement = private_statement(ledger, PUBLISHED)
+    statement = stated(ledger)
     exact = claim(ledger.plan).epsilon
     assert exact <= statement["epsilon"] <= exact + 1e-4
-    assert float(headline(statement).split()[1].rstrip(",")) >= exact
+    assert float(read_statement(statement).headline.split()[1].rstrip(",")) >= exact
 
 
 def test_the_statement_names_everything_a_reader_needs() -> None:
-    statement = private_statement(spent(30), PUBLISHED)
+    statement = stated(spent(30))
     json.dumps(statement, allow_nan=False)
     for key in [
         "sigma",
@@ -136,7 +139,8 @@ def test_the_statement_names_everything_a_reader_needs() -> None:
     ("epsilon", "shown"), [(9.9999, "10"), (10.0001, "10.01"), (0.19999, "0.2"), (1.0, "1")]
 )
 def test_the_headline_rounds_up(epsilon: float, shown: str) -> None:
-    line = headline({"private": True, "epsilon": epsilon, "delta": 1e-5})
+    statement = private_statement(spent(30, delta=1e-5), PUBLISHED)
+    line = dataclasses.replace(statement, accountant="rdp", epsilon_by={"rdp": epsilon}).headline
     assert line.startswith(f"epsilon {shown},")
     assert float(shown) >= epsilon or math.isclose(float(shown), epsilon)
 
@@ -148,14 +152,14 @@ def test_a_run_of_no_steps_claims_nothing() -> None:
 
 def test_without_privacy_nothing_is_claimed() -> None:
     statement = non_private_statement(12)
-    assert statement["text"] == NOT_PRIVATE
-    assert statement["epsilon"] is None
-    assert headline(statement) == "NOT PRIVATE"
+    assert read_statement(statement.to_json()) == statement
+    assert (statement.text, statement.epsilon) == (NOT_PRIVATE, None)
+    assert statement.headline == "NOT PRIVATE"
 
 
 def test_the_statement_word_by_word() -> None:
     plan = tiny.plan(dataset_size=60_000, expected_batch_size=600, steps=30, sigma=1.5, delta=1e-6)
-    statement = private_statement(tiny.ledger(plan, 30), PUBLISHED)
+    statement = stated(tiny.ledger(plan, 30))
     assert statement["text"] == (
         f"({statement['epsilon']}, 1e-06)-differentially private with respect to adding or removing one image among "
         "60,000 (a public number). Taken as known to everybody: number of images, class names, image size, colours "
@@ -169,17 +173,17 @@ def test_the_statement_word_by_word() -> None:
 
 def test_a_statement_that_follows_from_its_plan_gives_its_ledger_back() -> None:
     ledger = spent(30)
-    statement = json.loads(json.dumps(private_statement(ledger, PUBLISHED)))
-    assert check_statement(statement) == ledger.published()
-    assert rebuilt_statement(statement) == statement
+    statement = stated(ledger)
+    assert checked(statement) == ledger.published()
+    assert rebuilt(statement) == statement
     with pytest.raises(PrivacyError, match="its plan costs"):
-        check_statement({**statement, "epsilon": 0.9 * statement["epsilon"]})
+        checked(lowered(statement))
 
 
 def test_a_claim_of_other_releases_of_the_accountants_holds_and_is_made_anew() -> None:
     """By RDP where PRV is computable by now; a bound that is missing; last digits that differ."""
     ledger = spent(30)
-    now = private_statement(ledger, PUBLISHED)
+    now = stated(ledger)
     bounds = {"rdp": now["epsilon_by"]["rdp"], "prv": round(now["epsilon"] + 1e-4, 4)}
     text = now["text"].replace(f"({now['epsilon']},", f"({bounds['rdp']},")
     then = {
@@ -190,18 +194,18 @@ def test_a_claim_of_other_releases_of_the_accountants_holds_and_is_made_anew() -
         "reason": "not computable",
         "text": text.replace("by PRV", "by RDP"),
     }
-    assert check_statement(then) == ledger.published()
-    assert rebuilt_statement(then) == now
+    assert checked(then) == ledger.published()
+    assert rebuilt(then) == now
     with pytest.raises(DamagedFileError, match="reason"):
-        check_statement({**then, "reason": ""})
+        checked({**then, "reason": ""})
 
 
 def test_a_plan_that_its_accountant_cannot_claim_for_says_why_in_a_word() -> None:
     """Beyond 50 PRV has no answer."""
-    statement = private_statement(spent(30, sigma=0.2), PUBLISHED)
+    statement = stated(spent(30, sigma=0.2))
     assert (statement["accountant"], statement["reason"]) == ("rdp", "not computable")
     assert statement["reason"] in REASONS
-    check_statement(statement)
+    checked(statement)
 
 
 FOREIGN = (
@@ -222,22 +226,22 @@ def changed(value: object) -> list[object]:
     return [foreign for foreign in FOREIGN if json.dumps(foreign) != json.dumps(value)]
 
 
-@pytest.mark.parametrize("key", sorted(private_statement(spent(30), PUBLISHED)))
+@pytest.mark.parametrize("key", sorted(stated(spent(30))))
 def test_a_foreign_value_under_any_key_is_refused_and_never_made_anew(key: str) -> None:
-    statement = private_statement(spent(30), PUBLISHED)
+    statement = stated(spent(30))
     for foreign in changed(statement[key]):
         with pytest.raises((DamagedFileError, PrivacyError)) as caught:
-            check_statement({**statement, key: foreign})
+            checked({**statement, key: foreign})
         assert len(caught.value.message) < 500
         with contextlib.suppress(DamagedFileError, PrivacyError):
-            assert rebuilt_statement({**statement, key: foreign}) == statement
+            assert rebuilt({**statement, key: foreign}) == statement
 
 
 @pytest.mark.parametrize(
     "path",
     [
         *(("plan", key) for key in tiny.plan().to_dict()),
-        *(("ledger", key) for key in tiny.ledger(tiny.plan(), 1).published().to_dict()),
+        *(("ledger", key) for key in tiny.ledger(tiny.plan(), 1).published().to_json()),
         *(("epsilon_by", name) for name in ("prv", "rdp", "pld", "more")),
         ("plan", "more"),
         ("ledger", "more"),
@@ -246,11 +250,11 @@ def test_a_foreign_value_under_any_key_is_refused_and_never_made_anew(key: str) 
     ids=".".join,
 )
 def test_a_foreign_value_below_a_key_is_refused(path: tuple[str, str]) -> None:
-    statement = private_statement(spent(30), PUBLISHED)
+    statement = stated(spent(30))
     outer, inner = path
     for foreign in changed(statement[outer].get(inner, "absent")):
         with pytest.raises((DamagedFileError, PrivacyError)):
-            check_statement({**statement, outer: {**statement[outer], inner: foreign}})
+            checked({**statement, outer: {**statement[outer], inner: foreign}})
 
 
 @pytest.mark.parametrize(
@@ -267,7 +271,7 @@ def test_a_foreign_value_below_a_key_is_refused(path: tuple[str, str]) -> None:
         ("losses", [1.0], DamagedFileError),
         ("private", "yes", DamagedFileError),
         ("steps_taken", 30.0, DamagedFileError),
-        ("private", False, PrivacyError),
+        ("private", False, DamagedFileError),
         ("delta", 1e-9, PrivacyError),
         ("sigma", 50.0, PrivacyError),
         ("text", "perfectly private", PrivacyError),
@@ -277,13 +281,13 @@ def test_a_foreign_value_below_a_key_is_refused(path: tuple[str, str]) -> None:
 def test_damage_is_told_from_a_false_claim_and_both_name_the_key(
     key: str, value: object, error: type[Exception]
 ) -> None:
-    with pytest.raises(error, match="no privacy is claimed" if value is False else key):
-        check_statement({**private_statement(spent(30), PUBLISHED), key: value})
+    with pytest.raises(error, match=key):
+        checked({**stated(spent(30)), key: value})
 
 
 def test_runs_that_went_on_from_one_state_show_it_and_not_when() -> None:
     trunk = spent(5)
-    one, two = (Ledger.from_dict(trunk.plan, trunk.to_dict()) for _ in range(2))
+    one, two = (Ledger.from_json(trunk.plan, trunk.to_json()) for _ in range(2))
     assert one.published() == two.published()
     for ledger, steps in ((one, 7), (two, 3), (trunk, 2)):
         for _ in range(steps):
@@ -306,21 +310,21 @@ def test_what_is_published_of_a_ledger_is_the_same_whenever_it_was_saved(
         with monkeypatch.context() as patch:
             patch.setattr("dpdm_cli.privacy.ledger.os.urandom", lambda _, names=names: next(names))
             begun = spent(first)
-            ledger = Ledger.from_dict(begun.plan, begun.to_dict())
+            ledger = Ledger.from_json(begun.plan, begun.to_json())
             for _ in range(30 - first):
                 ledger.record()
         assert [made for _, made in ledger.segments] == [first, 30 - first]
-        shown.append(private_statement(ledger, PUBLISHED))
+        shown.append(stated(ledger))
     assert shown[0] == shown[1]
 
 
 def test_a_published_ledger_survives_storage_and_no_part_of_it_can_be_changed() -> None:
     first = spent(10)
-    ledger = Ledger.from_dict(first.plan, first.to_dict())
+    ledger = Ledger.from_json(first.plan, first.to_json())
     ledger.record()
     shown = ledger.published()
-    stored = json.loads(json.dumps(shown.to_dict()))
-    assert PublishedLedger.from_dict(ledger.plan, stored) == shown
+    stored = json.loads(json.dumps(shown.to_json()))
+    assert PublishedLedger.from_json(ledger.plan, stored) == shown
     assert (shown.steps, len(shown.processes)) == (11, 2)
     for change in (
         {"releases": 10},
@@ -332,17 +336,17 @@ def test_a_published_ledger_survives_storage_and_no_part_of_it_can_be_changed() 
         {"processes": []},
         {"processes": [["0" * 32, 11]]},
         {"head": ledger.head},
-        {"segments": ledger.to_dict()["segments"]},
+        {"segments": ledger.to_json()["segments"]},
     ):
         with pytest.raises(DamagedFileError):
-            PublishedLedger.from_dict(ledger.plan, {**stored, **change})
+            PublishedLedger.from_json(ledger.plan, {**stored, **change})
     with pytest.raises(PrivacyError, match="another privacy plan"):
-        PublishedLedger.from_dict(tiny.plan(steps=31), stored)
+        PublishedLedger.from_json(tiny.plan(steps=31), stored)
 
 
 def test_a_statement_that_lacks_a_word_is_damaged() -> None:
-    statement = private_statement(spent(30), PUBLISHED)
-    check_statement(statement)
+    statement = stated(spent(30))
+    checked(statement)
     for name in statement.keys() - {"private", "plan", "ledger"}:
         with pytest.raises(DamagedFileError):
-            check_statement({key: value for key, value in statement.items() if key != name})
+            checked({key: value for key, value in statement.items() if key != name})

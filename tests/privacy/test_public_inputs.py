@@ -7,10 +7,11 @@ import json
 
 import pytest
 from support import tiny
+from support.statements import checked
 
 from dpdm_cli.errors import DamagedFileError, PrivacyError
 from dpdm_cli.privacy.public_inputs import NAMES, PUBLISHED, SOURCES, UNLABELLED, PublicInputs
-from dpdm_cli.privacy.statement import check_statement, private_statement
+from dpdm_cli.privacy.statement import private_statement
 
 ALL = [
     PublicInputs(dataset_size=size, classes=classes, image_size=side, channels=channels)
@@ -59,13 +60,13 @@ def test_what_is_no_such_object_is_a_damaged_file(values: object) -> None:
 
 @pytest.mark.parametrize("public", [PUBLISHED, ALL[0], ALL[-1]], ids=lambda public: public.words)
 def test_a_statement_says_so_and_is_held_to_it(public: PublicInputs) -> None:
-    statement = private_statement(tiny.ledger(tiny.plan(), 5), public)
+    statement = private_statement(tiny.ledger(tiny.plan(), 5), public).to_json()
     assert statement["public_inputs"] == public.to_dict()
     assert public.text in statement["text"]
-    check_statement(statement)
+    checked(statement)
     for other in ALL:
         if other != public:
             with pytest.raises(PrivacyError, match="text"):
-                check_statement({**statement, "public_inputs": other.to_dict()})
+                checked({**statement, "public_inputs": other.to_dict()})
     with pytest.raises(DamagedFileError):
-        check_statement({**statement, "public_inputs": {**public.to_dict(), "classes": "any"}})
+        checked({**statement, "public_inputs": {**public.to_dict(), "classes": "any"}})

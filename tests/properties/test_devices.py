@@ -123,7 +123,7 @@ def test_a_run_goes_on_where_it_stopped(device: torch.device) -> None:
     for _ in range(3):
         first.step()
     state = {name: tensor.detach().cpu().clone() for name, tensor in first.state().items()}
-    second = trainer(Ledger.from_dict(ledger.plan, ledger.to_dict()))
+    second = trainer(Ledger.from_json(ledger.plan, ledger.to_json()))
     second.restore(state, 3)
     assert second.digest() == first.digest()
     for _ in range(2):

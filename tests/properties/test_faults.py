@@ -17,6 +17,7 @@ from support import fault_children
 from dpdm_cli import verify
 from dpdm_cli.checkpoint import load_model, read_tensors
 from dpdm_cli.files import is_left_over
+from dpdm_cli.privacy.accounting.claims import planned
 from dpdm_cli.privacy.plan_file import write_plan_file
 
 context = multiprocessing.get_context("forkserver")
@@ -36,8 +37,7 @@ FILES = 1 + fault_children.STEPS + 4
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("faults") / "plan.json"
-    claimed = {**fault_children.CLAIM.to_dict(), "target_epsilon": None, "slack": None}
-    write_plan_file(path, fault_children.PLAN, claimed)
+    write_plan_file(path, planned(fault_children.PLAN))
     return path
 
 
@@ -62,7 +62,7 @@ def whole(out: Path) -> None:
     state = out / "private" / "state.safetensors"
     steps = read_tensors(state, "state")[1]["ledger"]["releases"] if state.is_file() else 0
     if (out / "model.safetensors").is_file():
-        assert load_model(out / "model.safetensors").statement["steps_taken"] <= steps
+        assert load_model(out / "model.safetensors").statement.ledger.steps <= steps
     if (out / "manifest.json").is_file():
         verify([out])
 

@@ -14,17 +14,18 @@ PACKAGE = Path(dpdm_cli.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-SHARED = {"compute", "errors", "files", "reporter", "signals"}
-CORE = {*SHARED, "data", "diffusion", "privacy", "checkpoint", "cards"}
+SHARED = {"compute", "errors", "files", "reporter", "signals", "stored"}
+CORE = {*SHARED, "data", "diffusion", "privacy", "checkpoint"}
 KNOWN = {
     "errors": set(),
-    **{name: {"errors"} for name in ("files", "reporter", "signals")},
+    "stored": {"errors"},
+    **{name: {"errors"} for name in ("reporter", "signals")},
+    "files": {"errors", "stored"},
     "compute": {"errors"},
-    "privacy": {"compute", "errors"},
-    "diffusion": {"compute", "errors"},
+    "privacy": {"compute", "errors", "stored"},
+    "diffusion": {"compute", "errors", "stored"},
     "data": SHARED,
-    "checkpoint": {*SHARED, "data", "diffusion"},
-    "cards": {"errors", "privacy"},
+    "checkpoint": {*SHARED, "data", "diffusion", "privacy"},
     "sampling": CORE,
     "training": {*CORE, "sampling"},
     "auditing": {*CORE, "training"},

@@ -215,7 +215,9 @@ def test_a_record_shows_in_the_sums_by_at_most_the_clip_norm_and_nowhere_else(sp
     ):
         assert getattr(one.setup, name) == getattr(other.setup, name), name
     private = {"salt", "fingerprint"}
-    told = [{k: v for k, v in run.setup.facts().items() if k not in private} for run in runs]
+    told = [
+        {k: v for k, v in run.setup.state().to_json().items() if k not in private} for run in runs
+    ]
     assert told[0] == told[1]
 
     assert one.calls == other.calls

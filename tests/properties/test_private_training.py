@@ -213,7 +213,7 @@ def go_on_with(saved: Path) -> dict[str, np.ndarray]:
         images,
         steps=plan.steps,
         sample_rate=plan.sample_rate,
-        ledger=Ledger.from_dict(plan, facts["ledger"]),
+        ledger=Ledger.from_json(plan, facts["ledger"]),
         device=torch.device("cpu"),
     )
     made.restore(tensors, facts["done"])
@@ -231,7 +231,7 @@ def test_two_processes_that_go_on_from_one_saved_state_draw_nothing_alike(tmp_pa
     first = trainer(tiny.images(64))
     released(first)
     assert first.ledger is not None
-    facts = {"done": 1, "ledger": first.ledger.to_dict()}
+    facts = {"done": 1, "ledger": first.ledger.to_json()}
     write_tensors(tmp_path / "state.safetensors", first.state(), "state", facts)
     # One after the other, so that they have all in common: what they were told, and the memory they are forked from.
     saved = tmp_path / "state.safetensors"

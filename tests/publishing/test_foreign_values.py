@@ -24,13 +24,11 @@ from dpdm_cli import checkpoint, release, verify
 from dpdm_cli.checkpoint import load_model, read_tensors
 from dpdm_cli.errors import DamagedFileError, DpdmError, PrivacyError
 from dpdm_cli.files import sha256_of
-from dpdm_cli.privacy.ledger import PublishedLedger
-from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.public_inputs import PUBLISHED
-from dpdm_cli.privacy.statement import private_statement
-from dpdm_cli.sampling import sample_facts
+from dpdm_cli.privacy.statement import Statement, private_statement
+from dpdm_cli.sampling import sample_metadata
 from dpdm_cli.sampling.png import PngEncoder, _chunk
-from dpdm_cli.sampling.sample_facts import Digests, SampleFacts
+from dpdm_cli.sampling.sample_metadata import Digests, SampleMetadata
 from dpdm_cli.sampling.shards import Shard
 from dpdm_cli.sampling.writing import FORMATS, Album, open_sink
 from dpdm_cli.training.run_folder import RunFolder
@@ -67,10 +65,10 @@ def refused(place: Path, name: str = "") -> None:
 def edited(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """As somebody does who puts the digest of the description right, unless that is what is changed."""
     values = json.loads(path.read_text())
-    seal = values.get(sample_facts._SEAL)
+    seal = values.get(sample_metadata._SEAL)
     change(values)
-    if seal is not None and values.get(sample_facts._SEAL) == seal:
-        values[sample_facts._SEAL] = sample_facts._sha256_of(values)
+    if seal is not None and values.get(sample_metadata._SEAL) == seal:
+        values[sample_metadata._SEAL] = sample_metadata._seal_of(values)
     path.write_text(json.dumps(values, indent=2) + "\n")
 
 
@@ -78,13 +76,12 @@ def digest_again(folder: Path) -> None:
     """Enter the digests of what lies there by now, as somebody would who changes it on purpose."""
 
     def of_samples(values: dict[str, Any]) -> None:
-        digests, described = Digests.taken_from(values)
-        facts = SampleFacts.from_dict(described)
-        sink = open_sink(facts.format, folder, facts.album)
-        values["images_sha256"] = sink.digest()
+        metadata = SampleMetadata.from_json(values)
+        sink = open_sink(metadata.format, folder, metadata.album)
+        images = sink.digest()
         sink.close()
-        files = {name: sha256_of(folder / name) for name in digests.files}
-        values.update(Digests(images=values["images_sha256"], files=files).sealed(described))
+        files = {name: sha256_of(folder / name) for name in metadata.sealed.files}
+        values.update(replace(metadata, digests=Digests(images=images, files=files)).to_json())
 
     def of_run(values: dict[str, Any]) -> None:
         values["sha256"] = {name: sha256_of(folder / name) for name in values["sha256"]}
@@ -101,14 +98,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("finished") / "run"
     home.mkdir()
     model = load_model(PRETRAINED)
-    plan = PrivacyPlan.from_dict(model.statement["plan"])
-    ledger = PublishedLedger.from_dict(plan, model.statement["ledger"])
-    statement = private_statement(ledger, replace(PUBLISHED, image_size="stated"))
+    public = replace(PUBLISHED, image_size="stated")
+    statement = private_statement(model.statement.ledger, public)
     save(home / "model.safetensors", model.classes, statement=statement, dataset="mnist")
     for name in ("samples.png", "README.md"):
         shutil.copy(PRETRAINED / name, home)
     folder = RunFolder(home)
-    folder.write_statement(dict(sorted(statement.items())))
+    folder.write_statement(statement)
     folder.write_manifest(folder.samples, folder.card)
     verify([home])
     return home
@@ -266,7 +262,8 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], object], **beside: 
     """A model file that describes itself otherwise, under digests that fit."""
     tensors, facts = read_tensors(path, "model")
     change(facts)
-    text = json.dumps({**facts, "sha256": checkpoint._digest(tensors, facts)}, sort_keys=True)
+    header = {"format": checkpoint.FORMAT, "kind": "model", **facts}
+    text = json.dumps({**header, "sha256": checkpoint._digest(tensors, header)}, sort_keys=True)
     path.write_bytes(safetensors.torch.save(tensors, metadata={"dpdm": text, **beside}))
     digest_again(path.parent)
 
@@ -337,7 +334,6 @@ def test_what_safetensors_ignores_in_the_head_of_a_model_is_damage(
 def test_weights_of_another_type_hold_more_than_weights(run: Path, dtype: torch.dtype) -> None:
     path = run / "model.safetensors"
     tensors, facts = read_tensors(path, "model")
-    del facts["format"], facts["kind"]
     wider = {name: tensor.to(dtype) for name, tensor in tensors.items()}
     checkpoint.write_tensors(path, wider, "model", facts)
     digest_again(run)
@@ -584,7 +580,9 @@ def test_a_flipped_bit_in_a_description_is_damage_whatever_it_says_then(
 
 def test_a_false_claim_is_told_from_damage(run: Path) -> None:
     statement = load_model(run).statement
-    lower = {**statement, "epsilon": 1.0}
+    assert isinstance(statement, Statement)
+    less = dict.fromkeys(statement.epsilon_by, 1.0)
+    lower = replace(statement, epsilon_by=less).to_json()
     rewritten(run / "model.safetensors", lambda facts: facts.update(statement=lower))
     (run / "statement.json").write_text(json.dumps(lower))
     digest_again(run)

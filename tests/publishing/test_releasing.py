@@ -30,10 +30,11 @@ from dpdm_cli.data import load_images
 from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.errors import DamagedFileError, DataError, PrivacyError, UsageError
 from dpdm_cli.files import sha256_of
-from dpdm_cli.privacy.accounting.claims import claim
+from dpdm_cli.privacy.accounting.claims import planned
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.plan_file import write_plan_file
-from dpdm_cli.sampling import grids, sample_facts
+from dpdm_cli.sampling import grids
+from dpdm_cli.sampling.sample_metadata import _seal_of
 
 MARKED = "zaphod-the-marked"
 USER = "trillian-the-user"
@@ -324,7 +325,9 @@ def test_a_training_image_would_be_found_wherever_it_is_hidden(
 def test_more_than_may_be_published_is_refused(run: Path, tmp_path: Path) -> None:
     synth = shutil.copytree(run / "synth", tmp_path / "synth")
     metadata = json.loads((synth / "metadata.json").read_text())
-    (synth / "metadata.json").write_text(json.dumps({**metadata, "losses": [1.0]}))
+    metadata["losses"] = [1.0]
+    metadata["description_sha256"] = _seal_of(metadata)
+    (synth / "metadata.json").write_text(json.dumps(metadata))
     with pytest.raises(DamagedFileError, match="losses"):
         release(synth, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -337,7 +340,7 @@ def sealed_again(folder: Path, name: str) -> None:
     digests = values["sha256"] if name == "samples.png" else values["files_sha256"]
     digests[name] = sha256_of(folder / name)
     if name != "samples.png":
-        values["description_sha256"] = sample_facts._sha256_of(values)
+        values["description_sha256"] = _seal_of(values)
     path.write_text(json.dumps(values))
 
 
@@ -474,8 +477,7 @@ def test_removing_the_only_image_of_a_class_changes_weights_and_pixels_alone(
     run: Path, tmp_path: Path
 ) -> None:
     plan = PrivacyPlan.from_dict(json.loads((run / "statement.json").read_text())["plan"])
-    claimed = {**claim(plan).to_dict(), "target_epsilon": None, "slack": None}
-    write_plan_file(tmp_path / "plan.json", plan, claimed)
+    write_plan_file(tmp_path / "plan.json", planned(plan))
     options = {
         "plan": tmp_path / "plan.json",
         **STATED,

@@ -106,7 +106,7 @@ def test_a_shard_says_which_it_is_and_holds_its_images_under_their_final_names(
 ) -> None:
     result = draw(checkpoint, tmp_path / "out", shard=(2, 3))
     stored = json.loads((tmp_path / "out" / "metadata.json").read_text())
-    assert stored == result.metadata
+    assert stored == result.metadata.to_json()
     assert stored["shard"] == {"number": 2, "of": 3, "whole_n": 30}
     assert stored["n"] == result.n == result.drawn == 8
     assert result.to_dict()["shard"] == stored["shard"]

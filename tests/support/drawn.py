@@ -15,10 +15,29 @@ import torch
 from dpdm_cli.checkpoint import Model, save_model
 from dpdm_cli.diffusion.denoiser import EDM, Denoiser
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
+from dpdm_cli.privacy.ledger import PublishedLedger
+from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.privacy.public_inputs import PUBLISHED
+from dpdm_cli.privacy.statement import Statement
 from dpdm_cli.reporter import SilentProgress
 from dpdm_cli.sampling.run import SampleResult, sample
 
-STATEMENT = {"private": True, "epsilon": 9.98, "delta": 1e-5, "text": "a claim"}
+PLAN = PrivacyPlan(dataset_size=60, expected_batch_size=6, steps=5, sigma=1.0, delta=1e-5)
+
+
+def claimed(epsilon: float = 9.98) -> Statement:
+    """What the accountants were never asked about."""
+    return Statement(
+        ledger=PublishedLedger(PLAN, PLAN.releases, ("0" * 32,)),
+        public_inputs=PUBLISHED,
+        init_from=None,
+        accountant="prv",
+        epsilon_by={"prv": epsilon, "rdp": epsilon + 1},
+        reason="",
+    )
+
+
+STATEMENT = claimed()
 
 
 def config_of(classes: tuple[str, ...]) -> UNetConfig:

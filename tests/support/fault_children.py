@@ -31,7 +31,7 @@ STEPS = 3
 PLAN = PrivacyPlan(
     dataset_size=1438, expected_batch_size=32, steps=STEPS, sigma=0.7, delta=1e-4, accountant="rdp"
 )
-CLAIM = claim(PLAN)  # remembered, so that the processes do not compute it again
+_ = claim(PLAN)  # remembered, so that the processes do not compute it again
 SETTINGS: dict[str, Any] = {
     "preset": "small",
     "width": 8,

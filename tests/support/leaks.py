@@ -6,11 +6,14 @@ The detector is the file that is then another one for other images.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from typing import Any
 
 from dpdm_cli.checkpoint import Model
+from dpdm_cli.privacy.statement import AnyStatement
 from dpdm_cli.training import run as training
+from dpdm_cli.training.run_folder import RunFolder
 from dpdm_cli.training.trainer import Trainer
 from support.mutants import Mutant, Patch
 
@@ -20,19 +23,20 @@ def _said(leak: Callable[[dict[str, Any], Trainer], None]) -> Callable[[Patch], 
 
     def break_it(patch: Patch) -> None:
         trainers: list[Trainer] = []
-        real_step, real_statement = Trainer.step, training.private_statement
+        real_step, real_write = Trainer.step, RunFolder.write_statement
 
         def step(self: Trainer) -> None:
             trainers[:] = [self]
             real_step(self)
 
-        def statement(*a: Any, **k: Any) -> dict[str, Any]:
-            said = real_statement(*a, **k)
+        def write(self: RunFolder, statement: AnyStatement) -> None:
+            real_write(self, statement)
+            said = json.loads(self.statement.read_text())
             leak(said, trainers[0])
-            return said
+            self.statement.write_text(json.dumps(said))
 
         patch.setattr(Trainer, "step", step)
-        patch.setattr(training, "private_statement", statement)
+        patch.setattr(RunFolder, "write_statement", write)
 
     return break_it
 

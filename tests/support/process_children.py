@@ -19,7 +19,7 @@ from dpdm_cli.compute.distributed import Processes
 from dpdm_cli.compute.rendezvous import joined
 from dpdm_cli.errors import DataError, ResourceError
 from dpdm_cli.privacy import mechanism
-from dpdm_cli.privacy.accounting.claims import claim
+from dpdm_cli.privacy.accounting.claims import claim, planned
 from dpdm_cli.privacy.audit import checks
 from dpdm_cli.privacy.audit.checks import check_all
 from dpdm_cli.privacy.audit.findings import Finding
@@ -84,7 +84,7 @@ def trained_on_given_draws(
         trainer.warm_up()
         for _ in range(STEPS):
             trainer.step()
-        ledger = trainer.ledger.to_dict() if trainer.ledger else {}
+        ledger = trainer.ledger.to_json() if trainer.ledger else {}
         state = {name: tensor.detach().cpu() for name, tensor in trainer.state().items()}
         return state, (ledger.get("plan_digest"), ledger.get("releases"))
 
@@ -214,7 +214,7 @@ PLAN = PrivacyPlan(
 )
 WARM_PLAN = replace(PLAN, warm_start="moments", warm_sigma=2.0)
 # Remembered, so that the processes do not compute them again.
-CLAIM, _ = claim(PLAN), claim(WARM_PLAN)
+_ = claim(PLAN), claim(WARM_PLAN)
 TINY: dict[str, Any] = {
     "preset": "small",
     "width": 8,
@@ -231,8 +231,7 @@ def train(out: Path, private_plan: PrivacyPlan = PLAN, **changes: Any) -> traini
     # Processes that begin at once must not write the same file.
     plan = out.with_name(f"plan-{os.getpid()}.json")
     if not plan.exists():
-        claimed = {**claim(private_plan).to_dict(), "target_epsilon": None, "slack": None}
-        write_plan_file(plan, private_plan, claimed)
+        write_plan_file(plan, planned(private_plan))
     return training.train("digits", out, plan=plan, **{**TINY, **changes})
 
 
@@ -253,7 +252,7 @@ def run(out: Path, fault: str = "none", rank: int = 0, **changes: Any) -> dict[s
 
     Trainer.step = step  # type: ignore[method-assign]
     result = train(out, **changes)
-    return {"statement": result.statement, "digests": digests}
+    return {"statement": result.statement.to_json(), "digests": digests}
 
 
 def run_on_given_draws(out: Path, until: int = WARM_PLAN.steps, resume: bool = False) -> None:

@@ -107,7 +107,7 @@ def test_a_run_of_two_is_a_run_of_one(tmp_path: Path) -> None:
     outcomes = launch(2, children.run, tmp_path / "run")
     assert outcomes[0] == outcomes[1]
     statement = outcomes[0]["statement"]
-    alone = children.train(tmp_path / "alone").statement
+    alone = children.train(tmp_path / "alone").statement.to_json()
     differing = {name for name in alone if alone[name] != statement[name]}
     assert differing <= {"ledger"}
     names = {path.name for path in (tmp_path / "run").rglob("*")}

@@ -12,6 +12,8 @@ from typing import Any
 import filelock
 import pytest
 import torch
+from support import tiny
+from support.statements import state_of
 
 from dpdm_cli.errors import DataError, ResourceError, UsageError
 from dpdm_cli.training.run_folder import RunFolder
@@ -23,7 +25,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 def save(folder: RunFolder) -> None:
-    folder.save_state({"weight": torch.zeros(2)}, {"done": 1})
+    folder.save_state({"weight": torch.zeros(2)}, state_of(tiny.ledger(tiny.plan(), 1)))
 
 
 def begin_and_save(folder: RunFolder) -> None:
@@ -73,7 +75,7 @@ def test_a_run_that_comes_and_goes_while_another_begins_is_not_lost(
     monkeypatch.setattr(filelock, "FileLock", late)
     with pytest.raises(UsageError, match="not empty"), folder.open(resume=False):
         pass
-    assert folder.load_state()[1]["done"] == 1
+    assert folder.load_state()[1].done == 1
 
 
 @pytest.mark.parametrize("log_losses", [False, True])

@@ -40,7 +40,8 @@ def test_a_run_leaves_a_model_a_statement_a_picture_and_a_manifest(finished: Tra
     }
     model = load_model(finished.model)
     stored = json.loads((finished.folder / "statement.json").read_text())
-    assert model.statement == stored == finished.statement
+    assert model.statement == finished.statement
+    assert stored == finished.statement.to_json()
     assert stored["private"] is True
     assert 0 < stored["epsilon"] <= 10
     assert stored["steps_taken"] == stored["steps"] == 6
@@ -109,12 +110,12 @@ def test_a_stopped_run_publishes_nothing_and_goes_on_where_it_stopped(
     monkeypatch.setattr(Trainer, "step", lambda self: (taken.append(self.done), ordinary(self)))
     result = run(interrupted, resume=True)
     assert taken == [2, 3, 4, 5]
-    assert result.statement["epsilon"] == finished.statement["epsilon"]
+    assert result.statement.epsilon == finished.statement.epsilon
     warm = 2  # sums, made before the first step
-    own = RunFolder(interrupted).load_state()[1]["ledger"]["segments"]
+    own = RunFolder(interrupted).load_state()[1].ledger.segments
     assert [made for _, made in own] == [warm + 2, 4]
-    assert result.statement["ledger"]["processes"] == [name for name, _ in own]
-    assert result.statement["plan"] == finished.statement["plan"]
+    assert result.statement.ledger.processes == tuple(name for name, _ in own)
+    assert result.statement.plan == finished.statement.plan
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,7 @@ def test_another_plan_in_a_file_is_refused_on_resume(
 
 
 def test_speed_may_change_on_resume(interrupted: Path) -> None:
-    assert run(interrupted, resume=True, micro_batch=5).statement["steps_taken"] == 6
+    assert run(interrupted, resume=True, micro_batch=5).statement.ledger.steps == 6
 
 
 def test_other_data_and_another_mode_are_refused_on_resume(interrupted: Path) -> None:
@@ -177,15 +178,15 @@ def test_a_folder_of_images_is_trained_on_and_its_change_noticed(
         run(tmp_path / "run", str(folder), resume=True, **FOLDER)
     shutil.copy(tmp_path / "kept.png", first)
     result = run(tmp_path / "run", str(folder), resume=True, **FOLDER)
-    assert set(result.statement["public_inputs"].values()) == {"declared"}
+    assert set(result.statement.public_inputs.to_dict().values()) == {"declared"}
     assert load_model(result.model).classes == tuple("0123456789")
 
 
 def test_a_stated_size_is_the_plans_whatever_lies_in_the_folder(tmp_path: Path) -> None:
     folder = digits_folder(tmp_path / "images", 40)
     result = run(tmp_path / "run", str(folder), dataset_size=50, **FOLDER)
-    assert (result.statement["dataset_size"], result.statement["sample_rate"]) == (50, 8 / 50)
-    assert result.statement["public_inputs"]["dataset_size"] == "stated"
+    assert (result.statement.plan.dataset_size, result.statement.plan.sample_rate) == (50, 8 / 50)
+    assert result.statement.public_inputs.dataset_size == "stated"
 
 
 BESIDE_A_PLAN = {name: TINY[name] for name in ("width", "multipliers", "embedding", "device")}
@@ -216,16 +217,7 @@ def test_a_plan_from_calibration_is_run_unchanged(plan: PrivacyPlan, tmp_path: P
     statement = train(
         "digits", tmp_path / "run", preset="small", plan=path, **BESIDE_A_PLAN
     ).statement
-    for key in (
-        "sigma",
-        "steps",
-        "expected_batch_size",
-        "clip_norm",
-        "noise_multiplicity",
-        "delta",
-        "sample_rate",
-    ):
-        assert statement[key] == plan.to_dict()[key], key
+    assert statement.plan == plan
     other = saved(plan, tmp_path / "other.json", dataset_size=1500, sample_rate=20 / 1500)
     with pytest.raises(UsageError, match="epsilon, steps given beside --plan"):
         train(
@@ -257,12 +249,12 @@ def test_what_a_plan_says_is_refused_in_a_file_too_and_the_same_command_goes_on(
         with pytest.raises(InterruptedRunError):
             train("digits", tmp_path / "run", preset="small", **beside)
     done = train("digits", tmp_path / "run", preset="small", resume=True, **beside)
-    assert done.statement["noise_multiplicity"] == 3
+    assert done.statement.plan.noise_multiplicity == 3
 
 
 def test_without_privacy_every_output_says_so(tmp_path: Path) -> None:
     result = run(tmp_path / "run", private=False)
-    assert result.statement["private"] is False
+    assert result.statement.private is False
     for name in ("statement.json", "model.safetensors"):
         assert b"NOT PRIVATE" in (tmp_path / "run" / name).read_bytes()
     assert b"NOT PRIVATE" in (tmp_path / "run" / "samples.png").read_bytes()
@@ -290,7 +282,7 @@ def test_a_folder_that_another_run_holds_is_refused(interrupted: Path) -> None:
         pytest.raises(UsageError, match="another run holds"),
     ):
         run(interrupted, resume=True)
-    assert run(interrupted, resume=True).statement["steps_taken"] == 6
+    assert run(interrupted, resume=True).statement.ledger.steps == 6
 
 
 def exhausted(*_: object, **__: object) -> None:
@@ -307,7 +299,7 @@ def test_out_of_memory_ends_the_run_and_keeps_the_saved_state(
         with pytest.raises(ResourceError, match="memory"):
             run(interrupted, resume=True)
     assert (interrupted / "private" / "state.safetensors").read_bytes() == before
-    assert run(interrupted, resume=True).statement["steps_taken"] == 6
+    assert run(interrupted, resume=True).statement.ledger.steps == 6
 
 
 @pytest.mark.parametrize(
@@ -327,7 +319,7 @@ def test_out_of_memory_outside_the_steps_says_when_and_what_was_saved_goes_on(
             run(tmp_path / "run")
     is_saved = (tmp_path / "run").exists()
     assert is_saved == ("--resume" in caught.value.hint) == (what == "run.draw_grid")
-    assert run(tmp_path / "run", resume=is_saved).statement["steps_taken"] == 6
+    assert run(tmp_path / "run", resume=is_saved).statement.ledger.steps == 6
 
 
 def test_weights_that_blow_up_are_never_saved(

@@ -146,9 +146,9 @@ def test_covariances_survive_little_noise_and_are_dropped_under_much() -> None:
 @pytest.mark.parametrize("warm_start", ["means", "moments"])
 def test_a_run_begins_with_it_and_everything_after_knows(tmp_path: Path, warm_start: str) -> None:
     result = run(tmp_path / "run", steps=2, warm_start=warm_start)
-    assert result.statement["warm_start"] == warm_start
+    assert result.statement.plan.warm_start == warm_start
     releases = 2 + {"means": 1, "moments": 2}[warm_start]
-    assert result.statement["ledger"]["releases"] == releases
+    assert result.statement.ledger.releases == releases
     model = load_model(result.model)
     assert model.denoiser.prior is not None
     assert model.denoiser.prior.means.abs().sum() > 0
@@ -177,7 +177,7 @@ def test_a_resumed_run_keeps_its_prior_and_makes_no_second_one(
 
     monkeypatch.setattr("dpdm_cli.training.trainer.learn_prior", forbidden)
     result = run(tmp_path / "run", steps=5, warm_start="moments", resume=True)
-    own = RunFolder(tmp_path / "run").load_state()[1]["ledger"]["segments"]
+    own = RunFolder(tmp_path / "run").load_state()[1].ledger.segments
     assert [count for _, count in own] == [4, 3]
     prior = load_model(result.model).denoiser.prior
     assert prior is not None

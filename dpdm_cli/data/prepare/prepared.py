@@ -30,6 +30,7 @@ from dpdm_cli.data.images import ImageSet, renamed
 from dpdm_cli.data.layout import is_class_name
 from dpdm_cli.data.named import Split
 from dpdm_cli.errors import DamagedFileError, DataError, UsageError
+from dpdm_cli.stored import Json, json_digest, parse_json, understood
 
 SUFFIX = ".safetensors"
 KIND = "dpdm prepared images"
@@ -81,8 +82,7 @@ class Facts:
     @property
     def content(self) -> str:
         """One SHA-256 of images and labels."""
-        parts = [list(self.shape), self.images_sha256, self.labels_sha256]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        return json_digest([list(self.shape), self.images_sha256, self.labels_sha256])
 
 
 def reserved_bytes(classes: Sequence[str]) -> int:
@@ -97,7 +97,7 @@ def header_of(facts: Facts) -> bytes:
     del facts_of["shape"]
     facts_of["first_bad"] = [_shortened(line) for line in facts.first_bad]
     facts_of = {"kind": KIND, "format": FORMAT, **facts_of}
-    text = _json({**facts_of, _DIGEST: _digest(facts_of)})
+    text = _json({**facts_of, _DIGEST: json_digest(facts_of)})
     tensors = _tensors(facts.shape, bool(facts.classes))
     header = _json({_METADATA: {_KEY: text}, **tensors}).encode()
     length = reserved_bytes(facts.classes) - 8
@@ -255,11 +255,12 @@ class PreparedFile:
         if not 2 <= length <= min(size - 8, _LONGEST_HEADER):
             raise self._damaged("it has no safetensors header")
         try:
-            header = json.loads(self._file.read(length))
-            text = (header.pop(_METADATA, None) or {}).get(_KEY)
-            described = json.loads(text) if text is not None else {}
+            header = parse_json(self._file.read(length), "header", most=_LONGEST_HEADER)
+            metadata = header.pop(_METADATA, None)
+            text = metadata.get(_KEY) if isinstance(metadata, dict) else None
+            described = parse_json(str(text), "facts", most=_LONGEST_HEADER) if text else {}
             kind = described.get("kind")
-        except (ValueError, RecursionError, AttributeError, TypeError):
+        except DamagedFileError:
             raise self._damaged("its header is not readable") from None
         if kind != KIND:
             what = f"a {kind} file" if kind else "a safetensors file"
@@ -272,35 +273,30 @@ class PreparedFile:
                 f"{self.path} is of format {described.get('format')!r}, {FORMAT} is expected",
                 "Another version of dpdm wrote it: prepare it again.",
             )
-        facts, tensors = self._facts(described, header), header
-        if tensors != _tensors(facts.shape, bool(facts.classes)):
+        facts = self._facts(described, header)
+        if header != _tensors(facts.shape, bool(facts.classes)):
             raise self._damaged("its tensors are not where they should be")
         end = 8 + length + _data_bytes(facts.shape, bool(facts.classes))
         if size != end:
             raise self._damaged(f"it has {size:,} bytes of {end:,}")
         return facts, 8 + length
 
-    def _facts(self, described: dict[str, Any], tensors: dict[str, Any]) -> Facts:
+    def _facts(self, described: Json, header: Json) -> Facts:
         written = described.pop(_DIGEST, None)
-        if written != _digest(described):
+        if written != json_digest(described):
             raise self._damaged("the SHA-256 of its description is not the one written")
+        own = {name: value for name, value in described.items() if name not in ("kind", "format")}
         try:
-            shape: Shape = tuple(tensors["images"]["shape"])
-            if len(shape) != 4 or not all(isinstance(n, int) and n > 0 for n in shape):
-                raise ValueError
-            values: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in described.items()
-            }
-            del values["kind"], values["format"]
-            facts = Facts(shape=shape, **values)
-            counts, names = (facts.duplicates, facts.bad), facts.classes
-            if not all(type(count) is int and count >= 0 for count in counts):
-                raise ValueError
-            if not all(isinstance(name, str) and is_class_name(name) for name in names):
-                raise ValueError
-            return facts
-        except (KeyError, TypeError, ValueError):
-            raise self._damaged("its description is not complete") from None
+            images = header.get("images")
+            shape = images.get("shape") if isinstance(images, dict) else None
+            facts = understood(Facts, {**own, "shape": shape}, "its description")
+        except DamagedFileError as error:
+            raise self._damaged(error.message) from None
+        if min(*facts.shape, facts.duplicates + 1, facts.bad + 1) < 1:
+            raise self._damaged("its description counts less than nothing")
+        if not all(map(is_class_name, facts.classes)):
+            raise self._damaged("its description names classes by what is no name")
+        return facts
 
     def _read_labels(self) -> Tensor | None:
         if self.facts.labels_sha256 is None:
@@ -315,10 +311,10 @@ class PreparedFile:
         return DamagedFileError(f"{self.path} is damaged: {what}", _HINT)
 
 
-def _tensors(shape: Shape, labelled: bool) -> dict[str, Any]:
+def _tensors(shape: Shape, labelled: bool) -> Json:
     """The header's entries; safetensors allows no gap between tensors."""
     end = math.prod(shape)
-    tensors = {"images": {"dtype": "U8", "shape": list(shape), "data_offsets": [0, end]}}
+    tensors: Json = {"images": {"dtype": "U8", "shape": list(shape), "data_offsets": [0, end]}}
     if labelled:
         padding, count = padding_of(shape), shape[0]
         if padding:
@@ -331,10 +327,6 @@ def _tensors(shape: Shape, labelled: bool) -> dict[str, Any]:
 
 def _data_bytes(shape: Shape, labelled: bool) -> int:
     return math.prod(shape) + (padding_of(shape) + 8 * shape[0] if labelled else 0)
-
-
-def _digest(facts: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _json(value: Any) -> str:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from shutil import disk_usage
-from typing import Any
 
 import numpy as np
 import torch
@@ -36,6 +35,7 @@ from dpdm_cli.errors import DataError, InterruptedRunError, ResourceError, Usage
 from dpdm_cli.files import disk_errors
 from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.signals import stop_requests
+from dpdm_cli.stored import Json
 
 _FIRST_FILES = 16
 _BATCH_FILES, _BATCH_BYTES = 256, 8 << 20  # what a process decodes at a time
@@ -61,7 +61,7 @@ class PrepareResult:
     pairs: tuple[tuple[str, str], ...]
     was_there: bool
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """For JSON."""
         facts = self.facts
         n, channels, height, width = facts.shape
@@ -129,7 +129,7 @@ def prepare(
         fit=Fit(image_size=image_size, channels=channels),
         classes=classes,
     )
-    request = {
+    request: Json = {
         "split": split,
         "image_size": listing.fit.image_size,
         "channels": listing.fit.channels,
@@ -150,7 +150,7 @@ class _Preparation:
     """One file in the making."""
 
     def __init__(
-        self, path: Path, listing: Listing, request: dict[str, Any], skip_bad: bool, say: Reporter
+        self, path: Path, listing: Listing, request: Json, skip_bad: bool, say: Reporter
     ) -> None:
         self._path, self._listing, self._request = path, listing, request
         self._skip_bad, self._say = skip_bad, say
@@ -259,11 +259,11 @@ class _Preparation:
         facts = Facts(
             shape=shape,
             classes=listing.classes,
-            split=self._request["split"],
+            split=str(self._request["split"]),
             image_size=listing.fit.image_size,
             channels=listing.fit.channels,
             source=listing.name if listing.name.isprintable() else ascii(listing.name),
-            source_sha256=self._request["source_sha256"],
+            source_sha256=str(self._request["source_sha256"]),
             images_sha256=there.images_sha256,
             labels_sha256=None if labels is None else hashlib.sha256(labels.data).hexdigest(),
             duplicates=duplicates,
@@ -332,9 +332,7 @@ def _complete(path: Path) -> PreparedFile:
         raise UsageError(f"nothing is overwritten: {error.message}", _ANOTHER) from None
 
 
-def _checked(
-    file: PreparedFile, request: dict[str, Any], skip_bad: bool, say: Reporter
-) -> PrepareResult:
+def _checked(file: PreparedFile, request: Json, skip_bad: bool, say: Reporter) -> PrepareResult:
     """What is there is left as it is, if it is what this command would make."""
     facts = file.facts
     for name, wanted in request.items():

@@ -17,15 +17,17 @@ import os
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
 from dpdm_cli.data.decoding import Pixels
 from dpdm_cli.data.duplicates import Digests, digests_of
-from dpdm_cli.errors import UsageError
+from dpdm_cli.errors import DamagedFileError, UsageError
 from dpdm_cli.files import lock_file, sync_folder
+from dpdm_cli.stored import Json, parse_json, understood
 
 KIND = "dpdm unfinished images"
 FORMAT = 1
@@ -36,7 +38,17 @@ STRETCH_FILES, STRETCH_BYTES = 1 << 16, 32 << 20
 """As much is taken before it is brought to the disk: some seconds of work."""
 
 _BLOCK = 1 << 22  # bytes read at a time
-_LINE = {"files", "rows", "shape", "sha256", "bad"}
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """What a line of the journal says is on the disk: how far the run has come, and which files were bad since."""
+
+    files: int
+    rows: int
+    shape: tuple[int, ...] | None
+    sha256: str
+    bad: tuple[tuple[int, str], ...]
 
 
 class Unfinished:
@@ -57,7 +69,7 @@ class Unfinished:
         reasons: of the first 20 of them.
     """
 
-    def __init__(self, out: Path, request: dict[str, Any], start: int, most: int) -> None:
+    def __init__(self, out: Path, request: Json, start: int, most: int) -> None:
         self.part, self._journal, self._lock = _paths(out)
         self._out, self._start = out, start
         self._request = {"kind": KIND, "format": FORMAT, **request}
@@ -125,15 +137,9 @@ class Unfinished:
         if self._saved == (self.files, self._end):
             return
         _sync(self._images)
-        self._write_line(
-            {
-                "files": self.files,
-                "rows": self.rows,
-                "shape": self.shape,
-                "sha256": self.images_sha256,
-                "bad": self._bad_since,
-            }
-        )
+        bad = tuple(self._bad_since)
+        stretch = _Stretch(self.files, self.rows, self.shape, self.images_sha256, bad)
+        self._write_line(asdict(stretch))
         self._saved, self._bad_since = (self.files, self._end), []
 
     def finish(self, header: bytes, tail: bytes) -> None:
@@ -167,7 +173,7 @@ class Unfinished:
             return
         files = bad = 0
         while line := _read_line(self._lines):
-            files, bad = line["files"], bad + len(line["bad"])
+            files, bad = line.files, bad + len(line.bad)
         # A set that was refused in the end for its files: they were mended since.
         if files and not (bad and files == began.get("files")):
             raise _another(self.part, began, self._request)
@@ -200,23 +206,23 @@ class Unfinished:
         self._images.truncate(self._start)
         self._images.seek(self._start)
 
-    def _agrees(self, line: dict[str, Any]) -> bool:
+    def _agrees(self, line: _Stretch) -> bool:
         """Take in the images that a line speaks of, if they are what it says."""
         before = self._sha256.copy(), self.rows, self.shape
-        self.shape = tuple(line["shape"]) if line["shape"] else None
-        while self.shape and self.rows < line["rows"]:
+        self.shape = line.shape or None
+        while self.shape and self.rows < line.rows:
             size = math.prod(self.shape)
-            count = min(max(1, _BLOCK // size), line["rows"] - self.rows)
+            count = min(max(1, _BLOCK // size), line.rows - self.rows)
             block = self._images.read(count * size)
             if len(block) < count * size:
                 break
             self._absorb(np.frombuffer(block, np.uint8).reshape(count, *self.shape))
-        if self.images_sha256 != line["sha256"]:
+        if self.images_sha256 != line.sha256:
             self._sha256, self.rows, self.shape = before
             return False
-        for index, reason in line["bad"]:
+        for index, reason in line.bad:
             self._take_bad(index, reason)
-        self.files = line["files"]
+        self.files = line.files
         return True
 
     def _absorb(self, images: Pixels) -> None:
@@ -229,7 +235,7 @@ class Unfinished:
         if len(self.reasons) < REASONS:
             self.reasons.append(reason)
 
-    def _write_line(self, values: dict[str, Any]) -> None:
+    def _write_line(self, values: Json) -> None:
         self._lines.write(json.dumps(values).encode() + b"\n")
         _sync(self._lines)
 
@@ -259,21 +265,22 @@ def _sync(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
+def _parsed(line: bytes) -> Json | None:
     """A line that was written to its end."""
     try:
-        values = json.loads(line) if line.endswith(b"\n") else None
-    except (ValueError, RecursionError):
+        return parse_json(line, "a line") if line.endswith(b"\n") else None
+    except DamagedFileError:
         return None
-    return values if isinstance(values, dict) else None
 
 
-def _read_line(file: BinaryIO) -> dict[str, Any] | None:
-    line = _parsed(file.readline())
-    return line if line and line.keys() == _LINE else None
+def _read_line(file: BinaryIO) -> _Stretch | None:
+    try:
+        return understood(_Stretch, _parsed(file.readline()), "a line")
+    except DamagedFileError:
+        return None
 
 
-def _another(part: Path, began: dict[str, Any], request: dict[str, Any]) -> UsageError:
+def _another(part: Path, began: Json, request: Json) -> UsageError:
     name = next(name for name in request if began.get(name) != request[name])
     found, wanted = json.dumps(began.get(name)), json.dumps(request[name])
     if name in ("source_sha256", "files"):

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from dpdm_cli.errors import DamagedFileError, PrivacyError, UsageError
+from dpdm_cli.errors import PrivacyError, UsageError
 from dpdm_cli.privacy.accounting import accountants
 from dpdm_cli.privacy.accounting.accountants import MAX_SIGMA, MIN_SIGMA, NotComputable, Part
 from dpdm_cli.privacy.accounting.cross_check import Bounds, ask_all, prv_error
@@ -27,7 +26,8 @@ from dpdm_cli.privacy.plan import (
     positive_integer,
     positive_number,
 )
-from dpdm_cli.privacy.plan_file import read_plan_file
+from dpdm_cli.privacy.plan_file import PlanFile, read_plan_file
+from dpdm_cli.stored import Json
 
 MAX_EPSILON = 1000.0
 TIGHTNESS = 0.999
@@ -79,7 +79,7 @@ class Claim:
             f"e^{epsilon}{factor}, plus {self.delta:g}."
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """The claim beside `PrivacyPlan.to_dict`, under names that do not clash with it."""
         return {
             "epsilon": self.epsilon,
@@ -320,25 +320,36 @@ def _seven_digits_up(sigma: float) -> float:
     )
 
 
+def planned(plan: PrivacyPlan, target: float | None = None) -> PlanFile:
+    """A plan with what may be claimed for it, as a file states both; `target` is the epsilon that was asked for."""
+    found = claim(plan)
+    return PlanFile(
+        plan=plan,
+        epsilon=found.epsilon,
+        claimed_by=found.accountant,
+        epsilon_by=dict(found.epsilon_by),
+        reason=found.reason,
+        target_epsilon=target,
+        slack=None if target is None else target - found.epsilon,
+    )
+
+
 def check_plan_file(path: str | Path) -> tuple[PrivacyPlan, Claim]:
     """The plan in a file and what may truly be claimed for it.
 
     Raises:
         PrivacyError: the file states a smaller epsilon than the true one.
-        DataError, DamagedFileError: as for `read_plan_file`; an epsilon that is no number.
+        DataError, DamagedFileError: as for `read_plan_file`.
     """
-    plan, stated = read_plan_file(path)
-    epsilon = stated["epsilon"]
-    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float):
-        raise DamagedFileError(f"{path}: epsilon is {epsilon!r}, not a number")
-    true = claim(plan)
+    stated = read_plan_file(path)
+    epsilon, true = stated.epsilon, claim(stated.plan)
     # Another release of the numerical libraries may differ in the last digits.
     if not epsilon >= true.epsilon * (1 - 1e-6):
         raise PrivacyError(
             f"{path} states epsilon = {epsilon!r}, but its plan costs {true.epsilon_text}",
             "calibrate again: `dpdm calibrate --out plan.json`",
         )
-    return plan, true
+    return stated.plan, true
 
 
 def round_up(value: float, digits: int) -> float:

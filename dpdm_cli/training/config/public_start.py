@@ -20,6 +20,8 @@ from dpdm_cli.diffusion.unet import UNetConfig
 from dpdm_cli.errors import PrivacyError, UsageError
 from dpdm_cli.files import sha256_of
 from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.privacy.statement import Statement
+from dpdm_cli.stored import Json, understood
 from dpdm_cli.training.config.network import network_config
 from dpdm_cli.training.config.planning import asked_for
 from dpdm_cli.training.config.settings import TrainSettings, where_started
@@ -40,8 +42,17 @@ class PublicStart:
     """
 
     sha256: str
-    trained_on: list[str]
+    trained_on: tuple[str, ...]
     weights: dict[str, Tensor]
+
+    def to_json(self) -> Json:
+        """All but the weights, for the run's own state."""
+        return {"sha256": self.sha256, "trained_on": list(self.trained_on), "weights": {}}
+
+    @classmethod
+    def from_json(cls, values: object) -> PublicStart:
+        """What `to_json` described. Raises DamagedFileError: it did not."""
+        return understood(cls, values, "the public start")
 
 
 def chosen_start(
@@ -129,8 +140,9 @@ def read_procedural(shape: UNetConfig) -> PublicStart:
     """
     path = shipped_start(shape.image_channels)
     weights, facts = read_tensors(path, "start")
-    for name, value in asdict(shape).items():
-        ours, theirs = list(value) if isinstance(value, tuple) else value, facts["network"][name]
+    network = understood(UNetConfig, facts.get("network"), str(path))
+    for name, ours in asdict(shape).items():
+        theirs = getattr(network, name)
         if name not in _MAY_DIFFER and theirs != ours:
             raise UsageError(
                 f"the procedural start is a network with {name} = {theirs}, this run's has {ours}",
@@ -138,7 +150,7 @@ def read_procedural(shape: UNetConfig) -> PublicStart:
             )
     if shape.classes:
         weights["classes.weight"] = torch.zeros(shape.classes + 1, shape.channels)
-    return PublicStart(sha256=sha256_of(path), trained_on=[], weights=weights)
+    return PublicStart(sha256=sha256_of(path), trained_on=(), weights=weights)
 
 
 def read_public(path: Path, shape: UNetConfig, private_set: str | None) -> PublicStart:
@@ -156,14 +168,13 @@ def read_public(path: Path, shape: UNetConfig, private_set: str | None) -> Publi
         DataError, DamagedFileError: see `load_model`.
     """
     model = load_model(path.expanduser())
-    if model.statement.get("private"):
+    if isinstance(model.statement, Statement):
         raise PrivacyError(
             f"{path} was trained on private images: its budget would add to this run's",
             "start from a model of public images, trained with --non-private",
         )
-    before = model.statement.get("trained_on")
-    sets = [model.dataset, *(before if isinstance(before, list) else [])]
-    trained_on = {name if str(name) in NAMED else "custom" for name in sets}
+    sets = {model.dataset, *model.statement.trained_on}
+    trained_on = {name if name in NAMED else "custom" for name in sets}
     if private_set in trained_on:
         raise PrivacyError(
             f"{path} was trained without privacy on {private_set}, whose images this run is to protect",
@@ -180,4 +191,4 @@ def read_public(path: Path, shape: UNetConfig, private_set: str | None) -> Publi
     weights = model.denoiser.network.state_dict()
     if ours["classes"] != theirs["classes"]:
         weights = {k: v for k, v in weights.items() if not k.startswith(_OF_CLASSES)}
-    return PublicStart(sha256=model.sha256, trained_on=sorted(trained_on), weights=weights)
+    return PublicStart(sha256=model.sha256, trained_on=tuple(sorted(trained_on)), weights=weights)

@@ -33,6 +33,7 @@ from dpdm_cli.privacy.accounting.claims import (
     check_plan_file,
     claim,
     compose,
+    planned,
     round_up,
 )
 from dpdm_cli.privacy.accounting.paper_profile import calibrate_like_paper
@@ -639,8 +640,7 @@ def test_the_papers_sigma_at_the_exact_rate_would_overrun_its_claim() -> None:
 
 def written(path: Path, **changes: Any) -> PrivacyPlan:
     plan = plan_with(sigma=17.0)
-    stated = {**claim(plan).to_dict(), "target_epsilon": None, "slack": None, **changes}
-    write_plan_file(path, plan, stated)
+    write_plan_file(path, dataclasses.replace(planned(plan), **changes))
     return plan
 
 

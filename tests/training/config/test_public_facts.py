@@ -26,9 +26,7 @@ from dpdm_cli.commands.app import app
 from dpdm_cli.data import load_images
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.errors import DataError, InterruptedRunError, PrivacyError
-from dpdm_cli.privacy.accounting.claims import claim
-from dpdm_cli.privacy.ledger import PublishedLedger
-from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.privacy.accounting.claims import planned
 from dpdm_cli.privacy.plan_file import load_plan, write_plan_file
 from dpdm_cli.privacy.public_inputs import PUBLISHED, UNLABELLED, PublicInputs
 from dpdm_cli.privacy.statement import private_statement
@@ -296,7 +294,7 @@ def test_the_n_of_a_plan_is_stated_or_declared_and_another_is_refused(
     path = tmp_path / "plan.json"
     figures: dict[str, Any] = {"delta": 1e-3, "expected_batch_size": 8, "steps": 1}
     plan = calibrate(epsilon=50, dataset_size=30, accountant="rdp", **figures)
-    write_plan_file(path, plan, {**claim(plan).to_dict(), "target_epsilon": None, "slack": None})
+    write_plan_file(path, planned(plan))
     network = {
         name: TINY[name] for name in ("preset", "width", "multipliers", "embedding", "patch")
     }
@@ -307,8 +305,8 @@ def test_the_n_of_a_plan_is_stated_or_declared_and_another_is_refused(
         train(str(source), tmp_path / "run", **options, **rest)
     for said, word in (({"dataset_size": 30}, "stated"), ({"public_metadata": True}, "declared")):
         result = train(str(source), tmp_path / word, **options, **rest, **said)
-        assert result.statement["plan"] == load_plan(path).to_dict()
-        assert result.statement["public_inputs"] == {
+        assert result.statement.plan == load_plan(path)
+        assert result.statement.public_inputs.to_dict() == {
             **dict.fromkeys(STATED, "stated"),
             "dataset_size": word,
         }
@@ -329,10 +327,10 @@ def test_a_resumed_run_goes_on_with_what_was_stated(
             train(source, out, resume=True, preset="small", device="cpu", **changes)
     # Classes without an image, N and colours are remembered; declaring later changes no word of the claim.
     done = train(source, out, resume=True, preset="small", device="cpu", public_metadata=True)
-    assert set(done.statement["public_inputs"].values()) == {"stated"}
+    assert set(done.statement.public_inputs.to_dict().values()) == {"stated"}
     model = load_model(done.model)
     assert (model.classes, model.config.image_channels) == (("0", "1", "2"), 3)
-    assert done.statement["dataset_size"] == 40
+    assert done.statement.plan.dataset_size == 40
 
 
 CUSTOM = {"dataset": "custom", "dataset_size": 40, "classes": ("a", "b"), "shape": (1, 8, 8)}
@@ -382,9 +380,7 @@ def test_verify_finds_a_counted_number_that_is_called_published(
     done = train(str(source), tmp_path / "run", **TINY, public_metadata=True)
     verify([done.model])
     model = load_model(done.model)
-    plan = PrivacyPlan.from_dict(model.statement["plan"])
-    ledger = PublishedLedger.from_dict(plan, model.statement["ledger"])
-    lie = replace(model, statement=private_statement(ledger, PUBLISHED))
+    lie = replace(model, statement=private_statement(model.statement.ledger, PUBLISHED))
     save_model(tmp_path / "lie.safetensors", lie)
     with pytest.raises(PrivacyError, match="dataset_size is said to be published"):
         verify([tmp_path / "lie.safetensors"])

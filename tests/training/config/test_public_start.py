@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.statements import checked
 from support.trained import TINY, digits_folder, run
 
 from dpdm_cli import sample
@@ -16,7 +17,7 @@ from dpdm_cli.data.named import NAMED
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.errors import DamagedFileError, PrivacyError, UsageError
 from dpdm_cli.files import sha256_of
-from dpdm_cli.privacy.statement import PROCEDURAL_STARTS, check_statement
+from dpdm_cli.privacy.statement import PROCEDURAL_STARTS
 from dpdm_cli.publishing.verifying import verify
 from dpdm_cli.training.config.public_start import read_procedural, read_public, shipped_start
 from dpdm_cli.training.config.settings import preset_settings, where_started
@@ -52,15 +53,15 @@ def test_training_starts_at_the_public_weights(
 
 def test_the_statement_names_it_and_verify_holds_it_to_that(public: Path, tmp_path: Path) -> None:
     result = run(tmp_path / "run", init_from=public)
-    assert result.statement["init_from"] == sha256_of(public)
-    assert f"declares to be public (SHA-256 {sha256_of(public)})" in result.statement["text"]
+    assert result.statement.init_from == sha256_of(public)
+    assert f"declares to be public (SHA-256 {sha256_of(public)})" in result.statement.text
     verify([tmp_path / "run"])
     with pytest.raises(PrivacyError):
-        check_statement({**result.statement, "init_from": None})
+        checked({**result.statement.to_json(), "init_from": None})
     with pytest.raises(PrivacyError):
-        check_statement({**result.statement, "init_from": "0" * 64})
+        checked({**result.statement.to_json(), "init_from": "0" * 64})
     with pytest.raises(DamagedFileError):
-        check_statement({**result.statement, "init_from": "my own words"})
+        checked({**result.statement.to_json(), "init_from": "my own words"})
 
 
 def test_a_model_of_private_images_is_refused(tmp_path: Path) -> None:
@@ -74,11 +75,11 @@ def test_a_model_of_the_private_set_itself_is_refused_also_behind_another(
     pictures: str, tmp_path: Path
 ) -> None:
     itself = run(tmp_path / "itself", private=False)
-    assert itself.statement["trained_on"] == ["digits"]
+    assert itself.statement.trained_on == ("digits",)
     behind = run(tmp_path / "behind", pictures, private=False, patch=1, init_from=itself.model)
     (tmp_path / "behind" / "manifest.json").unlink()
     behind = run(tmp_path / "behind", pictures, private=False, resume=True, patch=1)
-    assert behind.statement["trained_on"] == ["custom", "digits"]
+    assert behind.statement.trained_on == ("custom", "digits")
     for start in (itself.model, behind.model):
         with pytest.raises(PrivacyError, match="without privacy on digits") as caught:
             run(tmp_path / "run", init_from=start)
@@ -112,7 +113,7 @@ def test_resuming_keeps_the_source_and_refuses_another(
     run(tmp_path / "run", init_from=public)
     (tmp_path / "run" / "manifest.json").unlink()
     again = run(tmp_path / "run", resume=True)
-    assert again.statement["init_from"] == sha256_of(public)
+    assert again.statement.init_from == sha256_of(public)
     other = run(tmp_path / "other", pictures, private=False, patch=1, **{**TINY, "seed": 5}).model
     with pytest.raises(PrivacyError, match="not what this run was started from"):
         run(tmp_path / "run", resume=True, init_from=other)
@@ -140,8 +141,8 @@ def test_the_procedural_start_is_named_as_no_data_and_verified(
     result = run(tmp_path / "run", **PROCEDURAL)
     shipped = sha256_of(shipped_start(1))
     assert shipped in PROCEDURAL_STARTS
-    assert result.statement["init_from"] == shipped
-    assert f"drawn by a program; no data (SHA-256 {shipped})" in result.statement["text"]
+    assert result.statement.init_from == shipped
+    assert f"drawn by a program; no data (SHA-256 {shipped})" in result.statement.text
     verify([tmp_path / "run"])
     weights, _ = read_tensors(shipped_start(1), "start")
     for name, tensor in weights.items():

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from dpdm_cli.privacy.public_inputs import PublicInputs
-from dpdm_cli.privacy.statement import headline
-
-CARD = "README.md"
-"""What a card is called, so that people and hosts find it."""
+from dpdm_cli.privacy.statement import Statement
+from dpdm_cli.sampling.sample_metadata import SampleMetadata
 
 _NO_EVALUATION = "None is stated."
 
 
 def model_card(
-    statement: Mapping[str, Any],
+    statement: Statement,
     *,
-    network: Mapping[str, Any],
+    image_shape: tuple[int, int, int],
     parameters: int,
     classes: tuple[str, ...],
     dataset: str,
@@ -25,15 +19,15 @@ def model_card(
     evaluation: str,
 ) -> str:
     """The card of a model, in Markdown."""
-    side = network["image_size"]
-    colours = "grey" if network["image_channels"] == 1 else "colour"
+    channels, side, _ = image_shape
+    colours = "grey" if channels == 1 else "colour"
     return "\n".join(
         [
             "# A generator of images, trained under differential privacy",
             "",
-            f"**{headline(dict(statement))}**",
+            f"**{statement.headline}**",
             "",
-            str(statement["text"]),
+            statement.text,
             "",
             "![Images drawn from the model](samples.png)",
             "",
@@ -54,30 +48,31 @@ def model_card(
     )
 
 
-def data_card(metadata: Mapping[str, Any], evaluation: str) -> str:
-    """The card of a set of synthetic images, in Markdown."""
-    statement = metadata["statement"]
-    sampler = ", ".join(f"{name} {value}" for name, value in metadata["sampler"].items())
+def data_card(
+    metadata: SampleMetadata, statement: Statement, images_sha256: str, evaluation: str
+) -> str:
+    """The card of a set of synthetic images with a claim, in Markdown."""
+    sampler = ", ".join(f"{name} {value}" for name, value in metadata.sampler.to_dict().items())
     return "\n".join(
         [
             "# Synthetic images, drawn from a model trained under differential privacy",
             "",
-            f"**{headline(dict(statement))}**",
+            f"**{statement.headline}**",
             "",
             "No image here is a real one. For the model that drew them:",
             "",
-            str(statement["text"]),
+            statement.text,
             "",
             "![The first images of each class](grid.png)",
             "",
             "| | |",
             "|---|---|",
-            f"| images | {metadata['n']:,}, {metadata['format']}{_shard(metadata)} |",
-            f"| classes | {', '.join(metadata['drawn']) or 'none'}, drawn in turn: their shares tell nothing |",
-            f"| model trained on | {_dataset(metadata['dataset'])} |",
-            f"| sampler | {sampler}; seed {metadata['seed']} |",
-            f"| SHA-256 of the model | `{metadata['checkpoint_sha256']}` |",
-            f"| SHA-256 of the images | `{metadata['images_sha256']}` |",
+            f"| images | {metadata.count:,}, {metadata.format}{_shard(metadata)} |",
+            f"| classes | {', '.join(metadata.drawn) or 'none'}, drawn in turn: their shares tell nothing |",
+            f"| model trained on | {_dataset(metadata.dataset)} |",
+            f"| sampler | {sampler}; seed {metadata.seed} |",
+            f"| SHA-256 of the model | `{metadata.checkpoint_sha256}` |",
+            f"| SHA-256 of the images | `{images_sha256}` |",
             "",
             *_plan(statement),
             *_evaluation(evaluation),
@@ -86,18 +81,18 @@ def data_card(metadata: Mapping[str, Any], evaluation: str) -> str:
     )
 
 
-def _shard(metadata: Mapping[str, Any]) -> str:
-    shard = metadata.get("shard")
+def _shard(metadata: SampleMetadata) -> str:
+    shard = metadata.shard
     if shard is None:
         return ""
-    return f"; shard {shard['number']} of {shard['of']} of a set of {shard['whole_n']:,}"
+    return f"; shard {shard.number} of {shard.of} of a set of {metadata.n:,}"
 
 
 def _dataset(name: str) -> str:
     return "images that are not published" if name == "custom" else f"the set {name}"
 
 
-def _plan(statement: Mapping[str, Any]) -> list[str]:
+def _plan(statement: Statement) -> list[str]:
     names = {
         "epsilon": "epsilon",
         "delta": "delta",
@@ -116,16 +111,17 @@ def _plan(statement: Mapping[str, Any]) -> list[str]:
         "warm_sigma": "noise on each sum of the warm start",
         "init_from": "SHA-256 of the network it started from",
     }
-    by = ", ".join(f"{k.upper()} {v}" for k, v in statement["epsilon_by"].items())
+    values = statement.to_json()
+    by = ", ".join(f"{k.upper()} {v}" for k, v in sorted(statement.epsilon_by.items()))
     return [
         "## Privacy",
         "",
         "| | |",
         "|---|---|",
-        *(f"| {words} | {statement[name]} |" for name, words in names.items()),
-        f"| taken as known to everybody | {PublicInputs.from_dict(statement['public_inputs']).words} |",
+        *(f"| {words} | {values[name]} |" for name, words in names.items()),
+        f"| taken as known to everybody | {statement.public_inputs.words} |",
         f"| epsilon by accountant | {by} |",
-        f"| head of the ledger | `{statement['ledger']['head']}` |",
+        f"| head of the ledger | `{statement.ledger.head}` |",
         "",
         "`dpdm verify` recomputes all of this from the files.",
         "",
@@ -136,10 +132,10 @@ def _evaluation(text: str) -> list[str]:
     return ["## Evaluation", "", text.strip() or _NO_EVALUATION, ""]
 
 
-def _not_covered(statement: Mapping[str, Any]) -> list[str]:
+def _not_covered(statement: Statement) -> list[str]:
     return [
         "## What the claim does not cover",
         "",
-        *(f"- {line}" for line in statement["not_covered"]),
+        *(f"- {line}" for line in statement.not_covered),
         "",
     ]
