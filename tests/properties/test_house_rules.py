@@ -14,10 +14,10 @@ PACKAGE = Path(dpdm_cli.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-SHARED = {"compute", "errors", "files", "reporter", "signals"}
+SHARED = {"choices", "compute", "errors", "files", "keywords", "reporter", "signals"}
 CORE = {*SHARED, "data", "diffusion", "privacy", "checkpoint", "cards"}
 KNOWN = {
-    "errors": set(),
+    **{name: set() for name in ("choices", "errors", "keywords")},
     **{name: {"errors"} for name in ("files", "reporter", "signals")},
     "compute": {"errors"},
     "privacy": {"compute", "errors"},

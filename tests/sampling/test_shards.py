@@ -455,9 +455,7 @@ def test_more_shards_than_batches_leave_some_empty_which_is_said_and_merges(
 
 def test_without_a_folder_a_shard_lies_beside_the_model_under_its_number(tmp_path: Path) -> None:
     checkpoint = save(tmp_path / "model.safetensors")
-    result = sample(
-        checkpoint, n=9, batch_size=4, shard=(3, 16), overrides={"steps": 2}, device="cpu"
-    )
+    result = sample(checkpoint, n=9, batch_size=4, shard=(3, 16), steps=2, device="cpu")
     assert result.folder == tmp_path / "synth-3-of-16"
 
 
