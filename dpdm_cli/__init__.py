@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dpdm_cli.publishing.verifying import verify
     from dpdm_cli.sampling.run import sample
     from dpdm_cli.training.calibration import calibrate
+    from dpdm_cli.training.dry_run import dry_run
     from dpdm_cli.training.run import train
 
 __version__ = "0.1.0"
@@ -28,6 +29,7 @@ __all__ = [
     "audit",
     "calibrate",
     "classify",
+    "dry_run",
     "fid",
     "prepare",
     "release",
@@ -41,6 +43,7 @@ _HOME = {
     "calibrate": "dpdm_cli.training.calibration",
     "prepare": "dpdm_cli.data.prepare.preparing",
     "train": "dpdm_cli.training.run",
+    "dry_run": "dpdm_cli.training.dry_run",
     "sample": "dpdm_cli.sampling.run",
     "release": "dpdm_cli.publishing.releasing",
     "fid": "dpdm_cli.evaluation.scoring",

@@ -12,7 +12,6 @@ from dpdm_cli.choices import Preset
 from dpdm_cli.keywords import keywords_shown
 from dpdm_cli.sampling import sampler_presets
 from dpdm_cli.training.config.settings import FIELDS, SettingOptions, TrainSettings
-from dpdm_cli.training.dry_run import dry_run
 
 FUNCTIONS = [n for n in dpdm_cli.__all__ if n not in ("__version__", "PrivacyPlan")]
 
@@ -37,7 +36,7 @@ def test_every_keyword_is_seen_by_name(name: str) -> None:
 
 
 def test_training_and_its_dry_run_take_the_same() -> None:
-    train, dry = (inspect.signature(f).parameters for f in (dpdm_cli.train, dry_run))
+    train, dry = (inspect.signature(f).parameters for f in (dpdm_cli.train, dpdm_cli.dry_run))
     assert {*train} - {*dry} == {"out", "resume", "log_losses", "reporter"}
     assert all(train[name] == dry[name] for name in dry)
     assert set(FIELDS) < set(train)

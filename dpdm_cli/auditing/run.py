@@ -121,7 +121,7 @@ def audit(
     settings_for: str | None = None,
     dataset: str = "mnist",
     epsilon: float = 10.0,
-    plan: Path | None = None,
+    plan: Path | str | None = None,
     canaries: int | None = None,
     steps: int = 40,
     device: str = "auto",
@@ -227,7 +227,7 @@ def _subject(
     settings_for: str | None,
     dataset: str,
     epsilon: float,
-    plan_file: Path | None,
+    plan_file: Path | str | None,
     device: torch.device,
 ) -> tuple[Denoiser, UNetConfig, str, PrivacyPlan]:
     """The denoiser, its network's shape, what it is in words, and the plan to replay."""
@@ -269,7 +269,7 @@ def _spec(
     settings_for: str | None,
     dataset: str,
     epsilon: float,
-    plan_file: Path | None,
+    plan_file: Path | str | None,
     plan: PrivacyPlan | None,
 ) -> RunSpec:
     """The run of a preset on a named set, whose facts are public: no image is needed."""

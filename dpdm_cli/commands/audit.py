@@ -37,9 +37,9 @@ def audit(
     checkpoint: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[CKPT]",
-            help="Audit the network and plan of this model or run. (default: those of the preset)",
-            show_default=False,
+            metavar="CKPT",
+            help="Audit the network and plan of this model or run.",
+            show_default="those of the preset",
         ),
     ] = None,
     checks: Annotated[

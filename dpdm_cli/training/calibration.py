@@ -20,7 +20,6 @@ from dpdm_cli.privacy.plan import PrivacyPlan, positive_integer
 from dpdm_cli.privacy.plan_file import refuse_existing, write_plan_file
 from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.training.config.planning import check_batch_size, plan_run, step_count
-from dpdm_cli.training.config.public_facts import public_count
 from dpdm_cli.training.config.settings import TrainSettings, merge, published_size
 
 DEFAULT_DATASET = "mnist"
@@ -209,6 +208,8 @@ def _public_size(
             "N is not known: --settings-for takes settings alone",
             "state the number of images with --dataset-size, or name a published set with --dataset",
         )
+    from dpdm_cli.training.config.public_facts import public_count  # imports torch
+
     return public_count(path, public_metadata)
 
 

@@ -58,10 +58,10 @@ def request_run(
     preset: Preset,
     *,
     settings_for: str | None = None,
-    config: Path | None = None,
-    plan: Path | None = None,
+    config: Path | str | None = None,
+    plan: Path | str | None = None,
     private: bool = True,
-    init_from: Path | None = None,
+    init_from: Path | str | None = None,
     classes: Sequence[str] | None = None,
     channels: int | None = None,
     public_metadata: bool = False,
@@ -72,8 +72,9 @@ def request_run(
     Raises:
         UsageError: `settings` or the file give, beside a plan, what that already holds; or see `merge`.
     """
+    file = None if config is None else Path(config)
     merged, origins = merge(
-        data, preset=preset, settings_for=settings_for, config=config, flags=settings
+        data, preset=preset, settings_for=settings_for, config=file, flags=settings
     )
     both = [name for name in asked_for(origins) if name in IN_THE_PLAN]
     if plan is not None and both:
@@ -94,6 +95,6 @@ def request_run(
             public_metadata=public_metadata,
         ),
         private=private,
-        plan_file=plan,
-        init_from=init_from,
+        plan_file=None if plan is None else Path(plan),
+        init_from=None if init_from is None else Path(init_from),
     )
