@@ -46,8 +46,7 @@ def calibrate(
         ),
     ] = None,
     epsilon: Annotated[
-        float | None,
-        option("The epsilon to stay within: find sigma.", *EPSILON, default="none"),
+        float | None, option("The epsilon to stay within: find sigma.", *EPSILON, default="none")
     ] = None,
     sigma: Annotated[
         float | None,

@@ -9,16 +9,7 @@ import typer
 
 from dpdm_cli import choices
 from dpdm_cli.commands.console import Console
-from dpdm_cli.commands.options import (
-    DATA,
-    TRAINING,
-    DataDir,
-    Device,
-    Download,
-    Json,
-    Quiet,
-    option,
-)
+from dpdm_cli.commands.options import DATA, TRAINING, DataDir, Device, Download, Json, Quiet, option
 
 if TYPE_CHECKING:
     import rich.table
@@ -78,7 +69,7 @@ def fid(
         choices.Resize,
         option(
             "How Inception's input is resized. Distances compare within one mode only; DPDM's published ones are "
-            "by legacy_tensorflow.",
+            "by legacy_tensorflow."
         ),
     ] = "clean",
     data_dir: DataDir = None,

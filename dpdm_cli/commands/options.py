@@ -21,11 +21,7 @@ OF_PRESET = "the preset's"
 
 
 def option(
-    help: str,
-    *flags: str,
-    panel: str | None = None,
-    default: bool | str = True,
-    **more: Any,
+    help: str, *flags: str, panel: str | None = None, default: bool | str = True, **more: Any
 ) -> Any:
     """A Typer option; `default` says in words what an absent value stands for."""
     return typer.Option(*flags, help=help, rich_help_panel=panel, show_default=default, **more)
@@ -84,8 +80,7 @@ BatchSize = Annotated[
     ),
 ]
 Epochs = Annotated[
-    int | None,
-    option("Length in passes: epochs * N / B steps.", panel=PRIVACY, default=OF_PRESET),
+    int | None, option("Length in passes: epochs * N / B steps.", panel=PRIVACY, default=OF_PRESET)
 ]
 Steps = Annotated[int | None, option("Length in steps.", panel=PRIVACY, default=OF_PRESET)]
 DatasetSize = Annotated[

@@ -36,15 +36,11 @@ def sample(
         ),
     ] = None,
     format: Annotated[
-        choices.ImageFormat,
-        option("png: one folder a class. npz: samples.npz. zip: samples.zip."),
+        choices.ImageFormat, option("png: one folder a class. npz: samples.npz. zip: samples.zip.")
     ] = "png",
     labels: Annotated[
         list[str] | None,
-        option(
-            "Classes to draw, by name or index, with commas; drawn in turn.",
-            default="all",
-        ),
+        option("Classes to draw, by name or index, with commas; drawn in turn.", default="all"),
     ] = None,
     seed: Annotated[
         int,

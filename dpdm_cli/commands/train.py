@@ -74,8 +74,7 @@ def train(
     out: Annotated[Path | None, option("Run folder.", *OUT, default="runs/DATA")] = None,
     resume: Annotated[bool, option("Go on with the run in --out.", "--resume")] = False,
     dry_run: Annotated[
-        bool,
-        option("Show settings, their origins and the claim; train nothing.", "--dry-run"),
+        bool, option("Show settings, their origins and the claim; train nothing.", "--dry-run")
     ] = False,
     dataset_size: DatasetSize = None,
     public_metadata: PublicMetadata = False,
