@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from dpdm_cli.data.prepare.preparing import prepare
     from dpdm_cli.evaluation.classification import classify
     from dpdm_cli.evaluation.scoring import fid
-    from dpdm_cli.privacy.accounting.claims import calibrate
     from dpdm_cli.privacy.plan import PrivacyPlan
     from dpdm_cli.publishing.releasing import release
     from dpdm_cli.publishing.verifying import verify
     from dpdm_cli.sampling.run import sample
+    from dpdm_cli.training.calibration import calibrate
+    from dpdm_cli.training.dry_run import dry_run
     from dpdm_cli.training.run import train
 
 __version__ = "0.1.0"
@@ -28,6 +29,7 @@ __all__ = [
     "audit",
     "calibrate",
     "classify",
+    "dry_run",
     "fid",
     "prepare",
     "release",
@@ -38,9 +40,10 @@ __all__ = [
 
 _HOME = {
     "PrivacyPlan": "dpdm_cli.privacy.plan",
-    "calibrate": "dpdm_cli.privacy.accounting.claims",
+    "calibrate": "dpdm_cli.training.calibration",
     "prepare": "dpdm_cli.data.prepare.preparing",
     "train": "dpdm_cli.training.run",
+    "dry_run": "dpdm_cli.training.dry_run",
     "sample": "dpdm_cli.sampling.run",
     "release": "dpdm_cli.publishing.releasing",
     "fid": "dpdm_cli.evaluation.scoring",
@@ -54,3 +57,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module 'dpdm_cli' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -15,7 +15,13 @@ class Progress(Protocol):
 
 
 class Reporter(Protocol):
-    """Where a run's remarks and progress go."""
+    """Where a run's remarks and progress go.
+
+    Attributes:
+        quiet: whether nobody hears notes, so that what they cost can be saved.
+    """
+
+    quiet: bool
 
     def note(self, text: str) -> None:
         """One remark a user wants to see."""
@@ -41,6 +47,8 @@ class SilentProgress:
 
 class SilentReporter:
     """The reporter of the Python API: says nothing."""
+
+    quiet = True
 
     def note(self, text: str) -> None:
         """Nothing to show."""

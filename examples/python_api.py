@@ -10,14 +10,13 @@ from dpdm_cli import calibrate, classify, sample, train
 
 def main(out: Path, steps: int, images: int) -> None:
     plan = calibrate(
+        "digits",
         epsilon=10,
-        delta=1e-4,
-        dataset_size=1438,
-        expected_batch_size=128,
+        batch_size=128,
         steps=steps,
         warm_start="moments",
         warm_share=0.3,
-    )
+    ).plan
     print(
         f"sigma {plan.sigma} keeps {plan.steps} steps at rate {plan.sample_rate:.4f} within epsilon 10"
     )

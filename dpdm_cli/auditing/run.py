@@ -11,6 +11,7 @@ import torch
 
 from dpdm_cli.auditing.picture import write_picture
 from dpdm_cli.checkpoint import load_model
+from dpdm_cli.choices import Precision, Preset
 from dpdm_cli.compute.device import memory_errors, placed, resolve_device, set_precision
 from dpdm_cli.compute.threads import workers_on
 from dpdm_cli.data.named import NAMED
@@ -29,11 +30,11 @@ from dpdm_cli.privacy.plan_file import refuse_existing
 from dpdm_cli.privacy.statement import Statement
 from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.stored import Json
-from dpdm_cli.training.config.network import blank_images, network_config
-from dpdm_cli.training.config.planning import plan_run
-from dpdm_cli.training.config.public_start import with_start
-from dpdm_cli.training.config.settings import TrainSettings, preset_settings
+from dpdm_cli.training.config.network import blank_images
+from dpdm_cli.training.config.request import request_run
+from dpdm_cli.training.config.settings import SettingOptions, TrainSettings
 from dpdm_cli.training.probe_records import MadeUpRecords, off_zero
+from dpdm_cli.training.run_spec import RunSpec, resolve
 from dpdm_cli.training.trainer import seldom_exceeded
 from dpdm_cli.training.warm_start import new_prior
 
@@ -117,15 +118,15 @@ def audit(
     *,
     checks: bool = True,
     statistical: bool = False,
-    preset: str = "small",
+    preset: Preset = "small",
     settings_for: str | None = None,
     dataset: str = "mnist",
     epsilon: float = 10.0,
-    plan: Path | None = None,
+    plan: Path | str | None = None,
     canaries: int | None = None,
     steps: int = 40,
     device: str = "auto",
-    precision: str = "auto",
+    precision: Precision = "auto",
     micro_batch: int = 0,
     picture: Path | None = None,
     reporter: Reporter | None = None,
@@ -136,7 +137,7 @@ def audit(
         checkpoint: audit the network and the plan of this model or run; by default those of a preset.
         checks: replay it: sensitivity, noise, sampler, ledger.
         statistical: play canaries through it and bound epsilon from below.
-        preset, settings_for, dataset, epsilon: the network, and the plan that is replayed; settings as for `train`.
+        preset, settings_for, dataset, epsilon: the run that `train` would make of them; its plan is replayed.
         plan: a plan file to replay instead.
         canaries, steps: of the statistical audit, which runs a plan of its own at sampling rate 1 that claims
             `epsilon` at delta 1e-5. By default so many canaries that there are some for each tensor.
@@ -159,14 +160,14 @@ def audit(
     set_precision(precision, where)
     bf16 = precision == "bf16"
     denoiser, config, whose, the_plan = _subject(
-        checkpoint, preset, settings_for, dataset, epsilon, plan, where, checks
+        checkpoint, preset, settings_for, dataset, epsilon, plan, where
     )
     workers = workers_on(where)
     findings: list[Finding] = []
     records = 0
     played = None
     with off_zero(denoiser.network), memory_errors("during the audit", _LESS_MEMORY):
-        if checks and the_plan is not None:
+        if checks:
             records = _batch(the_plan, where)
             made_up = MadeUpRecords(denoiser, config, the_plan.noise_multiplicity, records)
             micro_batch = micro_batch or _chosen(made_up, the_plan, denoiser, workers, bf16)
@@ -223,16 +224,15 @@ def _chosen(
 
 def _subject(
     checkpoint: Path | str | None,
-    preset: str,
+    preset: Preset,
     settings_for: str | None,
     dataset: str,
     epsilon: float,
-    plan: Path | None,
+    plan_file: Path | str | None,
     device: torch.device,
-    with_plan: bool,
-) -> tuple[Denoiser, UNetConfig, str, PrivacyPlan | None]:
+) -> tuple[Denoiser, UNetConfig, str, PrivacyPlan]:
     """The denoiser, its network's shape, what it is in words, and the plan to replay."""
-    the_plan: PrivacyPlan | None
+    given = None if plan_file is None else check_plan_file(plan_file)[0]
     if checkpoint is not None:
         model = load_model(Path(checkpoint).expanduser())
         config = model.config
@@ -241,16 +241,11 @@ def _subject(
         parameterisation = PARAMETERISATIONS[model.parameterisation]
         if not isinstance(model.statement, Statement):
             raise PrivacyError(f"{checkpoint} claims no privacy, so there is nothing to audit")
-        the_plan, whose = model.statement.plan, str(checkpoint)
+        own, whose = model.statement.plan, str(checkpoint)
     else:
-        settings = preset_settings(preset, dataset, epsilon, settings_for)
-        if dataset not in NAMED:
-            raise UsageError(
-                f"no network is known for {dataset!r}", f"choose one of {', '.join(NAMED)}"
-            )
-        images = blank_images(dataset, settings)
-        settings, _ = with_start(settings, {}, preset, images, warm_start=settings.warm_start)
-        config = network_config(images, settings)
+        spec = _spec(preset, settings_for, dataset, epsilon, plan_file, given)
+        assert spec.plan is not None  # the run is private
+        config, settings, own = spec.network, spec.settings, spec.plan
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             network = UNet(config)
@@ -259,19 +254,36 @@ def _subject(
         )
         of = f" of {settings_for}" if settings_for else ""
         whose = f"the {preset} network{of} for {dataset}"
-        the_plan = None
-        if with_plan and plan is None:
-            the_plan = plan_run(NAMED[dataset].train_size, settings)
-    if plan is not None:
-        the_plan = check_plan_file(plan)[0]
+    plan = given or own
     prior = None
-    if config.sees_prior or (the_plan is not None and the_plan.warm_releases):
+    if config.sees_prior or plan.warm_releases:
         shape = config.image_channels, config.image_size, config.image_size
         prior = new_prior(shape, config.classes).to(device)
     denoiser = Denoiser(
         placed(network, device), parameterisation, prior, sees_prior=config.sees_prior
     )
-    return denoiser, config, whose, the_plan
+    return denoiser, config, whose, plan
+
+
+def _spec(
+    preset: Preset,
+    settings_for: str | None,
+    dataset: str,
+    epsilon: float,
+    plan_file: Path | str | None,
+    plan: PrivacyPlan | None,
+) -> RunSpec:
+    """The run of a preset on a named set, whose facts are public: no image is needed."""
+    flags: SettingOptions = {"epsilon": epsilon}
+    if plan is not None:
+        # Whatever number of images it was made for.
+        flags = {"dataset_size": plan.dataset_size}
+    request = request_run(dataset, preset, settings_for=settings_for, plan=plan_file, **flags)
+    if dataset not in NAMED:
+        raise UsageError(
+            f"no network is known for {dataset!r}", f"choose one of {', '.join(NAMED)}"
+        )
+    return resolve(request, blank_images(dataset, request.settings))
 
 
 def _play(

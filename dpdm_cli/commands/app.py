@@ -12,6 +12,7 @@ from dpdm_cli.commands.calibrate import calibrate
 from dpdm_cli.commands.classify import classify
 from dpdm_cli.commands.console import reports_errors
 from dpdm_cli.commands.fid import fid
+from dpdm_cli.commands.options import Command
 from dpdm_cli.commands.prepare import prepare
 from dpdm_cli.commands.release import release
 from dpdm_cli.commands.sample import sample
@@ -27,7 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (calibrate, prepare, train, sample, fid, classify, verify, audit, release):
-    app.command()(reports_errors(command))
+    app.command(cls=Command)(reports_errors(command))
 
 
 def _show_version(wanted: bool) -> None:

@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dpdm_cli import choices
 from dpdm_cli.commands.console import Console
 from dpdm_cli.commands.options import (
+    EPSILON,
     MODEL,
-    OUTPUT,
-    PRIVACY,
-    TRAINING,
+    OUT,
     Device,
     Json,
+    MicroBatch,
+    PlanFile,
     Precision,
-    Preset,
     Quiet,
     SettingsFor,
+    option,
 )
 from dpdm_cli.compute.launched import require_one_process
 from dpdm_cli.errors import PrivacyError
@@ -35,79 +37,44 @@ def audit(
     checkpoint: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[CKPT]",
-            help="Audit the network and plan of this model or run. (default: those of the preset)",
-            show_default=False,
+            metavar="CKPT",
+            help="Audit the network and plan of this model or run.",
+            show_default="those of the preset",
         ),
     ] = None,
     checks: Annotated[
         bool,
-        typer.Option(
+        option(
+            "Replay the real step with and without a record; test its noise, sampler and ledger.",
             "--checks/--no-checks",
-            help="Replay the real step with and without a record; test its noise, sampler and ledger.",
-            rich_help_panel=PRIVACY,
         ),
     ] = True,
     statistical: Annotated[
         bool,
-        typer.Option(
-            "--statistical",
-            help="Play canaries through the real step and bound epsilon from below.",
-            rich_help_panel=STATISTICAL,
+        option(
+            "Play canaries through the real step and bound epsilon from below.", "--statistical"
         ),
     ] = False,
-    preset: Annotated[
-        Preset, typer.Option(help="Network and plan to audit.", rich_help_panel=MODEL)
-    ] = Preset.small,
+    epsilon: Annotated[float, option("What is claimed.", *EPSILON)] = 10.0,
+    out: Annotated[
+        Path, option("Picture of the statistical audit; must not be there yet.", *OUT)
+    ] = Path("audit.png"),
+    plan: PlanFile = None,
+    preset: Annotated[choices.Preset, option("Network and plan to audit.", panel=MODEL)] = "small",
     settings_for: SettingsFor = None,
-    dataset: Annotated[
-        str, typer.Option(help="Named set the network is for.", rich_help_panel=MODEL)
-    ] = "mnist",
-    epsilon: Annotated[
-        float,
-        typer.Option("--eps", "--epsilon", "-e", help="What is claimed.", rich_help_panel=PRIVACY),
-    ] = 10.0,
-    plan: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Replay this plan.", rich_help_panel=PRIVACY, show_default=False
-        ),
-    ] = None,
+    dataset: Annotated[str, option("Named set the network is for.", panel=MODEL)] = "mnist",
     canaries: Annotated[
         int | None,
-        typer.Option(
-            help="How many. (default: 600, or more where that is too few for each tensor to have some)",
-            rich_help_panel=STATISTICAL,
-            show_default=False,
+        option(
+            "How many.",
+            panel=STATISTICAL,
+            default="600, or more where that is too few for each tensor to have some",
         ),
     ] = None,
-    steps: Annotated[
-        int,
-        typer.Option(help="Steps of the audit's own plan.", min=2, rich_help_panel=STATISTICAL),
-    ] = 40,
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            "-o",
-            help="Picture of the statistical audit; must not be there yet.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = Path("audit.png"),
+    steps: Annotated[int, option("Steps of the audit's own plan.", min=2, panel=STATISTICAL)] = 40,
     device: Device = "auto",
-    precision: Annotated[
-        Precision,
-        typer.Option(
-            help="Of forward and backward passes, as for dpdm train.", rich_help_panel=TRAINING
-        ),
-    ] = Precision.auto,
-    micro_batch: Annotated[
-        int | None,
-        typer.Option(
-            help="Images at a time, as for dpdm train. (default: chosen)",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
+    precision: Precision = "auto",
+    micro_batch: MicroBatch = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -123,7 +90,7 @@ def audit(
         checkpoint,
         checks=checks,
         statistical=statistical,
-        preset=preset.value,
+        preset=preset,
         settings_for=settings_for,
         dataset=dataset,
         epsilon=epsilon,
@@ -131,7 +98,7 @@ def audit(
         canaries=canaries,
         steps=steps,
         device=device,
-        precision=precision.value,
+        precision=precision,
         micro_batch=micro_batch or 0,
         picture=out if statistical else None,
         reporter=console,

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dpdm_cli import choices
 from dpdm_cli.commands.console import Console
 from dpdm_cli.commands.options import (
     DATA,
-    OUTPUT,
+    EPSILON,
+    OUT,
     PRIVACY,
     TRAINING,
     DataDir,
+    DatasetSize,
     Device,
     Download,
     Json,
     Quiet,
+    option,
 )
 from dpdm_cli.compute.launched import require_one_process
 
@@ -26,22 +29,6 @@ if TYPE_CHECKING:
     import rich.table
 
     from dpdm_cli.evaluation.class_scores import ClassifyResult, Score, Spent
-
-
-class BaselineKind(StrEnum):
-    """What is trained on real images for comparison."""
-
-    real = "real"
-    dp_sgd = "dp-sgd"
-    scattering = "scattering"
-
-
-class Model(StrEnum):
-    """Logistic regression, multilayer perceptron, convolutional network."""
-
-    logreg = "logreg"
-    mlp = "mlp"
-    cnn = "cnn"
 
 
 def classify(
@@ -56,93 +43,74 @@ def classify(
     ] = None,
     test: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "Real images: a named set, or a folder or zip with train/ and test/.",
             metavar="DATA",
-            help="Real images: a named set, or a folder or zip with train/ and test/.  ",
-            rich_help_panel=DATA,
-            show_default="what the samples' metadata.json names",
-        ),
-    ] = None,
-    data_dir: DataDir = None,
-    download: Download = True,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Train on that many images, drawn at random (not for a private baseline).",
-            rich_help_panel=DATA,
-            show_default=False,
+            default="what the samples' metadata.json names",
         ),
     ] = None,
     models: Annotated[
-        list[Model] | None,
-        typer.Option(
+        list[str] | None,
+        option(
+            "logreg, mlp or cnn; may be repeated (not for scattering).",
             "--model",
-            help="Which classifier; may be repeated (not for scattering).",
-            rich_help_panel=TRAINING,
-            show_default="all three",
+            default="all three",
         ),
     ] = None,
-    epochs: Annotated[
-        int,
-        typer.Option(min=1, help="Epochs, the best of which is taken.", rich_help_panel=TRAINING),
-    ] = 50,
-    seed: Annotated[
-        int,
-        typer.Option(
-            help="Of initialisation, split, order and dropout; never of the privacy noise.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = 0,
-    device: Device = "auto",
     baseline: Annotated[
-        BaselineKind | None,
-        typer.Option(
-            help="Train on real images too: the same classifiers without privacy (real) or by "
+        choices.BaselineKind | None,
+        option(
+            "Train on real images too: the same classifiers without privacy (real) or by "
             "DP-SGD (dp-sgd), or, privately, a linear one on wavelet scattering features.",
-            rich_help_panel=TRAINING,
-            show_default=False,
-        ),
-    ] = None,
-    epsilon: Annotated[
-        float | None,
-        typer.Option(
-            "--eps",
-            "--epsilon",
-            help="What each classifier of a private baseline may spend.",
-            rich_help_panel=PRIVACY,
-            show_default="the samples' own epsilon",
-        ),
-    ] = None,
-    delta: Annotated[
-        float | None,
-        typer.Option(
-            help="Of a private baseline.",
-            rich_help_panel=PRIVACY,
-            show_default="the samples' own, or 1e-5 or what lies below 1/N",
-        ),
-    ] = None,
-    dataset_size: Annotated[
-        int | None,
-        typer.Option(
-            "--dataset-size",
-            "-n",
-            min=1,
-            help="Public number of real training images, for a private baseline on a folder or "
-            "zip.",
-            rich_help_panel=PRIVACY,
-            show_default=False,
+            default="none",
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Where confusion.png goes.",
-            rich_help_panel=OUTPUT,
-            show_default="private/ beside SYNTH",
+        option(
+            "Where confusion.png goes.", *OUT, metavar="FOLDER", default="private/ beside SYNTH"
         ),
     ] = None,
+    epsilon: Annotated[
+        float | None,
+        option(
+            "What each classifier of a private baseline may spend.",
+            *EPSILON,
+            panel=PRIVACY,
+            default="the samples' own",
+        ),
+    ] = None,
+    delta: Annotated[
+        float | None,
+        option(
+            "Of a private baseline.",
+            panel=PRIVACY,
+            default="the samples' own, or 1e-5 or what lies below 1/N",
+        ),
+    ] = None,
+    dataset_size: DatasetSize = None,
+    data_dir: DataDir = None,
+    download: Download = True,
+    limit: Annotated[
+        int | None,
+        option(
+            "Train on that many images, drawn at random (not for a private baseline).",
+            min=1,
+            panel=DATA,
+            default="all",
+        ),
+    ] = None,
+    epochs: Annotated[
+        int, option("Epochs, the best of which is taken.", min=1, panel=TRAINING)
+    ] = 50,
+    seed: Annotated[
+        int,
+        option(
+            "Of initialisation, split, order and dropout; never of the privacy noise.",
+            panel=TRAINING,
+        ),
+    ] = 0,
+    device: Device = "auto",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -162,8 +130,8 @@ def classify(
     result = classification.classify(
         synth,
         test=test,
-        models=tuple(model.value for model in models) if models else None,
-        baseline=None if baseline is None else baseline.value,
+        models=models,
+        baseline=baseline,
         epsilon=epsilon,
         delta=delta,
         dataset_size=dataset_size,

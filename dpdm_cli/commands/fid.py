@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dpdm_cli import choices
 from dpdm_cli.commands.console import Console
-from dpdm_cli.commands.options import DATA, MODEL, TRAINING, DataDir, Device, Download, Json, Quiet
+from dpdm_cli.commands.options import DATA, TRAINING, DataDir, Device, Download, Json, Quiet, option
 
 if TYPE_CHECKING:
     import rich.table
 
     from dpdm_cli.evaluation.fid_scores import FidResult
-
-
-class Split(StrEnum):
-    """Which part of the reference is compared."""
-
-    both = "both"
-    train = "train"
-    test = "test"
-
-
-class Resize(StrEnum):
-    """clean-fid's resizing modes."""
-
-    clean = "clean"
-    legacy_tensorflow = "legacy_tensorflow"
 
 
 def fid(
@@ -41,73 +26,66 @@ def fid(
     ],
     against: Annotated[
         str,
-        typer.Option(
+        option(
+            "Real images: digits, mnist, fashion-mnist, cifar10, celeba, folder, zip or .npz.",
             metavar="DATA",
-            help="Real images: digits, mnist, fashion-mnist, cifar10, celeba, folder, zip or .npz.",
-            rich_help_panel=DATA,
-            show_default=False,
         ),
     ],
     split: Annotated[
-        Split, typer.Option(help="Which split of DATA; both when it has two.", rich_help_panel=DATA)
-    ] = Split.both,
-    data_dir: DataDir = None,
-    download: Download = True,
+        choices.Reference, option("Which split of DATA; both when it has two.")
+    ] = "both",
     extractor: Annotated[
         str,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="inception, scattering or pixels (need no weights), or a TorchScript file taking float "
+        option(
+            "inception, scattering or pixels (need no weights), or a TorchScript file taking float "
             "[B,3,H,W] in 0..255; loading a file runs the code in it.",
-            rich_help_panel=MODEL,
+            metavar="NAME|FILE",
         ),
     ] = "inception",
-    inception_weights: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="TorchScript file of Inception.",
-            rich_help_panel=MODEL,
-            show_default="the published one, fetched once",
-        ),
-    ] = None,
-    resize: Annotated[
-        Resize,
-        typer.Option(
-            help="How Inception's input is resized. Distances compare within one mode only; DPDM's published ones are "
-            "by legacy_tensorflow.",
-            rich_help_panel=MODEL,
-        ),
-    ] = Resize.clean,
     kid: Annotated[
         bool,
-        typer.Option(
+        option(
+            "The kernel distance of the same features too (KID), unbiased for however few images.",
             "--kid",
-            help="The kernel distance of the same features too (KID), unbiased for however few images.",
-            rich_help_panel=MODEL,
         ),
     ] = False,
     precision_recall: Annotated[
         bool,
-        typer.Option(
-            "--precision-recall",
-            help="Precision and recall of the same features too, with density and coverage: whether samples look real, "
+        option(
+            "Precision and recall of the same features too, with density and coverage: whether samples look real, "
             "and how much of the real images they reach.",
-            rich_help_panel=MODEL,
+            "--precision-recall",
         ),
     ] = False,
+    inception_weights: Annotated[
+        Path | None,
+        option(
+            "TorchScript file of Inception.",
+            metavar="FILE",
+            default="the published one, fetched once",
+        ),
+    ] = None,
+    resize: Annotated[
+        choices.Resize,
+        option(
+            "How Inception's input is resized. Distances compare within one mode only; DPDM's published ones are "
+            "by legacy_tensorflow."
+        ),
+    ] = "clean",
+    data_dir: DataDir = None,
+    download: Download = True,
     cache_dir: Annotated[
         Path | None,
-        typer.Option(
+        option(
+            "Where weights and reference statistics are kept.",
             envvar="DPDM_CACHE_DIR",
-            help="Where weights and reference statistics are kept.",
-            rich_help_panel=DATA,
-            show_default="the user's cache",
+            panel=DATA,
+            default="the user's cache",
         ),
     ] = None,
     device: Device = "auto",
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Images at a time.", rich_help_panel=TRAINING)
+        int, option("Images at a time.", "--batch-size", "-B", min=1, panel=TRAINING)
     ] = 64,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -124,10 +102,10 @@ def fid(
     result = scoring.fid(
         synth,
         against,
-        split=split.value,
+        split=split,
         extractor=extractor,
         weights=inception_weights,
-        resize=resize.value,
+        resize=resize,
         kid=kid,
         precision_recall=precision_recall,
         data_dir=data_dir,

@@ -1,111 +1,170 @@
-"""Options that several commands share, so that they read and behave alike everywhere."""
+"""Options that several commands share, so that they read and behave alike everywhere. A letter means one thing in all.
+
+Options without a panel come first in the help: what most calls are about.
+"""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from dpdm_cli import choices
+
 PRIVACY, DATA, MODEL, TRAINING, OUTPUT = "Privacy", "Data", "Model", "Training", "Output"
 
+EPSILON = "--epsilon", "--eps", "-e"
+OUT = "--out", "-o"
 
-class Preset(StrEnum):
-    """Settings that come with the package."""
-
-    small = "small"
-    paper = "paper"
+OF_PRESET = "the preset's"
 
 
-SettingsFor = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SET",
-        help="Take the preset's settings for this data set, celeba64 or imagenet32 for example; what is known of the "
-        "images, N for one, stays that of the data. (default: those for a named set)",
-        rich_help_panel=MODEL,
-        show_default=False,
+def option(
+    help: str, *flags: str, panel: str | None = None, default: bool | str = True, **more: Any
+) -> Any:
+    """A Typer option; `default` says in words what an absent value stands for."""
+    return typer.Option(*flags, help=help, rich_help_panel=panel, show_default=default, **more)
+
+
+ALIASES = {
+    "--target-epsilon": "--epsilon",
+    "--target-delta": "--delta",
+    "--max-grad-norm": "--clip-norm",
+}
+"""Opacus' names, understood and not shown."""
+
+
+class Command(typer.core.TyperCommand):
+    """A command that also takes `ALIASES`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put our names in the place of the others."""
+        pairs = (word.partition("=") for word in args)
+        return super().parse_args(
+            ctx, [ALIASES.get(name, name) + sign + value for name, sign, value in pairs]
+        )
+
+
+Delta = Annotated[
+    float | None, option("Delta of the claim, below 1/N.", "--delta", default=OF_PRESET)
+]
+ClipNorm = Annotated[
+    float | None,
+    option(
+        "C, the largest norm of one image's gradient; no claim depends on it.",
+        "--clip-norm",
+        "-C",
+        panel=PRIVACY,
+        default=OF_PRESET,
     ),
 ]
-
-
-class WarmStart(StrEnum):
-    """What is released of each class before the first step."""
-
-    none = "none"
-    means = "means"
-    moments = "moments"
-
-
-class Precision(StrEnum):
-    """How products of forward and backward passes are rounded."""
-
-    auto = "auto"
-    float32 = "float32"
-    tf32 = "tf32"
-    bf16 = "bf16"
-
-
-class Init(StrEnum):
-    """What a network starts from."""
-
-    none = "none"
-    procedural = "procedural"
-
-
-Json = Annotated[
-    bool,
-    typer.Option("--json", help="Print the result as one JSON object.", rich_help_panel=OUTPUT),
-]
-Quiet = Annotated[
-    bool,
-    typer.Option(
-        "--quiet", "-q", help="Print nothing but warnings and errors.", rich_help_panel=OUTPUT
-    ),
-]
-Verbose = Annotated[
-    bool,
-    typer.Option("--verbose", help="Say more about how it is done.", rich_help_panel=OUTPUT),
-]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="DPDM_DATA_DIR",
-        help="Where named data sets lie, as torchvision lays them out. (default: the user's cache)",
-        rich_help_panel=DATA,
-        show_default=False,
-    ),
-]
-Download = Annotated[
-    bool,
-    typer.Option(
-        "--download/--no-download", help="Fetch a named set that is missing.", rich_help_panel=DATA
-    ),
-]
-ImageSize = Annotated[
-    int | None, typer.Option(help="Crop and resize images to this side.", rich_help_panel=DATA)
-]
-Channels = Annotated[
+NoiseMultiplicity = Annotated[
     int | None,
-    typer.Option(help="1 for grey, 3 for colour. (default: the images' own)", rich_help_panel=DATA),
+    option(
+        "K, noisy copies of each image in a step; they cost no privacy.",
+        "--noise-multiplicity",
+        "-K",
+        panel=PRIVACY,
+        default=OF_PRESET,
+    ),
 ]
-Classes = Annotated[
-    str | None,
-    typer.Option(
-        help="Class names in label order, with commas; they may have no image. (default: the subfolders)",
-        rich_help_panel=DATA,
+BatchSize = Annotated[
+    int | None,
+    option(
+        "B, the expected number of images in a step.",
+        "--batch-size",
+        "-B",
+        panel=PRIVACY,
+        default=OF_PRESET,
+    ),
+]
+Epochs = Annotated[
+    int | None, option("Length in passes: epochs * N / B steps.", panel=PRIVACY, default=OF_PRESET)
+]
+Steps = Annotated[int | None, option("Length in steps.", panel=PRIVACY, default=OF_PRESET)]
+DatasetSize = Annotated[
+    int | None,
+    option(
+        "N, the number of images as the public may know it.",
+        "--dataset-size",
+        panel=PRIVACY,
+        default="a named set's",
     ),
 ]
 PublicMetadata = Annotated[
     bool,
-    typer.Option(
+    option(
+        "Number of images, class names, image size and colours are public knowledge: read off your images, and "
+        "published where they are not stated.",
         "--public-metadata",
-        help="Number of images, class names, image size and colours are public knowledge: read off your images "
-        "and published where they are not stated.",
-        rich_help_panel=PRIVACY,
+        panel=PRIVACY,
     ),
 ]
-Device = Annotated[
-    str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.", rich_help_panel=TRAINING)
+Accountant = Annotated[
+    str | None, option("Who makes the claim: prv, rdp or pld.", panel=PRIVACY, default="prv")
 ]
+WarmShare = Annotated[
+    float | None,
+    option("Share of the budget for the warm start.", panel=PRIVACY, default=OF_PRESET),
+]
+PlanFile = Annotated[
+    Path | None,
+    option(
+        "Follow a plan saved by `dpdm calibrate --out`, unchanged.",
+        metavar="FILE",
+        panel=PRIVACY,
+        default="none",
+    ),
+]
+SettingsFor = Annotated[
+    str | None,
+    option(
+        "Take the preset's settings for this data set, celeba64 or imagenet32 for example; what is known of the "
+        "images, N for one, stays that of the data.",
+        metavar="SET",
+        panel=MODEL,
+        default="those for a named set",
+    ),
+]
+Precision = Annotated[choices.Precision, option("Of forward and backward passes.", panel=TRAINING)]
+MicroBatch = Annotated[
+    int | None, option("Images at a time; speed and memory only.", panel=TRAINING, default="chosen")
+]
+Device = Annotated[str, option("cpu, cuda, cuda:1, mps or auto.", panel=TRAINING)]
+DataDir = Annotated[
+    Path | None,
+    option(
+        "Where named data sets lie, as torchvision lays them out.",
+        envvar="DPDM_DATA_DIR",
+        panel=DATA,
+        default="the user's cache",
+    ),
+]
+Download = Annotated[
+    bool, option("Fetch a named set that is missing.", "--download/--no-download", panel=DATA)
+]
+ImageSize = Annotated[
+    int | None,
+    option("Crop and resize images to this side.", panel=DATA, default="the images' own"),
+]
+Channels = Annotated[
+    int | None, option("1 for grey, 3 for colour.", panel=DATA, default="the images' own")
+]
+Classes = Annotated[
+    str | None,
+    option(
+        "Class names in label order, with commas; they may have no image.",
+        panel=DATA,
+        default="the subfolders",
+    ),
+]
+Json = Annotated[bool, option("Print the result as one JSON object.", "--json", panel=OUTPUT)]
+Quiet = Annotated[
+    bool, option("Print nothing but warnings and errors.", "--quiet", "-q", panel=OUTPUT)
+]
+
+
+def listed(names: str | None) -> list[str] | None:
+    """Names given with commas."""
+    return names.split(",") if names else None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dpdm_cli import choices
 from dpdm_cli.commands.console import Console, pairs_table
 from dpdm_cli.commands.options import (
     DATA,
@@ -18,6 +18,8 @@ from dpdm_cli.commands.options import (
     ImageSize,
     Json,
     Quiet,
+    listed,
+    option,
 )
 from dpdm_cli.compute.launched import require_one_process
 
@@ -25,13 +27,6 @@ if TYPE_CHECKING:
     import rich.table
 
     from dpdm_cli.data.prepare.preparing import PrepareResult
-
-
-class Split(StrEnum):
-    """Which images of a set that is divided."""
-
-    train = "train"
-    test = "test"
 
 
 def prepare(
@@ -54,16 +49,10 @@ def prepare(
     image_size: ImageSize = None,
     channels: Channels = None,
     classes: Classes = None,
-    split: Annotated[
-        Split, typer.Option(help="Of a set that is divided.", rich_help_panel=DATA)
-    ] = Split.train,
+    split: Annotated[choices.Split, option("Of a set that is divided.", panel=DATA)] = "train",
     skip_bad: Annotated[
         bool,
-        typer.Option(
-            "--skip-bad",
-            help="Leave out files that cannot be used, and record which.",
-            rich_help_panel=DATA,
-        ),
+        option("Leave out files that cannot be used, and record which.", "--skip-bad", panel=DATA),
     ] = False,
     data_dir: DataDir = None,
     download: Download = True,
@@ -81,12 +70,12 @@ def prepare(
     result = preparing.prepare(
         source,
         out,
-        split=split.value,
+        split=split,
         data_dir=data_dir,
         download=download,
         image_size=image_size,
         channels=channels,
-        classes=classes.split(",") if classes else None,
+        classes=listed(classes),
         skip_bad=skip_bad,
         reporter=console,
     )

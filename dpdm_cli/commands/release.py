@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dpdm_cli.commands.console import Console, pairs_table
-from dpdm_cli.commands.options import OUTPUT, Json, Quiet
+from dpdm_cli.commands.options import Json, Quiet, option
 from dpdm_cli.compute.launched import require_one_process
 from dpdm_cli.errors import DataError
 
@@ -30,11 +30,10 @@ def release(
     ],
     evaluation: Annotated[
         Path | None,
-        typer.Option(
+        option(
+            "Text for the card's section on evaluation. Figures from private images are not covered by the claim.",
             metavar="FILE",
-            help="Text for the card's section on evaluation. Figures from private images are not covered by the claim.",
-            rich_help_panel=OUTPUT,
-            show_default=False,
+            default="none",
         ),
     ] = None,
     as_json: Json = False,

@@ -2,41 +2,53 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dpdm_cli import choices
 from dpdm_cli.commands.console import Console, pairs_table
 from dpdm_cli.commands.options import (
+    EPSILON,
     MODEL,
+    OF_PRESET,
+    OUT,
     OUTPUT,
     PRIVACY,
     TRAINING,
+    Accountant,
+    BatchSize,
     Channels,
     Classes,
+    ClipNorm,
     DataDir,
+    DatasetSize,
+    Delta,
     Device,
     Download,
+    Epochs,
     ImageSize,
-    Init,
     Json,
-    Precision,
-    Preset,
+    MicroBatch,
+    NoiseMultiplicity,
+    PlanFile,
     PublicMetadata,
     Quiet,
     SettingsFor,
-    Verbose,
-    WarmStart,
+    Steps,
+    WarmShare,
+    listed,
+    option,
 )
 
+if TYPE_CHECKING:
+    import rich.console
 
-class DenoiserKind(StrEnum):
-    edm = "edm"
-    v = "v"
-    vp = "vp"
-    ve = "ve"
+    from dpdm_cli.training.run import TrainResult
+    from dpdm_cli.training.run_spec import RunSpec
 
 
 def train(
@@ -49,177 +61,103 @@ def train(
         ),
     ],
     epsilon: Annotated[
-        float | None,
-        typer.Option(
-            "--epsilon", "--eps", help="Target epsilon. (default: 10)", rich_help_panel=PRIVACY
+        float | None, option("Epsilon of the claim, at most.", *EPSILON, default="10")
+    ] = None,
+    delta: Delta = None,
+    preset: Annotated[
+        choices.Preset | None,
+        option(
+            "small: half an hour on two CPU cores. paper: as published.",
+            default="small on a CPU, else paper",
         ),
     ] = None,
-    delta: Annotated[
-        float | None,
-        typer.Option(
-            help="Target delta, below 1/N. (default: the preset's)", rich_help_panel=PRIVACY
-        ),
-    ] = None,
-    clip_norm: Annotated[
-        float | None,
-        typer.Option(
-            "--clip-norm",
-            "-C",
-            help="Largest norm of one image's gradient.",
-            rich_help_panel=PRIVACY,
-        ),
-    ] = None,
-    noise_multiplicity: Annotated[
-        int | None,
-        typer.Option(
-            "--noise-multiplicity",
-            "-K",
-            help="Noisy copies of an image a step.",
-            rich_help_panel=PRIVACY,
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option("--batch-size", "-B", help="Expected images a step.", rich_help_panel=PRIVACY),
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Length in passes over N images.", rich_help_panel=PRIVACY)
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Length in steps.", rich_help_panel=PRIVACY)
-    ] = None,
-    dataset_size: Annotated[
-        int | None,
-        typer.Option(
-            "--dataset-size",
-            "-n",
-            help="N as the public may know it. (default: the named set's)",
-            rich_help_panel=PRIVACY,
-        ),
-    ] = None,
-    public_metadata: PublicMetadata = False,
-    accountant: Annotated[
-        str | None, typer.Option(help="prv, rdp or pld. (default: prv)", rich_help_panel=PRIVACY)
-    ] = None,
-    warm_start: Annotated[
-        WarmStart | None,
-        typer.Option(
-            help="Release noisy class means, or means and covariances (moments), and start from them. "
-            "(default: the preset's)",
-            rich_help_panel=PRIVACY,
-        ),
-    ] = None,
-    warm_share: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of the budget for the warm start. (default: the preset's)",
-            rich_help_panel=PRIVACY,
-        ),
-    ] = None,
-    plan: Annotated[
-        Path | None,
-        typer.Option(
-            help="Run a plan saved by `dpdm calibrate --out`, unchanged.", rich_help_panel=PRIVACY
-        ),
-    ] = None,
-    non_private: Annotated[
-        bool,
-        typer.Option("--non-private", help="No clip, no noise, no claim.", rich_help_panel=PRIVACY),
+    out: Annotated[Path | None, option("Run folder.", *OUT, default="runs/DATA")] = None,
+    resume: Annotated[bool, option("Go on with the run in --out.", "--resume")] = False,
+    dry_run: Annotated[
+        bool, option("Show settings, their origins and the claim; train nothing.", "--dry-run")
     ] = False,
-    data_dir: DataDir = None,
-    download: Download = True,
+    dataset_size: DatasetSize = None,
+    public_metadata: PublicMetadata = False,
+    batch_size: BatchSize = None,
+    epochs: Epochs = None,
+    steps: Steps = None,
+    clip_norm: ClipNorm = None,
+    noise_multiplicity: NoiseMultiplicity = None,
+    warm_start: Annotated[
+        choices.WarmStart | None,
+        option(
+            "Release noisy class means, or means and covariances (moments), and start from them.",
+            panel=PRIVACY,
+            default=OF_PRESET,
+        ),
+    ] = None,
+    warm_share: WarmShare = None,
+    accountant: Accountant = None,
+    plan: PlanFile = None,
+    non_private: Annotated[
+        bool, option("No clip, no noise, no claim.", "--non-private", panel=PRIVACY)
+    ] = False,
+    classes: Classes = None,
     image_size: ImageSize = None,
     channels: Channels = None,
-    classes: Classes = None,
-    preset: Annotated[
-        Preset | None,
-        typer.Option(
-            help="small: half an hour on two CPU cores. paper: as published. (default: small on a CPU, else paper)",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
-    settings_for: SettingsFor = None,
+    data_dir: DataDir = None,
+    download: Download = True,
     config: Annotated[
         Path | None,
-        typer.Option(help="TOML file of settings; flags override it.", rich_help_panel=MODEL),
+        option("TOML file of settings; flags override it.", panel=MODEL, default="none"),
     ] = None,
+    settings_for: SettingsFor = None,
     init: Annotated[
-        Init | None,
-        typer.Option(
-            help="procedural: start from a network of this package that was trained on images drawn by a program. "
-            "It needs a warm start. (default: the preset's)",
-            rich_help_panel=MODEL,
+        choices.Init | None,
+        option(
+            "procedural: start from a network of this package that was trained on images drawn by a program. "
+            "It needs a warm start.",
+            panel=MODEL,
+            default=OF_PRESET,
         ),
     ] = None,
     init_from: Annotated[
         Path | None,
-        typer.Option(
-            help="Start from the weights of a model trained with --non-private on images that you declare public.",
-            rich_help_panel=MODEL,
+        option(
+            "Start from the weights of a model trained with --non-private on images that you declare public.",
+            panel=MODEL,
+            default="none",
         ),
     ] = None,
     denoiser: Annotated[
-        DenoiserKind | None,
-        typer.Option(help="Parameterisation of the network.", rich_help_panel=MODEL),
+        choices.Parameterisation | None,
+        option("Parameterisation of the network.", panel=MODEL, default=OF_PRESET),
     ] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option("--learning-rate", "--lr", help="Of Adam.", rich_help_panel=TRAINING),
+        option("Of Adam.", "--learning-rate", "--lr", panel=TRAINING, default=OF_PRESET),
     ] = None,
     ema: Annotated[
-        float | None, typer.Option(help="Decay of the averaged weights.", rich_help_panel=TRAINING)
+        float | None, option("Decay of the averaged weights.", panel=TRAINING, default=OF_PRESET)
     ] = None,
     label_dropout: Annotated[
         float | None,
-        typer.Option(help="Probability of training without the label.", rich_help_panel=TRAINING),
+        option("Probability of training without the label.", panel=TRAINING, default=OF_PRESET),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(
-            help="Of the initial weights; never of masks or noise.",
-            rich_help_panel=TRAINING,
-        ),
+        option("Of the initial weights; never of masks or noise.", panel=TRAINING, default="0"),
     ] = None,
     device: Device = "auto",
     precision: Annotated[
-        Precision | None,
-        typer.Option(help="Of forward and backward passes.", rich_help_panel=TRAINING),
+        choices.Precision | None,
+        option("Of forward and backward passes.", panel=TRAINING, default="auto"),
     ] = None,
-    micro_batch: Annotated[
-        int | None,
-        typer.Option(
-            help="Images at a time; speed and memory only. (default: chosen)",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", "-o", help="Run folder. (default: runs/DATA)", rich_help_panel=OUTPUT
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out.", rich_help_panel=OUTPUT)
-    ] = False,
+    micro_batch: MicroBatch = None,
     log_losses: Annotated[
         bool,
-        typer.Option(
-            "--log-losses",
-            help="Write the (private) loss to private/losses.jsonl.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Show settings, their origins and the claim; train nothing.",
-            rich_help_panel=OUTPUT,
-        ),
+        option("Write the (private) loss to private/losses.jsonl.", "--log-losses", panel=OUTPUT),
     ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
-    verbose: Verbose = False,
+    verbose: Annotated[
+        bool, option("Say more about how it is done.", "--verbose", panel=OUTPUT)
+    ] = False,
 ) -> None:
     """Train a diffusion model on private images, under (epsilon, delta)-differential privacy.
 
@@ -229,99 +167,69 @@ def train(
     Example: dpdm train mnist --eps 10 --out runs/mnist
     """
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
-    settings: dict[str, Any] = {
-        "epsilon": epsilon,
-        "delta": delta,
-        "clip_norm": clip_norm,
-        "noise_multiplicity": noise_multiplicity,
-        "batch_size": batch_size,
-        "epochs": epochs,
-        "steps": steps,
-        "dataset_size": dataset_size,
-        "accountant": accountant,
-        "warm_start": warm_start and str(warm_start),
-        "warm_share": warm_share,
-        "init": init and str(init),
-        "image_size": image_size,
-        "denoiser": denoiser and str(denoiser),
-        "learning_rate": learning_rate,
-        "ema": ema,
-        "label_dropout": label_dropout,
-        "seed": seed,
-        "precision": precision and str(precision),
-        "micro_batch": micro_batch,
-    }
-    source: dict[str, Any] = {
-        "data_dir": data_dir,
-        "download": download,
-        "channels": channels,
-        "classes": classes.split(",") if classes else None,
-        "public_metadata": public_metadata,
-    }
-    from dpdm_cli.training import dry_run as forecasting
+    from dpdm_cli.training.dry_run import dry_run as show
     from dpdm_cli.training.run import train as run
+    from dpdm_cli.training.run_spec import RunSpec
 
-    chosen: dict[str, Any] = {
-        "preset": preset and str(preset),
-        "settings_for": settings_for,
-        "config": config,
-        "plan": plan,
-        "device": device,
-    }
-    if dry_run:
-        forecast = forecasting.forecast(
-            data, private=not non_private, init_from=init_from, **chosen, **source, **settings
+    call: Callable[..., RunSpec | TrainResult] = show
+    if not dry_run:
+        call = partial(
+            run,
+            out=out or Path("runs") / Path(data).stem,
+            resume=resume,
+            log_losses=log_losses,
+            reporter=console,
         )
-        console.result(forecast.to_dict(), lambda: _forecast_table(forecast.to_dict()))
-        return
-    if preset is None and not resume and not console.quiet:
-        remark = forecasting.preset_remark(
-            data,
-            device,
-            settings_for=settings_for,
-            config=config,
-            plan=plan,
-            private=not non_private,
-            flags=settings,
-        )
-        if remark:
-            console.note(remark)
-    result = run(
+    result = call(
         data,
-        out or Path("runs") / Path(data).stem,
+        preset=preset,
+        settings_for=settings_for,
+        config=config,
+        plan=plan,
         private=not non_private,
-        resume=resume,
         init_from=init_from,
-        log_losses=log_losses,
-        reporter=console,
-        **chosen,
-        **source,
-        **settings,
+        device=device,
+        data_dir=data_dir,
+        download=download,
+        classes=listed(classes),
+        channels=channels,
+        public_metadata=public_metadata,
+        epsilon=epsilon,
+        delta=delta,
+        dataset_size=dataset_size,
+        batch_size=batch_size,
+        epochs=epochs,
+        steps=steps,
+        clip_norm=clip_norm,
+        noise_multiplicity=noise_multiplicity,
+        accountant=accountant,
+        warm_start=warm_start,
+        warm_share=warm_share,
+        init=init,
+        image_size=image_size,
+        denoiser=denoiser,
+        learning_rate=learning_rate,
+        ema=ema,
+        label_dropout=label_dropout,
+        seed=seed,
+        precision=precision,
+        micro_batch=micro_batch,
     )
-    values = {
-        "out": str(result.folder),
-        "model": str(result.model),
-        "parameters": result.parameters,
-        "seconds": round(result.seconds, 1),
-        "private": result.statement.private,
-        "epsilon": result.statement.epsilon,
-        "delta": result.statement.delta,
-        "statement": result.statement.text,
-    }
-    console.result(values, lambda: pairs_table(values))
+    values = result.to_dict()
+    page = _tables if isinstance(result, RunSpec) else pairs_table
+    console.result(values, lambda: page(values))
 
 
-def _forecast_table(forecast: dict[str, Any]) -> Any:
+def _tables(spec: dict[str, Any]) -> rich.console.Group:
     from rich.console import Group
 
     settings = {
-        name: f"{entry['value']}   ({entry['from']})"
-        for name, entry in forecast["settings"].items()
+        name: f"{entry['value']}   ({entry['from']})" for name, entry in spec["settings"].items()
     }
     return Group(
         pairs_table(settings, title="Settings"),
-        pairs_table(_privacy_rows(forecast["privacy"]), title="Privacy"),
-        pairs_table(forecast["network"], title="Network"),
+        pairs_table(_privacy_rows(spec["privacy"]), title="Privacy"),
+        pairs_table(spec["network"], title="Network"),
     )
 
 

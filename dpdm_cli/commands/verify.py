@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import math
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dpdm_cli import choices
 from dpdm_cli.commands.console import Console
-from dpdm_cli.commands.options import PRIVACY, Json, Quiet
+from dpdm_cli.commands.options import Json, Quiet, option
 from dpdm_cli.compute.launched import require_one_process
 
 if TYPE_CHECKING:
     import rich.console
 
     from dpdm_cli.publishing.verification import Verification
-
-
-class Adjacency(StrEnum):
-    """Neighbouring relations."""
-
-    add_or_remove_one = "add-or-remove-one"
-    replace_one = "replace-one"
 
 
 def verify(
@@ -36,28 +29,19 @@ def verify(
         ),
     ],
     adjacency: Annotated[
-        Adjacency,
-        typer.Option(
-            help="replace-one restates the claim for one image put in the place of another.",
-            rich_help_panel=PRIVACY,
-        ),
-    ] = Adjacency.add_or_remove_one,
+        choices.Adjacency,
+        option("replace-one restates the claim for one image put in the place of another."),
+    ] = "add-or-remove-one",
     images_per_person: Annotated[
         int | None,
-        typer.Option(
-            metavar="K",
-            help="Restate the claim for people with up to K images.",
-            rich_help_panel=PRIVACY,
-            show_default=False,
-        ),
+        option("Restate the claim for people with up to K images.", metavar="K", default="1"),
     ] = None,
     selection: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "Restate the claim for the best of several runs, their number drawn from a geometric distribution.",
             metavar="geometric:MEAN",
-            help="Restate the claim for the best of several runs, their number drawn from a geometric distribution.",
-            rich_help_panel=PRIVACY,
-            show_default=False,
+            default="one run",
         ),
     ] = None,
     as_json: Json = False,
@@ -76,7 +60,7 @@ def verify(
 
     result = verifying.verify(
         paths,
-        replace_one=adjacency is Adjacency.replace_one,
+        replace_one=adjacency == "replace-one",
         images_per_person=images_per_person,
         selection=selection,
     )

@@ -14,7 +14,7 @@ from operator import attrgetter
 from posixpath import splitext
 from typing import Protocol
 
-from dpdm_cli.data.named import Split
+from dpdm_cli.choices import Split
 from dpdm_cli.errors import DataError
 
 Parts = tuple[str, ...]

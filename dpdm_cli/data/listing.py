@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dpdm_cli.choices import Split
 from dpdm_cli.data.decoding import Fit, Pixels
 from dpdm_cli.data.layout import Entry, Tree, arrange, is_class_name
-from dpdm_cli.data.named import NAMED, NamedSet, Split
+from dpdm_cli.data.named import NAMED, NamedSet
 from dpdm_cli.data.readers.archives import read_archive
 from dpdm_cli.data.readers.arrays import read_arrays
 from dpdm_cli.data.readers.folders import read_folder

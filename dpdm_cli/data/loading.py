@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dpdm_cli.choices import Split
 from dpdm_cli.data.collecting import collect
 from dpdm_cli.data.decoding import Fit, Pixels, planes, refit
 from dpdm_cli.data.images import ImageSet
@@ -22,7 +22,7 @@ from dpdm_cli.data.prepare.prepared import SUFFIX, load_prepared
 def load_images(
     source: str | Path,
     *,
-    split: Literal["train", "test"] = "train",
+    split: Split = "train",
     data_dir: Path | None = None,
     download: bool = True,
     image_size: int | None = None,

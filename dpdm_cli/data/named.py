@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
 
-Split = Literal["train", "test"]
+from dpdm_cli.choices import Split
 
 
 @dataclass(frozen=True, kw_only=True)

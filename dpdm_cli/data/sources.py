@@ -5,11 +5,12 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+from dpdm_cli.choices import Split
 from dpdm_cli.data.decoding import Fit
 from dpdm_cli.data.layout import Tree, arrange, splits_in
 from dpdm_cli.data.listing import list_images
 from dpdm_cli.data.loading import load_images
-from dpdm_cli.data.named import NAMED, Split
+from dpdm_cli.data.named import NAMED
 from dpdm_cli.data.prepare.prepared import SUFFIX, PreparedFile
 from dpdm_cli.data.readers.archives import read_archive
 from dpdm_cli.data.readers.folders import read_folder

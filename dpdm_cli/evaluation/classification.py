@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from dpdm_cli.choices import BaselineKind, Split
 from dpdm_cli.compute.device import resolve_device
 from dpdm_cli.data import NAMED, ImageSet, load_images
 from dpdm_cli.data.sources import classes_of, sample_metadata, samples_in, splits_of
@@ -54,7 +54,7 @@ def classify(
     *,
     test: str | Path | None = None,
     models: Sequence[str] | None = None,
-    baseline: Literal["real", "dp-sgd", "scattering"] | None = None,
+    baseline: BaselineKind | None = None,
     epsilon: float | None = None,
     delta: float | None = None,
     dataset_size: int | None = None,
@@ -110,7 +110,7 @@ def classify(
     source = _test_source(test, metadata)
     where = resolve_device(device)
     splits = splits_of(source)
-    test_split: Literal["train", "test"] = "test" if splits else "train"
+    test_split: Split = "test" if splits else "train"
     classes = classes_of(source, test_split)
     if not classes:
         raise DataError(
@@ -136,7 +136,7 @@ def classify(
         )
         synthetic = _limited(synthetic, limit, seed)
 
-    def real(split: Literal["train", "test"]) -> ImageSet:
+    def real(split: Split) -> ImageSet:
         size = synthetic.size if synthetic else (0, 1)
         return load_images(
             source,

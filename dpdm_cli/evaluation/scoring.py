@@ -7,12 +7,12 @@ import hashlib
 import operator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import platformdirs
 import torch
 from torch import Tensor
 
+from dpdm_cli.choices import Reference, Resize, Split
 from dpdm_cli.compute.device import resolve_device
 from dpdm_cli.compute.distributed import Processes
 from dpdm_cli.compute.launched import require_one_process
@@ -47,10 +47,10 @@ def fid(
     synth: str | Path,
     against: str | Path,
     *,
-    split: Literal["both", "train", "test"] = "both",
+    split: Reference = "both",
     extractor: str = "inception",
     weights: Path | None = None,
-    resize: str = "clean",
+    resize: Resize = "clean",
     kid: bool = False,
     precision_recall: bool = False,
     data_dir: Path | None = None,
@@ -176,10 +176,10 @@ def content_digest(images: ImageSet) -> str:
     return digest.hexdigest()
 
 
-def _splits(against: str | Path, split: str) -> dict[str, Literal["train", "test"]]:
+def _splits(against: str | Path, split: str) -> dict[str, Split]:
     """Name in the result, and what `load_images` is asked for."""
     there = splits_of(against)
-    wanted: dict[str, Literal["train", "test"]] = {"train": "train", "test": "test"}
+    wanted: dict[str, Split] = {"train": "train", "test": "test"}
     if split != "both":
         return {split: wanted[split]}
     return {name: wanted[name] for name in there} or {"all": "train"}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from dpdm_cli import __version__
 from dpdm_cli.checkpoint import load_model
+from dpdm_cli.choices import Purpose, SamplerName
 from dpdm_cli.compute.device import placed, resolve_device
 from dpdm_cli.compute.launched import are_several
 from dpdm_cli.compute.rendezvous import joined
@@ -22,7 +22,7 @@ from dpdm_cli.sampling.drawing import Drawing
 from dpdm_cli.sampling.sample_folder import GOES_ON, SampleFolder
 from dpdm_cli.sampling.sample_metadata import SampleMetadata
 from dpdm_cli.sampling.sample_set import SampleSet
-from dpdm_cli.sampling.sampler_presets import Purpose, choose_sampler
+from dpdm_cli.sampling.sampler_presets import choose_sampler
 from dpdm_cli.sampling.shards import Shard
 from dpdm_cli.sampling.writing import FORMATS, Format, place_of
 from dpdm_cli.stored import Json, json_digest
@@ -83,9 +83,16 @@ def sample(
     out: str | Path | None = None,
     *,
     n: int,
-    sampler: SamplerSettings | None = None,
     purpose: Purpose | None = None,
-    overrides: Mapping[str, Any] | None = None,
+    sampler: SamplerName | SamplerSettings | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    temperature: float | None = None,
+    deformation: float | None = None,
+    churn: float | None = None,
+    s_min: float | None = None,
+    s_max: float | None = None,
+    s_noise: float | None = None,
     labels: Sequence[str | int] | None = None,
     seed: int = 0,
     batch_size: int | None = None,
@@ -109,11 +116,13 @@ def sample(
         out: the folder; empty, absent, or of the same call. By default `synth` beside the model, of a shard
             `synth-3-of-16`.
         n: images, at least 1.
-        sampler: whole settings; by default Heun's method, with 30 steps from white noise, or with 12 from the Gaussian
-            of each class, where the model has one.
         purpose: `fid` or `accuracy` takes the paper's settings for the model's data set and epsilon.
-        overrides: settings by name over either: sampler, steps, guidance, temperature, deformation, churn,
-            s_min, s_max, s_noise.
+        sampler: ddim, stochastic-ddim, euler or heun, or whole settings (not together with `purpose`); by default
+            Heun's method, with 30 steps from white noise, or with 12 from the Gaussian of each class, where the model
+            has one.
+        steps, guidance, temperature, deformation: each over the settings so chosen, see `SamplerSettings`.
+        churn, s_min, s_max, s_noise: the same of its churn (S_churn and the others of Karras et al. 2022,
+            arXiv 2206.00364), for euler and heun.
         labels: classes to draw, by name or index (a name wins), repeated in this order; by default all in turn, so that
             image i has class i modulo their number.
         seed: 0 to 2^63 - 1.
@@ -136,6 +145,18 @@ def sample(
         InterruptedRunError: on SIGINT or SIGTERM, when the batch is written.
     """
     _check_numbers(n, seed, batch_size, format)
+    whole = sampler if isinstance(sampler, SamplerSettings) else None
+    given = {
+        "sampler": None if isinstance(sampler, SamplerSettings) else sampler,
+        "steps": steps,
+        "guidance": guidance,
+        "temperature": temperature,
+        "deformation": deformation,
+        "churn": churn,
+        "s_min": s_min,
+        "s_max": s_max,
+        "s_noise": s_noise,
+    }
     part = None if shard is None else _shard(shard, format)
     where = resolve_device(device)
     path = Path(checkpoint).expanduser()
@@ -145,13 +166,13 @@ def sample(
             model = load_model(path)
             has_prior = model.denoiser.prior is not None
             choice = choose_sampler(
-                sampler,
+                whole,
                 purpose=purpose,
                 dataset=model.dataset,
                 image_size=model.image_shape[1],
                 epsilon=model.statement.epsilon,
                 has_prior=has_prior,
-                overrides=overrides,
+                overrides=given,
             )
             choice.settings.check_prior(has_prior=has_prior)
             cycle = _cycle(model.classes, labels)

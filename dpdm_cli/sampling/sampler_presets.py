@@ -10,14 +10,14 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
-from typing import Any, Literal
+from typing import Any, get_args
 
+from dpdm_cli.choices import Purpose
 from dpdm_cli.diffusion.generation import CHURNING, SamplerSettings
 from dpdm_cli.diffusion.samplers import Churn
 from dpdm_cli.errors import UsageError
 
-Purpose = Literal["fid", "accuracy"]
-PURPOSES: tuple[Purpose, ...] = ("fid", "accuracy")
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 
 _CHURN = {"churn": "amount", "s_min": "lowest", "s_max": "highest", "s_noise": "scale"}
 _OTHERS = ("sampler", "steps", "guidance", "temperature", "deformation")

@@ -16,20 +16,21 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol, get_args
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from dpdm_cli.choices import ImageFormat
 from dpdm_cli.data.layout import is_class_name
 from dpdm_cli.errors import DamagedFileError, DataError
 from dpdm_cli.files import replacing, sha256_of
 from dpdm_cli.sampling.png import Pixels, PngEncoder
 from dpdm_cli.stored import Json, json_text
 
-Format = Literal["png", "npz", "zip"]
-FORMATS: tuple[Format, ...] = ("png", "npz", "zip")
+Format = ImageFormat
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 _THREADS = min(8, os.cpu_count() or 1)
 _CHUNK = 64  # images a thread takes at a time

@@ -9,17 +9,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from dpdm_cli.checkpoint import Model, save_model
+from dpdm_cli.choices import Preset
 from dpdm_cli.compute.device import memory_errors, resolve_device, set_precision
 from dpdm_cli.compute.distributed import Processes
 from dpdm_cli.compute.rendezvous import joined
 from dpdm_cli.data import duplicate_count, load_images
 from dpdm_cli.data.named import NAMED
+from dpdm_cli.keywords import keywords_shown
 from dpdm_cli.privacy.accounting.claims import claim
 from dpdm_cli.privacy.statement import (
     NOT_PRIVATE,
@@ -32,10 +34,10 @@ from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.sampling.grids import draw_grid
 from dpdm_cli.signals import stop_requests
 from dpdm_cli.stored import Json
-from dpdm_cli.training.config.planning import choose_settings
-from dpdm_cli.training.config.public_facts import Stated
-from dpdm_cli.training.config.settings import default_preset
+from dpdm_cli.training.config.request import request_run
+from dpdm_cli.training.config.settings import SettingOptions, default_preset
 from dpdm_cli.training.loop import take_steps
+from dpdm_cli.training.preset_remark import preset_remark
 from dpdm_cli.training.run_folder import RunFolder
 from dpdm_cli.training.run_state import RunState
 from dpdm_cli.training.setup import Setup, set_up
@@ -70,18 +72,32 @@ class TrainResult:
     parameters: int
     seconds: float
 
+    def to_dict(self) -> Json:
+        """For JSON."""
+        return {
+            "out": str(self.folder),
+            "model": str(self.model),
+            "parameters": self.parameters,
+            "seconds": round(self.seconds, 1),
+            "private": self.statement.private,
+            "epsilon": self.statement.epsilon,
+            "delta": self.statement.delta,
+            "statement": self.statement.text,
+        }
 
+
+@keywords_shown
 def train(
     data: str,
     out: Path | str,
     *,
-    preset: str | None = None,
+    preset: Preset | None = None,
     settings_for: str | None = None,
-    config: Path | None = None,
-    plan: Path | None = None,
+    config: Path | str | None = None,
+    plan: Path | str | None = None,
     private: bool = True,
     resume: bool = False,
-    init_from: Path | None = None,
+    init_from: Path | str | None = None,
     device: str = "auto",
     data_dir: Path | None = None,
     download: bool = True,
@@ -90,7 +106,7 @@ def train(
     public_metadata: bool = False,
     log_losses: bool = False,
     reporter: Reporter | None = None,
-    **settings: Any,
+    **settings: Unpack[SettingOptions],
 ) -> TrainResult:
     """Train a diffusion model on images under (epsilon, delta)-differential privacy.
 
@@ -104,7 +120,7 @@ def train(
         settings_for: take the preset's settings for this data set, `celeba64` or `imagenet32` for example; by default
             those for `data` where it is a named set. What is known of the images, N for one, stays that of `data`.
         config: TOML file of settings.
-        settings: fields of `TrainSettings`, which override it.
+        settings: each by its name in `TrainSettings`, which says what it is; they override it.
         plan: a plan written by `dpdm calibrate --out`; it replaces epsilon, delta, batch size, steps, C and K.
         private: False trains without clipping and noise, and every output says NOT PRIVATE.
         resume: go on with the run in `out`, under its own settings and plan.
@@ -130,11 +146,6 @@ def train(
     torch_device = resolve_device(device)
     folder = RunFolder(Path(out))
     load = partial(load_images, data, data_dir=data_dir, download=download)
-    stated = Stated(
-        classes=None if classes is None else tuple(classes),
-        channels=channels,
-        public_metadata=public_metadata,
-    )
     with ExitStack() as held:
         processes = held.enter_context(joined(torch_device))
         say = reporter if reporter and processes.is_first else SilentReporter()
@@ -145,40 +156,34 @@ def train(
             "give every machine the same command",
         )
         with processes.together():
-            preset = preset or default_preset(torch_device.type)
-            wanted, origins = choose_settings(
+            request = request_run(
                 data,
-                preset=preset,
+                preset or default_preset(torch_device.type),
                 settings_for=settings_for,
                 config=config,
                 plan=plan,
-                flags=settings,
+                private=private,
+                init_from=init_from,
+                classes=classes,
+                channels=channels,
+                public_metadata=public_metadata,
+                **settings,
             )
-            set_precision(wanted.precision, torch_device)
+            set_precision(request.settings.precision, torch_device)
         processes.from_first(lambda: held.enter_context(folder.open(resume=resume)))
         tensors, saved = _saved(folder, processes) if resume else ({}, None)
-        setup = set_up(
-            data,
-            wanted,
-            origins,
-            preset,
-            load,
-            stated=stated,
-            private=private,
-            plan=plan,
-            init_from=init_from,
-            saved=saved,
-            device=torch_device,
-            processes=processes,
-        )
+        setup = set_up(request, load, saved=saved, device=torch_device, processes=processes)
+        spec = setup.spec
+        if preset is None and saved is None and not say.quiet:
+            say.note(preset_remark(spec, torch_device))
         _remark(say, setup, torch_device, processes, is_new=saved is None)
         with memory_errors("while the network was set up", _LESS_AT_FIRST):
             trainer = Trainer(
-                setup.network,
-                setup.settings,
+                spec.network,
+                spec.settings,
                 setup.images,
-                steps=setup.steps,
-                sample_rate=setup.sample_rate,
+                steps=spec.steps,
+                sample_rate=spec.sample_rate,
                 ledger=setup.ledger,
                 device=torch_device,
                 processes=processes,
@@ -187,8 +192,8 @@ def train(
                 say.detail(str(trainer.tuning))
             if saved is not None:
                 trainer.restore(tensors, saved.done)
-            elif setup.public is not None:
-                trainer.start_from(setup.public.weights)
+            elif spec.start is not None:
+                trainer.start_from(spec.start.weights)
         if trainer.done < trainer.steps:
             with memory_errors("while the training step was checked", _LESS_AT_FIRST):
                 trainer.check()
@@ -218,7 +223,7 @@ def _remark(
     """What a user should know before the first step."""
     if not processes.is_first:
         return
-    plan = setup.plan
+    spec, plan = setup.spec, setup.spec.plan
     where = str(device)
     if processes.size > 1:
         where = f"{device.type}, {processes.size} processes"
@@ -231,12 +236,12 @@ def _remark(
             warm = f"warm start by {plan.warm_start} at sigma {plan.warm_sigma:.6g}, "
         say.note(
             f"plan: epsilon {result.epsilon_text} at delta {plan.delta:g} ({result.accountant}), "
-            f"N = {setup.dataset_size:,}, {warm}"
+            f"N = {plan.dataset_size:,}, {warm}"
             f"expected batch {plan.expected_batch_size:g}, {plan.steps:,} steps, "
             f"sigma {plan.sigma:.6g}, C = {plan.clip_norm:g}, K = {plan.noise_multiplicity}, on {where}"
         )
-        if setup.public_inputs and setup.data not in NAMED:
-            say.note(f"taken as known to everybody, and published: {setup.public_inputs.words}")
+        if spec.public_inputs and spec.data not in NAMED:
+            say.note(f"taken as known to everybody, and published: {spec.public_inputs.words}")
     if is_new and (copies := duplicate_count(setup.images)):
         say.warn(
             f"{copies} images are exact copies of others: the claim protects one file, not one picture"
@@ -256,22 +261,23 @@ def _saved(folder: RunFolder, processes: Processes) -> tuple[dict[str, Tensor], 
 
 def _publish(folder: RunFolder, setup: Setup, trainer: Trainer, device: torch.device) -> Json:
     """Write model, statement and samples, unless they are there; the statement as it is written."""
-    dataset = setup.data if setup.data in NAMED else "custom"
-    start = setup.public
+    spec = setup.spec
+    dataset = spec.data if spec.data in NAMED else "custom"
+    start = spec.start
     statement: AnyStatement
-    if setup.ledger is None or setup.public_inputs is None:
+    if setup.ledger is None or spec.public_inputs is None:
         statement = non_private_statement(
             trainer.done, [dataset, *(start.trained_on if start else ())]
         )
     else:
         statement = private_statement(
-            setup.ledger, setup.public_inputs, start.sha256 if start else None
+            setup.ledger, spec.public_inputs, start.sha256 if start else None
         )
     if not folder.is_complete:
         model = Model(
             denoiser=trainer.averaged,
-            config=setup.network,
-            parameterisation=setup.settings.denoiser,
+            config=spec.network,
+            parameterisation=spec.settings.denoiser,
             classes=setup.images.classes,
             dataset=dataset,
             statement=statement,

@@ -43,6 +43,7 @@ def test_help_imports_no_torch(arguments: list[str]) -> None:
 def test_the_package_offers_its_commands_as_functions_without_importing_torch() -> None:
     result = python(
         "import sys, dpdm_cli\nassert 'torch' not in sys.modules\n"
+        "dpdm_cli.calibrate\nassert 'torch' not in sys.modules\n"
         "assert all(callable(getattr(dpdm_cli, n)) for n in dpdm_cli.__all__ if n != '__version__')"
     )
     assert result.returncode == 0, result.stderr

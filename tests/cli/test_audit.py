@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from support import tiny
 from support.mutants import MUTANTS
 from torch import Tensor
 from typer.testing import CliRunner
@@ -15,10 +16,12 @@ from typer.testing import CliRunner
 from dpdm_cli import train
 from dpdm_cli.auditing import run as auditing
 from dpdm_cli.commands.app import app
-from dpdm_cli.diffusion.unet import UNet, UNetConfig
+from dpdm_cli.diffusion.unet import UNetConfig
 from dpdm_cli.errors import PrivacyError
 from dpdm_cli.privacy import mechanism
+from dpdm_cli.privacy.accounting.claims import claim
 from dpdm_cli.privacy.gradients import layer_rules
+from dpdm_cli.privacy.plan_file import write_plan_file
 from dpdm_cli.training.config.settings import preset_settings
 from dpdm_cli.training.trainer import Trainer
 
@@ -164,20 +167,28 @@ def test_nonsense_is_refused(arguments: list[str]) -> None:
     assert done.exit_code == 2, done.output
 
 
-def test_the_network_of_another_sets_settings_is_audited(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_network_of_another_sets_settings_is_audited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the plan of its set's N: settings whose delta is too large for that are refused."""
-    shapes = []
-
-    def remember(config: UNetConfig) -> UNet:
-        shapes.append(config)
-        return UNet(config)
-
-    monkeypatch.setattr(auditing, "UNet", remember)
     words = ["audit", "--dataset", "mnist", "--settings-for", "digits", "--device", "cpu"]
     refused = CliRunner().invoke(app, words, env={"COLUMNS": "160"})
     assert refused.exit_code == 5
     assert "delta is 0.0001, but must be below 1/N" in refused.output
-    (shape,) = shapes
+
+    class SeenError(Exception):
+        """Enough was seen."""
+
+    def seen(config: UNetConfig) -> None:
+        raise SeenError(config)
+
+    monkeypatch.setattr(auditing, "UNet", seen)
+    plan = tiny.plan()
+    written = {**claim(plan).to_dict(), "target_epsilon": None, "slack": None}
+    write_plan_file(tmp_path / "plan.json", plan, written)
+    shown = CliRunner().invoke(app, [*words, "--plan", str(tmp_path / "plan.json")])
+    assert isinstance(shown.exception, SeenError), shown.output
+    (shape,) = shown.exception.args
     settings = preset_settings("small", "digits", 10.0)
     assert (shape.image_size, shape.multipliers) == (28, settings.multipliers)
     assert (shape.patch, shape.embedding) == (settings.patch, settings.embedding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import re
@@ -12,6 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import dpdm_cli as api
 from dpdm_cli.commands.calibrate import calibrate
 from dpdm_cli.commands.console import reports_errors
 from dpdm_cli.errors import UsageError
@@ -20,7 +22,6 @@ from dpdm_cli.privacy.accounting import claims as accounting
 from dpdm_cli.privacy.accounting.claims import Claim, check_plan_file, claim
 from dpdm_cli.privacy.plan import steps_for_epochs
 from dpdm_cli.privacy.plan_file import load_plan
-from dpdm_cli.training.config.settings import paper_defaults
 
 NAMES = {
     "accountant",
@@ -43,7 +44,7 @@ NAMES = {
     "warm_sigma",
     "warm_start",
 }
-OWN = ["-n", "5000", "--batch-size", "100", "--delta", "1e-5"]
+OWN = ["--dataset-size", "5000", "--batch-size", "100", "--delta", "1e-5"]
 
 
 def dpdm(*options: str) -> Any:
@@ -235,12 +236,16 @@ def test_quiet_prints_nothing_but_still_writes(tmp_path: Path) -> None:
         (["--eps", "1", "--delta", "nan"], 2, "delta"),
         (["--eps", "1", "--delta", "1e-4"], 5, "1/N"),
         (["--eps", "1", "--delta", "1"], 5, "1/N"),
-        (["--eps", "1", "-n", "0"], 2, "N must be at least 1, found 0"),
-        (["--eps", "1", *OWN, "-n", "-3", "--steps", "5"], 2, "N must be at least 1, found -3"),
-        (["--eps", "1", "-n", "500"], 2, "batch-size"),
-        (["--eps", "1", *OWN, "-n", "1.5", "--steps", "5"], 2, "--dataset-size"),
+        (["--eps", "1", "--dataset-size", "0"], 2, "N must be at least 1, found 0"),
+        (
+            ["--eps", "1", *OWN, "--dataset-size", "-3", "--steps", "5"],
+            2,
+            "N must be at least 1, found -3",
+        ),
+        (["--eps", "1", "--dataset-size", "500"], 2, "batch-size"),
+        (["--eps", "1", *OWN, "--dataset-size", "1.5", "--steps", "5"], 2, "--dataset-size"),
         (["--eps", "1", *OWN, "--batch-size", "5001", "--steps", "5"], 2, "5000"),
-        (["--eps", "1", *OWN, "--batch-size", "nan", "--steps", "5"], 2, "batch_size"),
+        (["--eps", "1", *OWN, "--batch-size", "nan", "--steps", "5"], 2, "batch-size"),
         (["--eps", "1", *OWN, "--steps", "0"], 2, "steps"),
         (["--eps", "1", *OWN, "--epochs", "-3"], 2, "epochs"),
         (["--eps", "1", *OWN, "--epochs", "3", "--steps", "5"], 2, "--steps"),
@@ -291,28 +296,47 @@ def test_pld_in_place_of_prv_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> No
     "dataset", ["digits", "mnist", "fashion-mnist", "cifar10", "celeba", "celeba64", "imagenet32"]
 )
 def test_every_known_data_set_has_a_whole_plan(dataset: str) -> None:
-    facts = paper_defaults(dataset)
-    assert 0 < facts["delta"] < 1 / facts["dataset_size"]
-    assert 0 < facts["batch_size"] <= facts["dataset_size"]
-    assert facts["noise_multiplicity"] >= 1
-    assert math.isfinite(facts["clip_norm"])
-    steps = steps_for_epochs(facts["dataset_size"], facts["batch_size"], facts["epochs"])
-    assert steps >= facts["epochs"]
+    plan = api.calibrate(dataset=dataset, sigma=100, accountant="rdp").plan
+    assert 0 < plan.delta < 1 / plan.dataset_size
+    assert 0 < plan.expected_batch_size <= plan.dataset_size
+    assert plan.steps * plan.sample_rate >= 50  # passes over the data
 
 
 def test_an_unknown_data_set_is_named() -> None:
     with pytest.raises(UsageError, match="svhn"):
-        paper_defaults("svhn")
+        api.calibrate(dataset="svhn", epsilon=1)
+
+
+def test_from_python_it_is_what_the_command_is(tmp_path: Path) -> None:
+    """The same names, defaults, figures and file."""
+    keywords = inspect.signature(api.calibrate).parameters
+    words = inspect.signature(calibrate).parameters
+    assert {*keywords} - {"reporter"} == {*words} - {"as_json", "quiet"}
+    shared = keywords.keys() & words.keys()
+    assert {n: keywords[n].default for n in shared} == {n: words[n].default for n in shared}
+    values = values_of("digits", "--eps", "2", "--steps", "9", "--accountant", "rdp")
+    file = tmp_path / "plan.json"
+    found = api.calibrate("digits", epsilon=2, steps=9, accountant="rdp", out=file)
+    assert found.to_dict() == values == json.loads(file.read_text())
 
 
 def test_settings_of_a_set_go_with_a_number_of_images_of_ones_own() -> None:
-    values = values_of("--eps", "10", "--settings-for", "imagenet32", "-n", "100000")
+    values = values_of("--eps", "10", "--settings-for", "imagenet32", "--dataset-size", "100000")
     assert values["dataset_size"] == 100_000
     assert (values["expected_batch_size"], values["delta"]) == (2048, 7e-7)
     assert values["steps"] == steps_for_epochs(100_000, 2048, 100)
     assert values["noise_multiplicity"] == 8
     own = values_of(
-        "--eps", "10", "--settings-for", "celeba64", "-n", "5000", "-b", "100", "--steps", "9"
+        "--eps",
+        "10",
+        "--settings-for",
+        "celeba64",
+        "--dataset-size",
+        "5000",
+        "-B",
+        "100",
+        "--steps",
+        "9",
     )
     assert (own["expected_batch_size"], own["steps"], own["delta"]) == (100, 9, 1e-6)
 
@@ -327,11 +351,11 @@ def test_settings_alone_say_nothing_of_n() -> None:
     result = dpdm("--eps", "10", "--settings-for", "imagenet32")
     assert result.exit_code == 2
     assert "N is not known" in result.stderr
-    assert "-n" in result.stderr
+    assert "--dataset-size" in result.stderr
 
 
 def test_settings_for_an_unknown_set_are_refused_with_those_that_are_known() -> None:
-    result = dpdm("--eps", "10", "--settings-for", "svhn", "-n", "1000")
+    result = dpdm("--eps", "10", "--settings-for", "svhn", "--dataset-size", "1000")
     assert result.exit_code == 2
     for known in ("svhn", "celeba64", "imagenet32"):
         assert known in result.stderr

@@ -18,9 +18,9 @@ from dpdm_cli.privacy.accounting.claims import claim, planned, round_up
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.plan_file import write_plan_file
 from dpdm_cli.privacy.statement import AnyStatement, non_private_statement
-from dpdm_cli.training import dry_run as forecast
-from dpdm_cli.training.config import planning
+from dpdm_cli.training import preset_remark
 from dpdm_cli.training.config.network import blank_images, network_config
+from dpdm_cli.training.config.request import IN_THE_PLAN
 from dpdm_cli.training.config.settings import merge
 
 PLAN = PrivacyPlan(
@@ -77,7 +77,7 @@ def test_the_settings_of_a_plan_are_the_plans(plan: Path) -> None:
         "warm_start": "none",
         "warm_share": None,
     }
-    assert expected.keys() == set(planning._IN_THE_PLAN)
+    assert expected.keys() == set(IN_THE_PLAN)
     found = {name: entry for name, entry in shown["settings"].items() if name in expected}
     assert found == {n: {"value": v, "from": f"plan {plan}"} for n, v in expected.items()}
     assert shown["settings"]["learning_rate"]["from"].startswith("preset small")
@@ -142,7 +142,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(data)
         return 1e-3
 
-    monkeypatch.setattr(forecast, "_seconds_a_row", seconds)
+    monkeypatch.setattr(preset_remark, "_seconds_a_row", seconds)
     return seen
 
 
@@ -205,7 +205,7 @@ def test_the_estimate_is_coarse_and_only_for_those_who_read_it(
     ],
 )
 def test_durations_have_one_digit_and_a_unit(seconds: float, text: str) -> None:
-    assert forecast._roughly(seconds) == text
+    assert preset_remark._roughly(seconds) == text
 
 
 def test_settings_for_another_set_leave_the_datas_public_figures_alone() -> None:

@@ -167,7 +167,7 @@ def test_the_job_array_draws_what_its_comment_merges_to_the_set_of_one_process(
     )
     said = json.loads(sealed.stdout)
     assert (said["n"], said["drawn_now"], said["out"]) == (1200, 0, arguments[2])
-    draw(run, tmp_path / "whole", n=1200, batch_size=1000, overrides={"steps": 2})
+    draw(run, tmp_path / "whole", n=1200, batch_size=1000, steps=2)
     assert contents(tmp_path / "synth") == contents(tmp_path / "whole")
 
 

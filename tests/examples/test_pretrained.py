@@ -18,7 +18,7 @@ def test_a_pretrained_model_verifies_and_draws(folder: Path, tmp_path: Path) -> 
     (found,) = verify([folder]).artefacts
     assert found.statement.epsilon <= 10
     assert sum(file.stat().st_size for file in folder.iterdir()) < 8 << 20
-    drawn = sample(folder, tmp_path / "synth", n=10, overrides={"steps": 4}, format="npz")
+    drawn = sample(folder, tmp_path / "synth", n=10, steps=4, format="npz")
     images = np.load(drawn.folder / "samples.npz")["images"]
     assert len(images) == 10
     assert images.std() > 30  # pictures, not grey

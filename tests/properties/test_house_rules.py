@@ -14,12 +14,11 @@ PACKAGE = Path(dpdm_cli.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-SHARED = {"compute", "errors", "files", "reporter", "signals", "stored"}
+SHARED = {"choices", "compute", "errors", "files", "keywords", "reporter", "signals", "stored"}
 CORE = {*SHARED, "data", "diffusion", "privacy", "checkpoint"}
 KNOWN = {
-    "errors": set(),
-    "stored": {"errors"},
-    **{name: {"errors"} for name in ("reporter", "signals")},
+    **{name: set() for name in ("choices", "errors", "keywords")},
+    **{name: {"errors"} for name in ("reporter", "signals", "stored")},
     "files": {"errors", "stored"},
     "compute": {"errors"},
     "privacy": {"compute", "errors", "stored"},

@@ -30,6 +30,7 @@ from dpdm_cli.reporter import SilentProgress
 from dpdm_cli.training.config import planning
 from dpdm_cli.training.config.planning import plan_run
 from dpdm_cli.training.config.public_facts import Stated, public_facts
+from dpdm_cli.training.config.request import RunRequest
 from dpdm_cli.training.config.settings import TrainSettings
 from dpdm_cli.training.setup import Setup, set_up
 from dpdm_cli.training.trainer import Trainer
@@ -128,16 +129,16 @@ def sums_before_noise(patch: pytest.MonkeyPatch) -> list[tuple[Tensor, float]]:
 def traced(images: ImageSet, patch: pytest.MonkeyPatch) -> Run:
     """A whole training, as a command makes it, with its calls of everything that acts on what is public."""
     patch.setattr(planning, "calibrate", calibrate_once)
-    setup = set_up(
-        "somebody",
-        SETTINGS,
-        {},
-        "paper",
-        lambda **_: images,
+    request = RunRequest(
+        data="somebody",
+        preset="paper",
+        settings=SETTINGS,
+        origins={},
         stated=Stated(classes=images.classes, channels=1),
-        private=True,
-        plan=None,
-        init_from=None,
+    )
+    setup = set_up(
+        request,
+        lambda **_: images,
         saved=None,
         device=torch.device("cpu"),
         processes=ALONE,
@@ -178,11 +179,11 @@ def traced(images: ImageSet, patch: pytest.MonkeyPatch) -> Run:
     sums = sums_before_noise(patch)
     draw_in_turn(MASKS, patch)
     trainer = Trainer(
-        setup.network,
-        setup.settings,
+        setup.spec.network,
+        setup.spec.settings,
         setup.images,
-        steps=setup.steps,
-        sample_rate=setup.sample_rate,
+        steps=setup.spec.steps,
+        sample_rate=setup.spec.sample_rate,
         ledger=setup.ledger,
         device=torch.device("cpu"),
     )
@@ -202,9 +203,9 @@ def test_a_record_shows_in_the_sums_by_at_most_the_clip_norm_and_nowhere_else(sp
         with pytest.MonkeyPatch.context() as patch:
             runs.append(traced(images, patch))
     one, other = runs
-    assert one.setup.plan == other.setup.plan
-    assert one.setup.plan is not None
-    assert one.setup.plan.divisor == other.setup.plan.divisor == 8
+    assert one.setup.spec.plan == other.setup.spec.plan
+    assert one.setup.spec.plan is not None
+    assert one.setup.spec.plan.divisor == other.setup.spec.plan.divisor == 8
     for name in (
         "steps",
         "sample_rate",
@@ -213,7 +214,7 @@ def test_a_record_shows_in_the_sums_by_at_most_the_clip_norm_and_nowhere_else(sp
         "dataset_size",
         "public_inputs",
     ):
-        assert getattr(one.setup, name) == getattr(other.setup, name), name
+        assert getattr(one.setup.spec, name) == getattr(other.setup.spec, name), name
     private = {"salt", "fingerprint"}
     told = [
         {k: v for k, v in run.setup.state().to_json().items() if k not in private} for run in runs

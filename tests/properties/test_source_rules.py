@@ -87,7 +87,7 @@ COUNTED = {
         "train_privately",
         "images.shape",
     ): "beside the first",
-    ("training/setup.py", "_public_inputs", "len(images.images)"): "N of a run that claims nothing",
+    ("training/run_spec.py", "resolve", "len(images.images)"): "N of a run that claims nothing",
     (
         "data/sources.py",
         "size_of",

@@ -114,7 +114,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def drawn(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A set in each format, and a shard."""
     home = tmp_path_factory.mktemp("drawn")
-    options: dict[str, Any] = {"n": 4, "batch_size": 2, "overrides": {"steps": 1}}
+    options: dict[str, Any] = {"n": 4, "batch_size": 2, "steps": 1}
     for format in FORMATS:
         draw(finished, home / format, format=format, **options)
     draw(finished, home / "shard", shard=(1, 2), **options)

@@ -20,7 +20,7 @@ PRETRAINED = Path(__file__).parents[2] / "examples" / "pretrained" / "mnist-eps1
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("release") / "synth"
-    draw(PRETRAINED, out, n=2, batch_size=2, overrides={"steps": 1})
+    draw(PRETRAINED, out, n=2, batch_size=2, steps=1)
     return out
 
 

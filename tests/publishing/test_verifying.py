@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from dpdm_cli import calibrate, sample, train, verify
+from dpdm_cli import sample, train, verify
 from dpdm_cli.checkpoint import load_model, read_tensors, write_tensors
 from dpdm_cli.commands.app import app
 from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.errors import DamagedFileError, DataError, DpdmError, PrivacyError, UsageError
 from dpdm_cli.files import sha256_of
-from dpdm_cli.privacy.accounting.claims import claim, compose
+from dpdm_cli.privacy.accounting.claims import calibrate, claim, compose
 from dpdm_cli.publishing import verifying
 from dpdm_cli.training.run_folder import RunFolder
 from dpdm_cli.training.trainer import Trainer

@@ -234,8 +234,8 @@ def test_a_complete_set_whose_images_were_changed_is_damaged(
         ({"batch_size": 4}, "batch_size"),
         ({"format": "npz"}, "format"),
         ({"labels": ["dog"]}, "drawn"),
-        ({"overrides": {"steps": 4}}, "sampler"),
-        ({"overrides": {"steps": 3, "guidance": 0.5}}, "sampler"),
+        ({"steps": 4}, "sampler"),
+        ({"steps": 3, "guidance": 0.5}, "sampler"),
     ],
 )
 def test_a_folder_of_another_run_is_refused_and_untouched(
@@ -362,7 +362,7 @@ def test_labels_the_model_does_not_know_are_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("changes", [{"labels": [0]}, {"overrides": {"guidance": 1.0}}])
+@pytest.mark.parametrize("changes", [{"labels": [0]}, {"guidance": 1.0}])
 def test_an_unconditional_model_takes_no_labels_and_no_guidance(
     unconditional: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:

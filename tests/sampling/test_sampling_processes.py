@@ -85,7 +85,9 @@ def test_an_image_is_the_same_whatever_the_number_of_threads(tmp_path: Path, thr
     """With this network and sampler some last digits of the network's output depend on it."""
     options: dict[str, Any] = {
         "n": 8,
-        "overrides": {"steps": 3, "sampler": "heun", "guidance": 0.5},
+        "steps": 3,
+        "sampler": "heun",
+        "guidance": 0.5,
     }
     before = torch.get_num_threads()
     try:

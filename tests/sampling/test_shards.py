@@ -77,7 +77,7 @@ def test_what_is_no_shard_is_refused_in_one_way(text: str) -> None:
         (3, {"n": 31}),
         (3, {"n": 3}),
         (2, {"n": 12, "labels": ["eel", "cat"], "batch_size": 3}),
-        (2, {"overrides": {"steps": 2, "sampler": "stochastic-ddim"}}),
+        (2, {"steps": 2, "sampler": "stochastic-ddim"}),
     ],
     ids=str,
 )
@@ -455,9 +455,7 @@ def test_more_shards_than_batches_leave_some_empty_which_is_said_and_merges(
 
 def test_without_a_folder_a_shard_lies_beside_the_model_under_its_number(tmp_path: Path) -> None:
     checkpoint = save(tmp_path / "model.safetensors")
-    result = sample(
-        checkpoint, n=9, batch_size=4, shard=(3, 16), overrides={"steps": 2}, device="cpu"
-    )
+    result = sample(checkpoint, n=9, batch_size=4, shard=(3, 16), steps=2, device="cpu")
     assert result.folder == tmp_path / "synth-3-of-16"
 
 
@@ -481,7 +479,7 @@ def test_several_processes_draw_no_shard(
 def test_a_shard_is_verified_and_released_and_merged_ones_are_not_before_they_are_sealed(
     tmp_path: Path,
 ) -> None:
-    options: dict[str, Any] = {"n": 12, "batch_size": 4, "overrides": {"steps": 1}}
+    options: dict[str, Any] = {"n": 12, "batch_size": 4, "steps": 1}
     draw_shards(PRETRAINED, tmp_path, 2, **options)
     (found,) = verify([tmp_path / "shard-2"]).artefacts
     assert "4 images are those that were drawn for shard 2/2 of 12" in found.checked[0]

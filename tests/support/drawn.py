@@ -91,7 +91,7 @@ def save(path: Path, classes: tuple[str, ...] = ("cat", "dog", "eel"), **changes
 def draw(checkpoint: Path, out: Path, **changes: Any) -> SampleResult:
     """Thirty images in batches of eight, unless something else is said."""
     options: dict[str, Any] = {"n": 30, "batch_size": 8, "device": "cpu"}
-    options |= {"overrides": {"steps": 3}, **changes}
+    options |= {"steps": 3, **changes}
     return sample(checkpoint, out, **options)
 
 

@@ -13,7 +13,7 @@ from support import tiny
 from support.processes_launcher import launch
 
 from dpdm_cli.errors import DataError, ResourceError
-from dpdm_cli.training.setup import _check_classes
+from dpdm_cli.training.run_spec import _check_classes
 
 
 def train_unlike(out: Path, odd: int, changes: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from dpdm_cli.privacy.accounting.claims import calibrate, claim
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.training import loop as training_loop
 from dpdm_cli.training import run as training
-from dpdm_cli.training.config.settings import TrainSettings
+from dpdm_cli.training.config.request import RunRequest
 from dpdm_cli.training.run import TrainResult, train
 from dpdm_cli.training.run_folder import RunFolder
 from dpdm_cli.training.trainer import Trainer
@@ -54,8 +54,8 @@ def test_from_python_too_settings_can_be_those_for_another_set(
     class SeenError(Exception):
         """Enough was seen."""
 
-    def set_up(data: str, wanted: TrainSettings, *_: Any, **__: Any) -> None:
-        raise SeenError(data, wanted.epochs, wanted.dataset_size)
+    def set_up(request: RunRequest, *_: Any, **__: Any) -> None:
+        raise SeenError(request.data, request.settings.epochs, request.settings.dataset_size)
 
     monkeypatch.setattr(training, "set_up", set_up)
     with pytest.raises(SeenError) as seen:

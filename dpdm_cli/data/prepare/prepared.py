@@ -25,10 +25,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dpdm_cli.choices import Split
 from dpdm_cli.data.decoding import Fit
 from dpdm_cli.data.images import ImageSet, renamed
 from dpdm_cli.data.layout import is_class_name
-from dpdm_cli.data.named import Split
 from dpdm_cli.errors import DamagedFileError, DataError, UsageError
 from dpdm_cli.stored import Json, json_digest, parse_json, understood
 

@@ -15,13 +15,14 @@ import numpy as np
 import torch
 
 from dpdm_cli import __version__
+from dpdm_cli.choices import Split
 from dpdm_cli.compute.threads import parallel_map
 from dpdm_cli.data.collecting import Findings, read_chunk
 from dpdm_cli.data.decoder_process import decoders
 from dpdm_cli.data.decoding import Decoded, Fit, Pixels, planes, refit
 from dpdm_cli.data.duplicates import repeated
 from dpdm_cli.data.listing import Listing, list_images
-from dpdm_cli.data.named import NAMED, Split
+from dpdm_cli.data.named import NAMED
 from dpdm_cli.data.prepare.prepared import (
     SUFFIX,
     Facts,

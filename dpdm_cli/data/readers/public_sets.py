@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpdm_cli.choices import Split
 from dpdm_cli.data.decoding import Pixels
 from dpdm_cli.data.layout import Entry
-from dpdm_cli.data.named import NamedSet, Split
+from dpdm_cli.data.named import NamedSet
 from dpdm_cli.data.readers.folders import Files
 from dpdm_cli.errors import DataError, ResourceError
 from dpdm_cli.files import network_timeout

@@ -4,54 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from dpdm_cli.errors import PrivacyError, UsageError
-from dpdm_cli.privacy.accounting.claims import calibrate, check_plan_file
+from dpdm_cli.privacy.accounting.claims import calibrate
 from dpdm_cli.privacy.plan import PrivacyPlan, steps_for_epochs
-from dpdm_cli.privacy.plan_file import load_plan
-from dpdm_cli.training.config.settings import TrainSettings, merge
-
-_IN_THE_PLAN = (
-    "epsilon",
-    "delta",
-    "clip_norm",
-    "noise_multiplicity",
-    "batch_size",
-    "epochs",
-    "steps",
-    "accountant",
-    "warm_start",
-    "warm_share",
-)
-"""Settings that a plan file replaces."""
-
-
-def choose_settings(
-    data: str,
-    *,
-    preset: str,
-    settings_for: str | None = None,
-    config: Path | None,
-    plan: Path | None,
-    flags: Mapping[str, Any],
-) -> tuple[TrainSettings, dict[str, str]]:
-    """The settings of a run and where each is from; see `merge`.
-
-    Raises:
-        UsageError: flags or the file give, beside a plan, what that already holds; or see `merge`.
-    """
-    settings, origins = merge(
-        data, preset=preset, settings_for=settings_for, config=config, flags=flags
-    )
-    both = [name for name in asked_for(origins) if name in _IN_THE_PLAN]
-    if plan is not None and both:
-        given = [name if origins[name] == "flag" else f"{name} ({origins[name]})" for name in both]
-        raise UsageError(
-            f"{', '.join(given)} given beside --plan, which already says so",
-            "leave them out, or calibrate another plan",
-        )
-    return settings, origins
+from dpdm_cli.training.config.settings import TrainSettings
 
 
 def asked_for(origins: Mapping[str, str]) -> list[str]:
@@ -61,11 +18,6 @@ def asked_for(origins: Mapping[str, str]) -> list[str]:
         for name, origin in origins.items()
         if origin != "default" and not origin.startswith("preset ")
     ]
-
-
-def warm_start_of(settings: TrainSettings, plan: Path | None) -> str:
-    """Of a private run: the plan file's, when there is one."""
-    return settings.warm_start if plan is None else load_plan(plan).warm_start
 
 
 def step_count(dataset_size: int, settings: TrainSettings) -> int:
@@ -90,15 +42,12 @@ def check_batch_size(dataset_size: int, settings: TrainSettings) -> None:
         )
 
 
-def plan_run(dataset_size: int, settings: TrainSettings, file: Path | None = None) -> PrivacyPlan:
-    """The plan in `file`; without one, the least noise that keeps the settings' target.
+def plan_run(dataset_size: int, settings: TrainSettings) -> PrivacyPlan:
+    """The plan of least noise that keeps the settings' target.
 
     Raises:
-        UsageError: the settings ask for what cannot be.
-        PrivacyError, DataError, DamagedFileError: see `read_plan`.
+        UsageError, PrivacyError: the settings ask for what cannot be.
     """
-    if file is not None:
-        return read_plan(file, dataset_size)
     check_batch_size(dataset_size, settings)
     return calibrate(
         epsilon=settings.epsilon,
@@ -114,17 +63,10 @@ def plan_run(dataset_size: int, settings: TrainSettings, file: Path | None = Non
     )
 
 
-def read_plan(path: Path, dataset_size: int) -> PrivacyPlan:
-    """A plan written by `dpdm calibrate --out`, unchanged; its claim is recomputed.
-
-    Raises:
-        PrivacyError: it was made for another data set size, or states less epsilon than it costs.
-        DataError, DamagedFileError: no plan is there.
-    """
-    plan, _ = check_plan_file(path)
+def check_planned_size(path: Path, plan: PrivacyPlan, dataset_size: int) -> None:
+    """Raise `PrivacyError` when the plan in a file was made for another number of images."""
     if plan.dataset_size != dataset_size:
         raise PrivacyError(
             f"{path} is a plan for N = {plan.dataset_size:,}, the data set has N = {dataset_size:,}",
             "calibrate a plan for this data set, or state its public size with --dataset-size",
         )
-    return plan

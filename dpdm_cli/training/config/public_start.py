@@ -6,6 +6,7 @@ A model of public images costs the user's word that they are public. The network
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -24,6 +25,7 @@ from dpdm_cli.privacy.statement import Statement
 from dpdm_cli.stored import Json, understood
 from dpdm_cli.training.config.network import network_config
 from dpdm_cli.training.config.planning import asked_for
+from dpdm_cli.training.config.request import RunRequest
 from dpdm_cli.training.config.settings import TrainSettings, where_started
 
 _OF_CLASSES = "classes."
@@ -74,39 +76,32 @@ def chosen_start(
 
 
 def with_start(
-    settings: TrainSettings,
-    origins: dict[str, str],
-    preset: str,
-    images: ImageSet,
-    *,
-    warm_start: str,
-    init_from: Path | None = None,
-) -> tuple[TrainSettings, dict[str, str]]:
+    request: RunRequest, images: ImageSet, warm_start: str
+) -> tuple[TrainSettings, Mapping[str, str]]:
     """The settings and their origins with what a preset changes where there is a procedural start.
 
     As they were, where another start or none was asked for, or these images and this network have none.
 
     Args:
-        settings, origins, preset: see `merge`.
+        request: what was asked for.
         images: their size, colours and classes count.
         warm_start: of the run; `none` without privacy.
-        init_from: another start.
 
     Raises:
         UsageError: no network can be had for these images.
     """
-    asked = asked_for(origins)
-    changes = {n: value for n, value in where_started(preset).items() if n not in asked}
-    elsewhere = init_from is not None or warm_start == "none"
+    settings, asked = request.settings, asked_for(request.origins)
+    changes = {n: v for n, v in where_started(request.preset).items() if n not in asked}
+    elsewhere = request.init_from is not None or warm_start == "none"
     if not changes or elsewhere or ("init" in asked and settings.init == "none"):
-        return settings, origins
+        return settings, request.origins
     changed = replace(settings, **changes)
     try:
         read_procedural(network_config(images, changed))
     except UsageError:
-        return settings, origins
-    origin = f"preset {preset}, where there is a procedural start"
-    return changed, {**origins, **dict.fromkeys(changes, origin)}
+        return settings, request.origins
+    origin = f"preset {request.preset}, where there is a procedural start"
+    return changed, {**request.origins, **dict.fromkeys(changes, origin)}
 
 
 def check_start(init: str, plan: PrivacyPlan | None) -> None:

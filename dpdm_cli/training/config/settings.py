@@ -15,17 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
+from dpdm_cli.choices import Init, Parameterisation, Precision, Preset, Schedule, WarmStart
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.errors import UsageError
-from dpdm_cli.privacy.plan import WARM_SHARE, WARM_STARTS
+from dpdm_cli.privacy.plan import WARM_SHARE
 
-PRESETS = ("small", "paper")
-DENOISERS = ("edm", "v", "vp", "ve")
-PRECISIONS = ("auto", "float32", "tf32", "bf16")
-SCHEDULES = ("constant", "cosine")
-INITS = ("none", "procedural")
+PRESETS: tuple[Preset, ...] = typing.get_args(Preset)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +66,11 @@ class TrainSettings:
     clip_norm: float = 1.0
     noise_multiplicity: int = 8
     accountant: str = "prv"
-    warm_start: str = "none"
+    warm_start: WarmStart = "none"
     warm_share: float = WARM_SHARE
-    init: str = "none"
+    init: Init = "none"
     image_size: int | None = None
-    denoiser: str = "edm"
+    denoiser: Parameterisation = "edm"
     noise_mean: float = -1.2
     noise_std: float = 1.2
     width: int = 32
@@ -83,22 +80,16 @@ class TrainSettings:
     patch: int = 1
     embedding: int = 128
     learning_rate: float = 3e-4
-    schedule: str = "constant"
+    schedule: Schedule = "constant"
     warmup: int = 0
     ema: float = 0.999
     label_dropout: float = 0.1
     seed: int = 0
-    precision: str = "auto"
+    precision: Precision = "auto"
     micro_batch: int = 0
 
     def __post_init__(self) -> None:
-        for name, choices in (
-            ("denoiser", DENOISERS),
-            ("precision", PRECISIONS),
-            ("schedule", SCHEDULES),
-            ("warm_start", tuple(WARM_STARTS)),
-            ("init", INITS),
-        ):
+        for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise UsageError(
                     f"{name} is {getattr(self, name)!r}", f"choose one of {', '.join(choices)}"
@@ -135,8 +126,44 @@ class TrainSettings:
             )
 
 
+class SettingOptions(TypedDict, total=False):
+    """The settings as keywords of a function, see `TrainSettings`; None takes the configuration's or the preset's."""
+
+    epsilon: float | None
+    delta: float | None
+    dataset_size: int | None
+    batch_size: int | None
+    epochs: int | None
+    steps: int | None
+    clip_norm: float | None
+    noise_multiplicity: int | None
+    accountant: str | None
+    warm_start: WarmStart | None
+    warm_share: float | None
+    init: Init | None
+    image_size: int | None
+    denoiser: Parameterisation | None
+    noise_mean: float | None
+    noise_std: float | None
+    width: int | None
+    multipliers: tuple[int, ...] | None
+    blocks: int | None
+    attention: tuple[int, ...] | None
+    patch: int | None
+    embedding: int | None
+    learning_rate: float | None
+    schedule: Schedule | None
+    warmup: int | None
+    ema: float | None
+    label_dropout: float | None
+    seed: int | None
+    precision: Precision | None
+    micro_batch: int | None
+
+
 FIELDS = {field.name: field for field in dataclasses.fields(TrainSettings)}
 _TYPES = typing.get_type_hints(TrainSettings)
+_CHOICES = {n: typing.get_args(t) for n, t in _TYPES.items() if typing.get_origin(t) is Literal}
 _IN_WORDS = {
     int: "a whole number",
     float: "a number",
@@ -193,7 +220,7 @@ def merge(
     return TrainSettings(**values), origins
 
 
-def default_preset(device_type: str) -> str:
+def default_preset(device_type: str) -> Preset:
     """The preset for a device when none is named."""
     return "small" if device_type == "cpu" else "paper"
 
@@ -229,38 +256,6 @@ def _preset(preset: str) -> dict[str, Any]:
         raise UsageError(f"unknown preset {preset!r}", f"choose one of {', '.join(PRESETS)}")
     text = (resources.files(__package__) / "presets" / f"{preset}.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)
-
-
-def paper_settings(settings_for: str) -> dict[str, Any]:
-    """The settings of a data set's plan in the paper, and nothing that is known of its images.
-
-    Returns:
-        batch_size, epochs, delta, noise_multiplicity, clip_norm.
-
-    Raises:
-        UsageError: the preset has none for it.
-    """
-    settings = preset_settings("paper", settings_for, 10.0, settings_for)
-    names = ("batch_size", "epochs", "delta", "noise_multiplicity", "clip_norm")
-    return {name: getattr(settings, name) for name in names}
-
-
-def paper_defaults(dataset: str, settings_for: str | None = None) -> dict[str, Any]:
-    """A published data set's size, and the settings of its plan or of another's.
-
-    Returns:
-        dataset_size, and what `paper_settings` gives.
-
-    Raises:
-        UsageError: no such data set.
-    """
-    known = sets_in("paper")
-    if dataset not in known:
-        raise UsageError(
-            f"no plan is known for the data set {dataset!r}",
-            f"choose one of {', '.join(known)}, or give -n, --batch-size, --epochs and --delta",
-        )
-    return {"dataset_size": published_size(dataset), **paper_settings(settings_for or dataset)}
 
 
 def _entries_for(preset: str, data: str, settings_for: str | None) -> str | None:
@@ -308,7 +303,7 @@ def _typed(name: str, value: Any, origin: str) -> Any:
     """`value` as the field's type; numbers widen, lists become tuples, nothing else is guessed."""
     if name not in FIELDS:
         raise UsageError(f"unknown setting {name!r} ({origin})", f"known: {', '.join(FIELDS)}")
-    wanted = _TYPES[name]
+    wanted = str if name in _CHOICES else _TYPES[name]
     options = typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
     for option in options:
         if value is None and option is types.NoneType:

@@ -20,13 +20,13 @@ from safetensors import safe_open
 from support.trained import interrupt_after
 from typer.testing import CliRunner
 
-from dpdm_cli import calibrate, prepare, release, train, verify
+from dpdm_cli import prepare, release, train, verify
 from dpdm_cli.checkpoint import load_model, save_model
 from dpdm_cli.commands.app import app
 from dpdm_cli.data import load_images
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.errors import DataError, InterruptedRunError, PrivacyError
-from dpdm_cli.privacy.accounting.claims import planned
+from dpdm_cli.privacy.accounting.claims import calibrate, planned
 from dpdm_cli.privacy.plan_file import load_plan, write_plan_file
 from dpdm_cli.privacy.public_inputs import PUBLISHED, UNLABELLED, PublicInputs
 from dpdm_cli.privacy.statement import private_statement
@@ -260,7 +260,7 @@ def test_calibrating_for_images_counts_them_only_when_that_is_declared(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = KINDS[kind](tmp_path / "set", LABELS)
-    words = ["calibrate", source, "--sigma", 2, "-b", 8, "--steps", 3, "--delta", 1e-3, "--json"]
+    words = ["calibrate", source, "--sigma", 2, "-B", 8, "--steps", 3, "--delta", 1e-3, "--json"]
     result = command(monkeypatch, *words, "--accountant", "rdp")
     assert (result.exit_code, result.stdout) == (5, "")
     assert "number of images: 25" in result.stderr
@@ -269,7 +269,7 @@ def test_calibrating_for_images_counts_them_only_when_that_is_declared(
     for again in (declaring, stating):
         assert json.loads(command(monkeypatch, *again).stdout)["dataset_size"] == 25
     shutil.rmtree(source) if source.is_dir() else source.unlink()
-    unread = command(monkeypatch, *words, "-n", 40)  # N is stated: nothing is looked at
+    unread = command(monkeypatch, *words, "--dataset-size", 40)  # N is stated: nothing is looked at
     assert json.loads(unread.stdout)["dataset_size"] == 40
 
 

@@ -21,7 +21,7 @@ from dpdm_cli.privacy.statement import PROCEDURAL_STARTS
 from dpdm_cli.publishing.verifying import verify
 from dpdm_cli.training.config.public_start import read_procedural, read_public, shipped_start
 from dpdm_cli.training.config.settings import preset_settings, where_started
-from dpdm_cli.training.dry_run import forecast
+from dpdm_cli.training.dry_run import dry_run
 from dpdm_cli.training.trainer import Trainer
 
 
@@ -149,7 +149,7 @@ def test_the_procedural_start_is_named_as_no_data_and_verified(
         assert torch.equal(begun[f"network/{name}"], tensor), name
         assert torch.equal(begun[f"average/{name}"], tensor), name
     assert not begun["network/classes.weight"].any()
-    drawn = sample(tmp_path / "run", n=20, out=tmp_path / "synth", overrides={"steps": 2})
+    drawn = sample(tmp_path / "run", n=20, out=tmp_path / "synth", steps=2)
     verify([tmp_path / "run", drawn.folder])
 
 
@@ -189,8 +189,11 @@ def test_a_procedural_start_that_cannot_be_is_refused(
 
 def settled(data: str, **asked: Any) -> dict[str, tuple[Any, str]]:
     """Settings that a preset changes where there is a start, and where they are from."""
-    shown = forecast(data, preset="small", **asked).settings
-    return {name: (shown[name]["value"], shown[name]["from"]) for name in where_started("small")}
+    shown = dry_run(data, preset="small", **asked)
+    return {
+        name: (getattr(shown.settings, name), shown.origins[name])
+        for name in where_started("small")
+    }
 
 
 def test_small_begins_from_the_procedural_start_where_there_is_one() -> None:
