@@ -23,7 +23,6 @@ from dpdm_cli.privacy.accounting.claims import Claim, check_target, claim, round
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.plan_file import load_plan
 from dpdm_cli.privacy.statement import NOT_PRIVATE
-from dpdm_cli.privacy.step import parameter_count
 from dpdm_cli.training.config.network import blank_images, network_config
 from dpdm_cli.training.config.planning import (
     check_batch_size,
@@ -139,7 +138,10 @@ def forecast(
     return Forecast(
         settings={name: {"value": value, "from": origins[name]} for name, value in values.items()},
         privacy=privacy,
-        network={**asdict(network), "parameters": parameter_count(UNet(network))},
+        network={
+            **asdict(network),
+            "parameters": sum(p.numel() for p in UNet(network).parameters()),
+        },
     )
 
 
