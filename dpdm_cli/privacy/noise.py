@@ -30,4 +30,4 @@ def with_noise(
     noise = torch.from_numpy(standard_normal(len(part), entropy, workers)).to(part.device)
     grid = scale * _GRID
     noisy = ((part + scale * noise) / grid).round() * grid
-    return processes.whole(noisy, len(total))
+    return processes.stacked(noisy).flatten()[: len(total)]

@@ -161,7 +161,6 @@ def traced(images: ImageSet, patch: pytest.MonkeyPatch) -> Run:
         Processes: (
             "share",
             "part_of_sum",
-            "whole",
             "stacked",
             "check_same",
             "from_first",

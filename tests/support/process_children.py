@@ -139,7 +139,8 @@ def _noise_by_all(processes: Processes) -> None:
 
     def with_noise(total: Any, scale: float, entropy: Any, workers: int = 1, *_: Any) -> Any:
         noisy = total + scale * torch.from_numpy(np.random.default_rng().normal(size=len(total)))
-        return processes.whole(processes.part_of_sum(noisy), len(total)).double()
+        part = processes.part_of_sum(noisy)
+        return processes.stacked(part).flatten()[: len(total)].double()
 
     step.with_noise = with_noise  # type: ignore[assignment]
 
@@ -150,7 +151,8 @@ def _mean_of_sums(processes: Processes) -> None:
     def with_noise(total: Any, scale: float, *args: Any) -> Any:
         part = processes.part_of_sum(total).double() / processes.size
         noise = scale / processes.size * np.random.default_rng().normal(size=len(part))
-        return processes.whole(part + torch.from_numpy(noise), len(total)).double()
+        noisy = part + torch.from_numpy(noise)
+        return processes.stacked(noisy).flatten()[: len(total)].double()
 
     step.with_noise = with_noise  # type: ignore[assignment]
 
