@@ -215,7 +215,7 @@ def _chosen(
     losses = in_precision(made_up.losses, device, bf16)
     return tune(
         PerExampleGradients(denoiser.network),
-        lambda count: losses(torch.arange(count, device=device) % made_up.count),
+        lambda indices: losses(indices % made_up.count),
         copies=plan.noise_multiplicity,
         workers=workers,
         most=math.ceil(seldom_exceeded(plan.expected_batch_size) / workers),

@@ -85,30 +85,22 @@ class Processes:
         self._call(dist.all_to_all_single, received, padded)
         return received.view(self.size, each).sum(0)
 
-    def whole(self, part: Tensor, length: int) -> Tensor:
-        """The parts of all processes behind each other, cut to [length]."""
+    def stacked(self, tensor: Tensor) -> Tensor:
+        """The tensors of all processes, of one shape, in the order of rank: [size, *shape]."""
         if self._store is None:
-            return part[:length]
-        self._agree_before(part)
-        whole = part.new_empty(len(part) * self.size)
-        self._call(dist.all_gather, list(whole.chunk(self.size)), part.contiguous())
-        return whole[:length]
+            return tensor[None]
+        self._agree_before(tensor)
+        stacked = tensor.new_empty(self.size, *tensor.shape)
+        self._call(dist.all_gather, list(stacked), tensor.contiguous())
+        return stacked
 
     def _agree_before(self, tensor: Tensor) -> None:
         """NCCL learns late, and in words of its own, that a process is gone: let gloo find that out first."""
         if tensor.is_cuda:
             self.largest(0)
 
-    def stacked(self, tensor: Tensor) -> Tensor:
-        """The tensors of all processes, of one shape and on the CPU, in the order of rank: [size, *shape]."""
-        if self._store is None:
-            return tensor[None]
-        stacked = torch.empty(self.size, *tensor.shape, dtype=tensor.dtype)
-        self._call(dist.all_gather, list(stacked), tensor.contiguous())
-        return stacked
-
     def at_first(self, tensor: Tensor) -> Tensor | None:
-        """As `stacked`, in the first process alone; None in the others, which may be ahead of it afterwards."""
+        """As `stacked`, on the CPU, in the first process alone; None in the others, which may be ahead of it then."""
         if self._store is None:
             return tensor[None]
         if not self.is_first:

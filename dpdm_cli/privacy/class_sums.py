@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from dpdm_cli.compute.distributed import ALONE, Processes
+from dpdm_cli.privacy.clipping import clip_factors
 from dpdm_cli.privacy.entropy import Entropy
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.mechanism import clip_factors, with_noise
+from dpdm_cli.privacy.noise import with_noise
 
 
 def noisy_class_sums(

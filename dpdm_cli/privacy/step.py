@@ -1,47 +1,44 @@
-"""One private step: select, differentiate, clip, noise, account. Algorithm 1 of DPDM (arXiv 2210.09929).
+"""The private step, top to bottom: select, differentiate, clip, sum, noise, record, divide.
 
-It is handed a function from examples to one loss per example, so it serves a diffusion model and a classifier alike.
+DP-SGD (Abadi et al. 2016, arXiv 1607.00133, Algorithm 1) with one gradient for each image, the mean over its noisy
+copies (DPDM, arXiv 2210.09929, Algorithm 1). It is handed a function from examples to one loss per example, so it
+serves a diffusion model and a classifier alike.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from functools import partial
+import threading
 
 import torch
 from torch import Tensor, nn
 
 from dpdm_cli.compute.distributed import ALONE, Processes
-from dpdm_cli.compute.threads import parallel_map
+from dpdm_cli.compute.threads import micro_batches, parallel_map
+from dpdm_cli.privacy.clipping import clipped_sum
 from dpdm_cli.privacy.entropy import Entropy
-from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
+from dpdm_cli.privacy.gradients.per_example import Losses, PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.mechanism import GaussianMechanism
+from dpdm_cli.privacy.noise import with_noise
 from dpdm_cli.privacy.poisson import PoissonSampler
-
-Losses = Callable[[Tensor], Tensor]
-"""From indices of examples [b] to their losses [b]; the loss of one must not depend on the others.
-With several workers it is called by their threads."""
 
 
 class PrivateStep:
-    """Noisy gradients of a network's trainable parameters.
+    """The subsampled Gaussian mechanism on the gradients of a network's trainable parameters.
 
-    Guarantee: each call is one release of the plan's subsampled Gaussian mechanism, whatever the micro-batch.
+    Guarantee: each call is one release of the plan's mechanism, of sensitivity C and noise multiplier sigma under
+    adding or removing one record, and one line in the ledger: there is no noisy gradient without a line and no line
+    without noise. Micro-batch, workers, device and processes change speed and memory, not the mechanism.
 
     Args:
         network: its trainable parameters are differentiated; see `PerExampleGradients` for what it may hold.
         ledger: the plan, and where each call is entered.
         records: number of records really held; only their selection depends on it.
-        micro_batch: at most so many examples are differentiated at a time. Speed and memory, not the mechanism.
-        workers: micro-batches differentiated side by side, in threads; for a network on a CPU.
+        micro_batch: at most so many examples are differentiated at a time.
+        workers: micro-batches differentiated and clipped side by side, in threads; for a network on a CPU.
         entropy: source of secret bytes.
-        processes: that take each step together. The first of them draws the batch, each differentiates its share of it,
-            and all get the same gradient.
+        processes: that take each step together, every one with a ledger of the same plan. The first of them draws the
+            batch, each differentiates its share of it, and all get the same gradient.
     """
 
     def __init__(
@@ -56,90 +53,58 @@ class PrivateStep:
         processes: Processes = ALONE,
     ) -> None:
         self.per_example = PerExampleGradients(network)
-        device = self.per_example.parameters[0].device
+        self.ledger = ledger
         self._sampler = PoissonSampler(ledger.plan, entropy)
-        self._mechanism = GaussianMechanism(
-            ledger, self.per_example.size, device, entropy, processes
-        )
         self._records = records
         self._micro_batch = micro_batch
         self._workers = workers
-        # Fresh memory of this size is fetched from the system page by page, each time.
-        self._memory: deque[Tensor] = deque()
-        self._device = device
+        self._entropy = entropy
         self._processes = processes
+        self._device = self.per_example.parameters[0].device
+        self._this_thread = threading.local()
 
     def __call__(self, losses: Losses) -> None:
-        """Draw a batch and set each parameter's `.grad` to the noisy mean gradient.
+        """Draw a batch and set each parameter's `.grad` to its noisy mean gradient.
+
+        That is (sum of clipped gradients + sigma C N(0, I)) / divisor, float32 before it gets the parameter's dtype.
+        An empty batch is a legal one, and gives noise alone.
 
         Raises:
             PrivacyError: the plan's steps are spent.
         """
+        plan = self.ledger.plan
+        self.ledger.require_budget()
+
+        # Select: each record with probability q, independently; each process takes its share of them.
         share = self._processes.share(lambda: self._sampler.draw(self._records)).to(self._device)
 
-        @contextmanager
-        def gradients(piece: Tensor) -> Iterator[Tensor]:
-            with self._lent_memory() as memory:
-                yield self.per_example(partial(losses, piece), len(piece), out=memory)
+        def sum_of_clipped(indices: Tensor) -> Tensor:
+            # Differentiate: one gradient [P] for each example.
+            gradients = self.per_example(losses, indices, out=self._memory())
+            # Clip: each to norm C at most.
+            return clipped_sum(gradients, plan.clip_norm)
 
-        pieces = _pieces(share, self._micro_batch, self._workers)
-        self.per_example.assign(self._mechanism.privatize(pieces, gradients, self._workers))
+        # Sum: over micro-batches in float64, which mps does not have.
+        wide = torch.device("cpu") if self._device.type == "mps" else self._device
+        total = torch.zeros(self.per_example.size, dtype=torch.float64, device=wide)
+        for part in parallel_map(
+            sum_of_clipped, micro_batches(share, self._micro_batch, self._workers), self._workers
+        ):
+            total += part.to(total)
 
-    @contextmanager
-    def _lent_memory(self) -> Iterator[Tensor]:
-        try:
-            memory = self._memory.pop()
-        except IndexError:
-            memory = self.per_example.buffer(self._micro_batch)
-        try:
-            yield memory
-        finally:
-            self._memory.append(memory)
+        # Noise: once, on the sum over all processes.
+        scale = plan.sigma * plan.clip_norm
+        noisy = with_noise(total, scale, self._entropy, self._workers, self._processes)
 
+        # Record: the release is in the ledger before anybody has it.
+        self.ledger.record()
 
-def plain_step(
-    network: nn.Module,
-    losses: Losses,
-    share: Tensor,
-    micro_batch: int,
-    workers: int = 1,
-    processes: Processes = ALONE,
-) -> None:
-    """The ordinary step, without privacy: set `.grad` to the mean gradient over a batch, zero for an empty one.
+        # Divide: by the expected batch size, which is public, never by the actual one.
+        self.per_example.assign((noisy / plan.divisor).to(self._device, torch.float32))
 
-    Args:
-        share: this process's part of the batch, [b]; all of it, when it is alone.
-    """
-    parameters = [p for p in network.parameters() if p.requires_grad]
-
-    def gradients(piece: Tensor) -> tuple[Tensor, ...]:
-        return torch.autograd.grad(losses(piece).sum(), parameters)
-
-    totals = [torch.zeros_like(p) for p in parameters]
-    with closing(parallel_map(gradients, _pieces(share, micro_batch, workers), workers)) as done:
-        for piece in done:
-            for total, gradient in zip(totals, piece, strict=True):
-                total += gradient
-    count = totals[0].new_tensor([len(share)])
-    mine = torch.cat([*(total.flatten() for total in totals), count])
-    whole = processes.whole(processes.part_of_sum(mine), len(mine))
-    mean = whole[:-1] / whole[-1].clamp(min=1)
-    for total, summed in zip(
-        totals, torch.split(mean, [p.numel() for p in parameters]), strict=True
-    ):
-        total.copy_(summed.view_as(total))
-    for parameter, total in zip(parameters, totals, strict=True):
-        parameter.grad = total
-
-
-def _pieces(batch: Tensor, most: int, workers: int) -> Sequence[Tensor]:
-    """Micro-batches of at most that size, as equal as can be and as many for each worker; none of an empty batch."""
-    if not len(batch):
-        return ()
-    rounds = math.ceil(len(batch) / (most * workers))
-    return torch.tensor_split(batch, min(rounds * workers, len(batch)))
-
-
-def parameter_count(network: nn.Module) -> int:
-    """P, the number of trainable parameters."""
-    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+    def _memory(self) -> Tensor:
+        """This thread's own, for a micro-batch. Fresh memory of its size would be fetched page by page each time."""
+        if not hasattr(self._this_thread, "gradients"):
+            self._this_thread.gradients = self.per_example.buffer(self._micro_batch)
+        gradients: Tensor = self._this_thread.gradients
+        return gradients

@@ -18,13 +18,14 @@ from dpdm_cli.diffusion.gaussian_prior import GaussianPrior
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
-from dpdm_cli.errors import DamagedFileError
 from dpdm_cli.privacy.entropy import bernoulli, secret_key
 from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.gradients.tuning import Tuning, tune
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.step import PrivateStep, plain_step
+from dpdm_cli.privacy.step import PrivateStep
+from dpdm_cli.training import training_state
 from dpdm_cli.training.config.settings import TrainSettings
+from dpdm_cli.training.plain_step import plain_step
 from dpdm_cli.training.probe_records import check_before_training
 from dpdm_cli.training.warm_start import learn_prior, new_prior
 
@@ -57,9 +58,8 @@ class Trainer:
     ) -> None:
         self.settings = settings
         self.steps = steps
-        self.done = 0
+        self.done = ledger.steps if ledger else 0
         self.ledger = ledger
-        self._seen: list[Tensor] = []
         self.expected_batch_size = (
             ledger.plan.expected_batch_size if ledger else settings.batch_size
         )
@@ -68,7 +68,6 @@ class Trainer:
         self._set = images
         self._here = None if images.storage else images.images.to(device)
         self._labels = None if images.labels is None else images.labels.to(device)
-        self._null_label = config.classes
         self._device = device
         self._processes = processes
         with torch.random.fork_rng(devices=[]):
@@ -88,12 +87,12 @@ class Trainer:
         # because nobody knows the key are an image's draws the same to others wherever it stands, and its gradient
         # all that its removal takes from the sum. A resumed run draws another key.
         self._noise_key = processes.from_first(secret_key)
+        self._seen: list[Tensor] = []
         self._workers = workers_on(device)
-        self.tuning = None if settings.micro_batch else self._tuned(config)
+        self.tuning = None if settings.micro_batch else self._tuned()
         self._micro_batch = self.tuning.micro_batch if self.tuning else settings.micro_batch
         self._private_step = None
         if ledger is not None:
-            self.done = ledger.steps
             self._private_step = PrivateStep(
                 network,
                 ledger,
@@ -103,61 +102,65 @@ class Trainer:
                 processes=processes,
             )
 
-    @property
-    def averaged(self) -> Denoiser:
-        """The denoiser over the averaged weights: what a run publishes."""
-        trained = self._denoiser
-        return Denoiser(
-            self._ema.averaged,
-            trained.parameterisation,
-            trained.prior,
-            sees_prior=trained.sees_prior,
-        )
-
-    def warm_up(self) -> None:
-        """Make the plan's warm start, unless there is none or it has been made."""
-        prior = self._denoiser.prior
-        if self.ledger is not None and prior is not None and not self.ledger.is_warm:
-            learn_prior(prior.cpu(), self._set, self.ledger, processes=self._processes)
-            # The same to the bit, whatever computed the eigenvectors.
-            tensors, _ = self._processes.tensors_from_first(lambda: (prior.state_dict(), None))
-            prior.load_state_dict(tensors)
-            prior.to(self._device)
-
     def step(self) -> None:
         """One logical step: a noisy gradient, Adam, the running average."""
         network = self._denoiser.network
         self._seen = []
-
-        def losses(piece: Tensor) -> Tensor:
-            values = self._losses(piece)
-            self._seen.append(values.detach())
-            return values
-
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._learning_rate()
         if self._private_step is not None:
-            self._private_step(losses)
+            self._private_step(self._losses)
         else:
             share = self._processes.share(self._drawn).to(self._device)
-            plain_step(network, losses, share, self._micro_batch, self._workers, self._processes)
+            plain_step(
+                network, self._losses, share, self._micro_batch, self._workers, self._processes
+            )
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._learning_rate()
         self._optimizer.step()
         self._ema.update(network, self.done)
         self.done += 1
 
-    def mean_loss(self) -> float:
-        """Over the last step's batch, of all processes; 0 if it was empty. Private: no noise protects it."""
-        seen = torch.cat(self._seen).cpu().double() if self._seen else torch.zeros(0).double()
-        mine = torch.stack([seen.sum(), seen.new_tensor(len(seen))])
-        total, count = self._processes.stacked(mine).sum(0).tolist()
-        return float(total / max(1.0, count))
+    def _losses(self, indices: Tensor) -> Tensor:
+        """Losses of some images [b]; each depends on its own image, label and key alone."""
+        if self._here is not None:
+            images = self._here[indices]
+        else:
+            images = self._set.rows(indices.cpu()).to(self._device)
+        labels = None if self._labels is None else self._labels[indices]
+        noise = KeyedNoise((self._noise_key, self.done), indices)
+        losses = self._losses_of(images, labels, noise)
+        self._seen.append(losses.detach())
+        return losses
 
-    def digest(self) -> str:
-        """SHA-256 of the weights, which is the same in all processes."""
-        digest = hashlib.sha256()
-        for tensor in self._denoiser.state_dict().values():
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+    def _losses_of(self, images: Tensor, labels: Tensor | None, noise: KeyedNoise) -> Tensor:
+        settings = self.settings
+        with torch.autocast(
+            self._device.type, torch.bfloat16, enabled=settings.precision == "bf16"
+        ):
+            return denoising_losses(
+                self._denoiser,
+                images.float() / 127.5 - 1,
+                labels,
+                settings.noise_multiplicity,
+                noise,
+                label_dropout=settings.label_dropout,
+                null_label=self._config.classes,
+            )
+
+    def _drawn(self) -> Tensor:
+        """A batch for a step without privacy."""
+        return torch.from_numpy(bernoulli(self._rate, len(self._set.images)))
+
+    def _learning_rate(self) -> float:
+        settings = self.settings
+        rate = settings.learning_rate * min(1.0, (self.done + 1) / (settings.warmup + 1))
+        if settings.schedule == "cosine":
+            rate *= 0.5 * (1 + math.cos(math.pi * self.done / self.steps))
+        return rate
+
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Take over public weights, by name; those that are not named stay as they were initialised."""
+        for network in (self._denoiser.network, self._ema.averaged):
+            network.load_state_dict(weights, strict=False)
 
     def check(self) -> None:
         """Replay the private step on made-up records, before the first image is touched.
@@ -176,22 +179,44 @@ class Trainer:
                 processes=self._processes,
             )
 
-    def start_from(self, weights: dict[str, Tensor]) -> None:
-        """Take over public weights, by name; those that are not named stay as they were initialised."""
-        for network in (self._denoiser.network, self._ema.averaged):
-            network.load_state_dict(weights, strict=False)
+    def warm_up(self) -> None:
+        """Make the plan's warm start, unless there is none or it has been made."""
+        prior = self._denoiser.prior
+        if self.ledger is not None and prior is not None and not self.ledger.is_warm:
+            learn_prior(prior.cpu(), self._set, self.ledger, processes=self._processes)
+            # The same to the bit, whatever computed the eigenvectors.
+            tensors, _ = self._processes.tensors_from_first(lambda: (prior.state_dict(), None))
+            prior.load_state_dict(tensors)
+            prior.to(self._device)
+
+    @property
+    def averaged(self) -> Denoiser:
+        """The denoiser over the averaged weights: what a run publishes."""
+        trained = self._denoiser
+        return Denoiser(
+            self._ema.averaged,
+            trained.parameterisation,
+            trained.prior,
+            sees_prior=trained.sees_prior,
+        )
+
+    def mean_loss(self) -> float:
+        """Over the last step's batch, of all processes; 0 if it was empty. Private: no noise protects it."""
+        seen = torch.cat(self._seen).cpu().double() if self._seen else torch.zeros(0).double()
+        mine = torch.stack([seen.sum(), seen.new_tensor(len(seen))])
+        total, count = self._processes.stacked(mine).sum(0).tolist()
+        return float(total / max(1.0, count))
+
+    def digest(self) -> str:
+        """SHA-256 of the weights, which is the same in all processes."""
+        digest = hashlib.sha256()
+        for tensor in self._denoiser.state_dict().values():
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def state(self) -> dict[str, Tensor]:
-        """Everything a resumed run needs beside settings and ledger. Holds no random state."""
-        tensors = {f"network/{k}": v for k, v in self._denoiser.network.state_dict().items()}
-        tensors |= {f"average/{k}": v for k, v in self._ema.averaged.state_dict().items()}
-        if self._denoiser.prior is not None:
-            tensors |= {f"prior/{k}": v for k, v in self._denoiser.prior.state_dict().items()}
-        for name, parameter in self._denoiser.network.named_parameters():
-            moments = self._optimizer.state.get(parameter, {})
-            for moment in ("exp_avg", "exp_avg_sq"):
-                tensors[f"{moment}/{name}"] = moments.get(moment, torch.zeros_like(parameter))
-        return tensors
+        """See `training_state.state_of`."""
+        return training_state.state_of(self._denoiser, self._ema, self._optimizer)
 
     def restore(self, tensors: dict[str, Tensor], done: int) -> None:
         """Take over what `state` gave after `done` steps.
@@ -199,29 +224,8 @@ class Trainer:
         Raises:
             DamagedFileError: the tensors belong to another network.
         """
-        expected = {name: tensor.shape for name, tensor in self.state().items()}
-        if {name: tensor.shape for name, tensor in tensors.items()} != expected:
-            raise DamagedFileError("the resume state was written for another network")
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-        self._denoiser.network.load_state_dict(part("network/"))
-        self._ema.averaged.load_state_dict(part("average/"))
-        if self._denoiser.prior is not None:
-            self._denoiser.prior.load_state_dict(part("prior/"))
-        means, squares = part("exp_avg/"), part("exp_avg_sq/")
-        for name, parameter in self._denoiser.network.named_parameters():
-            self._optimizer.state[parameter] = {
-                "step": torch.tensor(float(done)),
-                "exp_avg": torch.empty_like(parameter).copy_(means[name]),
-                "exp_avg_sq": torch.empty_like(parameter).copy_(squares[name]),
-            }
+        training_state.restore(tensors, done, self._denoiser, self._ema, self._optimizer)
         self.done = done
-
-    def _drawn(self) -> Tensor:
-        """A batch for a step without privacy."""
-        return torch.from_numpy(bernoulli(self._rate, len(self._set.images)))
 
     def _prior(self) -> GaussianPrior | None:
         if self.ledger is None or not self.ledger.plan.warm_releases:
@@ -229,46 +233,17 @@ class Trainer:
         channels, side = self._config.image_channels, self._config.image_size
         return new_prior((channels, side, side), self._config.classes).to(self._device)
 
-    def _losses(self, piece: Tensor) -> Tensor:
-        """Losses of some images [b]; each depends on its own image, label and key alone."""
-        labels = None if self._labels is None else self._labels[piece]
-        noise = KeyedNoise((self._noise_key, self.done), piece)
-        if self._here is not None:
-            return self._losses_of(self._here[piece], labels, noise)
-        read = self._set.rows(piece.cpu()).to(self._device)
-        return self._losses_of(read, labels, noise)
-
-    def _losses_of(self, images: Tensor, labels: Tensor | None, noise: KeyedNoise) -> Tensor:
-        settings = self.settings
-        with torch.autocast(
-            self._device.type, torch.bfloat16, enabled=settings.precision == "bf16"
-        ):
-            return denoising_losses(
-                self._denoiser,
-                images.float() / 127.5 - 1,
-                labels,
-                settings.noise_multiplicity,
-                noise,
-                label_dropout=settings.label_dropout,
-                null_label=self._null_label,
-            )
-
-    def _learning_rate(self) -> float:
-        settings = self.settings
-        rate = settings.learning_rate * min(1.0, (self.done + 1) / (settings.warmup + 1))
-        if settings.schedule == "cosine":
-            rate *= 0.5 * (1 + math.cos(math.pi * self.done / self.steps))
-        return rate
-
-    def _tuned(self, config: UNetConfig) -> Tuning:
+    def _tuned(self) -> Tuning:
         """Kernels and micro-batch, by passes over images that are all grey."""
+        config = self._config
         shape = config.image_channels, config.image_size, config.image_size
+        grey = torch.full((1, *shape), 127, dtype=torch.uint8, device=self._device)
 
-        def losses(count: int) -> Tensor:
-            grey = torch.full((count, *shape), 127, dtype=torch.uint8, device=self._device)
-            labels = torch.zeros(count, dtype=torch.int64, device=self._device)
-            noise = KeyedNoise((0,), torch.arange(count, device=self._device))
-            return self._losses_of(grey, labels if config.classes else None, noise)
+        def losses(indices: Tensor) -> Tensor:
+            first = torch.zeros_like(indices)
+            return self._losses_of(
+                grey[first], first if config.classes else None, KeyedNoise((0,), indices)
+            )
 
         return tune(
             PerExampleGradients(self._denoiser.network),

@@ -50,7 +50,7 @@ def measured(case: Case, processes: Processes, turns: int) -> dict[str, Any]:
         "mask of 4096": lambda: processes.share(lambda: torch.arange(4096)),
         "sum": lambda: processes.part_of_sum(total),
         "noise": lambda: standard_normal(len(part)),
-        "gather": lambda: processes.whole(part, parameters),
+        "gather": lambda: processes.stacked(part),
         "requests": lambda: processes.largest(0, 0),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ("alone", "together", *parts)}

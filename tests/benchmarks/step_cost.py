@@ -36,14 +36,15 @@ from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNet
+from dpdm_cli.privacy.clipping import NORM_SLACK, clipped_sum
 from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.gradients.tuning import tune
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.mechanism import NORM_SLACK, clipped_sum
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.privacy.step import PrivateStep, plain_step
+from dpdm_cli.privacy.step import PrivateStep
 from dpdm_cli.training.config.network import network_config
 from dpdm_cli.training.config.settings import preset_settings
+from dpdm_cli.training.plain_step import plain_step
 
 CLIP = 1.0
 # (network, batch, copies): 128 rows a step of the large network; up to the 256 of its preset for the small one.
@@ -111,13 +112,9 @@ class Case:
 
     def tuned_private(self) -> int:
         """Micro-batch and kernels as a run chooses them."""
-
-        def some(count: int) -> Tensor:
-            return self.losses(torch.arange(count, device=self.device))
-
         return tune(
             PerExampleGradients(self.network),
-            some,
+            self.losses,
             copies=self.copies,
             workers=self.workers,
             most=self.most,
@@ -210,9 +207,9 @@ def agreement(case: Case, examples: int = 4) -> tuple[float, float]:
     """
     some = torch.arange(min(examples, case.batch), device=case.device)
     per_example = PerExampleGradients(case.network)
-    norms = per_example(lambda: case.losses(some), len(some)).norm(dim=1)
+    norms = per_example(case.losses, some).norm(dim=1)
     clip = float(norms.median())  # so that some are clipped and some not
-    per_example.assign(clipped_sum(per_example(lambda: case.losses(some), len(some)), clip))
+    per_example.assign(clipped_sum(per_example(case.losses, some), clip))
     found = torch.cat([p.grad.flatten() for p in case.network.parameters()]).double().cpu()
     by_loop = one_by_one(case, some, clip)
     single, state = case.denoiser, case.network.state_dict()

@@ -18,7 +18,7 @@ from dpdm_cli.auditing import run as auditing
 from dpdm_cli.commands.app import app
 from dpdm_cli.diffusion.unet import UNetConfig
 from dpdm_cli.errors import PrivacyError
-from dpdm_cli.privacy import mechanism
+from dpdm_cli.privacy import step
 from dpdm_cli.privacy.accounting.claims import claim
 from dpdm_cli.privacy.gradients import layer_rules
 from dpdm_cli.privacy.plan_file import write_plan_file
@@ -95,7 +95,7 @@ def test_the_step_is_audited_in_the_precision_asked_for(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under a clip that fails after a layer has run in bfloat16."""
-    real, clip, dtypes = layer_rules.F.conv2d, mechanism.clipped_sum, set()
+    real, clip, dtypes = layer_rules.F.conv2d, step.clipped_sum, set()
 
     def conv2d(x: Tensor, *rest: Any) -> Tensor:
         dtypes.add(x.dtype)
@@ -105,7 +105,7 @@ def test_the_step_is_audited_in_the_precision_asked_for(
         return rows.nan_to_num().sum(0) if torch.bfloat16 in dtypes else clip(rows, norm)
 
     monkeypatch.setattr(layer_rules.F, "conv2d", conv2d)
-    monkeypatch.setattr(mechanism, "clipped_sum", clipped_sum)
+    monkeypatch.setattr(step, "clipped_sum", clipped_sum)
     for precision, exit_code in (("float32", 0), ("bf16", 5)):
         out = ["--out", str(tmp_path / f"{precision}.png")]
         done = CliRunner().invoke(app, [*arguments, *out, "--precision", precision])

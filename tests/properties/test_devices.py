@@ -15,9 +15,9 @@ from support.processes_launcher import launch
 from dpdm_cli.compute.device import placed, set_precision
 from dpdm_cli.diffusion.generation import SamplerSettings, generate
 from dpdm_cli.privacy.audit.checks import check_all
+from dpdm_cli.privacy.audit.replay import in_precision, release_of, step_on
 from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.mechanism import GaussianMechanism
 from dpdm_cli.training.config.settings import TrainSettings
 from dpdm_cli.training.probe_records import MadeUpRecords
 from dpdm_cli.training.trainer import Trainer
@@ -50,11 +50,8 @@ def test_per_example_gradients_are_those_of_a_loop_in_float64(
     rounded = tiny.losses_of(model, pixels.float().to(device), data.labels.to(device), copies)
     per_example = PerExampleGradients(model.network)
 
-    def autocast_losses() -> torch.Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            return rounded(torch.arange(RECORDS, device=device))
-
-    found = per_example(autocast_losses, RECORDS)
+    everyone = torch.arange(RECORDS, device=device)
+    found = per_example(in_precision(rounded, device, precision == "bf16"), everyone)
     assert found.dtype == torch.float32
     for row in range(RECORDS):
         per_example.assign(found[row])
@@ -93,12 +90,11 @@ def test_the_step_passes_its_audit(workers: int, device: torch.device) -> None:
 def test_a_sum_of_many_equal_gradients_keeps_the_sensitivity(device: torch.device) -> None:
     # Enough that a sum in bf16 would be off by more than half of C (privacy rules: sums are float32 or wider).
     plan = dataclasses.replace(tiny.plan(), sigma=1e-9)
-    mechanism = GaussianMechanism(Ledger(plan), 4096, device)
     # Of norm 1 and a little, and no number of TF32's.
     rows = torch.full((2048, 4096), (1 + 2**-11 + 2**-20) / 64, device=device)
-    whole, rest = (
-        mechanism.privatize([some.clone()]).double() * plan.divisor for some in (rows, rows[1:])
-    )
+    step, losses = step_on(rows, Ledger(plan), micro_batch=len(rows))
+    everyone = torch.arange(len(rows))
+    whole, rest = (release_of(step, losses, some) for some in (everyone, everyone[1:]))
     assert float((whole - rest).norm()) == pytest.approx(1.0, abs=1e-4)
 
 

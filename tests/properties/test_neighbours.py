@@ -22,7 +22,7 @@ from dpdm_cli.data import ImageSet
 from dpdm_cli.diffusion.ema import EMA
 from dpdm_cli.evaluation.classifiers.networks import build_classifier
 from dpdm_cli.evaluation.private_classifiers import private_classifier, scattering_classifier
-from dpdm_cli.privacy import class_sums, mechanism
+from dpdm_cli.privacy import class_sums, noise, step
 from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.poisson import PoissonSampler
@@ -113,7 +113,7 @@ def draw_in_turn(masks: Sequence[Sequence[int]], patch: pytest.MonkeyPatch) -> N
 def sums_before_noise(patch: pytest.MonkeyPatch) -> list[tuple[Tensor, float]]:
     """Each sum with the scale of its noise, as they come; what is released in its place is the same for everybody."""
     sums: list[tuple[Tensor, float]] = []
-    with_noise = mechanism.with_noise
+    with_noise = step.with_noise
 
     def given(total: Tensor, scale: float, *args: Any, **named: Any) -> Tensor:
         noisy = with_noise(total, scale, *args, **named)
@@ -121,7 +121,7 @@ def sums_before_noise(patch: pytest.MonkeyPatch) -> list[tuple[Tensor, float]]:
         numbers = np.random.default_rng(len(sums)).standard_normal(len(noisy))
         return torch.from_numpy(scale * numbers)
 
-    patch.setattr(mechanism, "with_noise", given)
+    patch.setattr(step, "with_noise", given)
     patch.setattr(class_sums, "with_noise", given)
     return sums
 
@@ -162,7 +162,6 @@ def traced(images: ImageSet, patch: pytest.MonkeyPatch) -> Run:
         Processes: (
             "share",
             "part_of_sum",
-            "whole",
             "stacked",
             "check_same",
             "from_first",
@@ -171,11 +170,11 @@ def traced(images: ImageSet, patch: pytest.MonkeyPatch) -> Run:
         PerExampleGradients: ("assign",),
         EMA: ("update",),
         torch.optim.Adam: ("step",),
-        mechanism: ("standard_normal",),
+        noise: ("standard_normal",),
     }.items():
         for name in names:
             watch(owner, name)
-    watch(mechanism, "with_noise")
+    watch(step, "with_noise")
     sums = sums_before_noise(patch)
     draw_in_turn(MASKS, patch)
     trainer = Trainer(

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from dpdm_cli.checkpoint import read_tensors, write_tensors
 from dpdm_cli.data import ImageSet
-from dpdm_cli.privacy import mechanism
+from dpdm_cli.privacy import noise
+from dpdm_cli.privacy.clipping import clipped_sum
 from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.mechanism import clipped_sum
 from dpdm_cli.training.config.settings import TrainSettings
 from dpdm_cli.training.trainer import Trainer
 
@@ -64,7 +64,7 @@ def everything(
     made = trainer(images, precision=precision)
     records = torch.arange(len(images.images)) if records is None else records
     per_example = PerExampleGradients(made._denoiser.network)
-    return clipped_sum(per_example(lambda: made._losses(records), len(records)), 1e-2)
+    return clipped_sum(per_example(made._losses, records), 1e-2)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
@@ -101,7 +101,7 @@ def test_the_release_is_one_line_and_one_noise_draw_whatever_the_micro_batch(
         draws.append(size)
         return np.zeros(size)
 
-    monkeypatch.setattr(mechanism, "standard_normal", no_noise)
+    monkeypatch.setattr(noise, "standard_normal", no_noise)
     made = trainer(
         tiny.images(12), micro_batch=micro_batch, expected_batch_size=64, dataset_size=64
     )
@@ -113,14 +113,14 @@ def test_the_release_is_one_line_and_one_noise_draw_whatever_the_micro_batch(
     reference = trainer(tiny.images(12))
     per_example = PerExampleGradients(reference._denoiser.network)
     records = torch.arange(12)
-    per_example.assign(clipped_sum(per_example(lambda: reference._losses(records), 12), 1.0) / 64)
+    per_example.assign(clipped_sum(per_example(reference._losses, records), 1.0) / 64)
     assert (
         tiny.relative_error(found, gradient(reference)) < 1e-4
     )  # the release is rounded to a grid
 
 
 def test_nothing_bypasses_the_clip(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mechanism, "standard_normal", lambda size, *_: np.zeros(size))
+    monkeypatch.setattr(noise, "standard_normal", lambda size, *_: np.zeros(size))
     clip, batch = 1e-9, 12
     made = trainer(tiny.images(batch), clip_norm=clip, expected_batch_size=64, dataset_size=64)
     made.step()
@@ -168,14 +168,14 @@ def poisoned(images: ImageSet, value: float, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_record_with_a_loss_that_is_not_finite_counts_as_absent(
     value: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mechanism, "standard_normal", lambda size, *_: np.zeros(size))
+    monkeypatch.setattr(noise, "standard_normal", lambda size, *_: np.zeros(size))
     images = tiny.images(6)
     made = poisoned(images, value, monkeypatch)
     made.step()
     reference = trainer(images)
     per_example = PerExampleGradients(reference._denoiser.network)
     others = torch.arange(1, 6)
-    per_example.assign(clipped_sum(per_example(lambda: reference._losses(others), 5), 1.0) / 64)
+    per_example.assign(clipped_sum(per_example(reference._losses, others), 1.0) / 64)
     assert (
         tiny.relative_error(gradient(made), gradient(reference)) < 1e-4
     )  # the release is rounded to a grid

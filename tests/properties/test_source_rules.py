@@ -18,8 +18,19 @@ PACKAGE = Path(dpdm_cli.__file__).parent
 
 RECORDS = {
     *("data", "dataset", "example", "examples", "image", "images", "labels", "record", "records"),
-    *("batch", "batches", "chosen", "everyone", "members", "piece", "pieces", "rows", "share"),
-    "span",
+    *(
+        "batch",
+        "batches",
+        "chosen",
+        "everyone",
+        "gradients",
+        "indices",
+        "members",
+        "piece",
+        "pieces",
+        "rows",
+    ),
+    *("share", "span"),
 }
 """What names of records are made of, those of one step too."""
 
@@ -54,14 +65,20 @@ COUNTED = {
     (
         "privacy/gradients/per_example.py",
         "backward",
-        "record.gradients.shape",
+        "len(this_pass.gradients)",
     ): "to tell copies apart",
+    ("privacy/gradients/per_example.py", "place_of", "len(self.gradients)"): "a shape of memory",
+    ("privacy/clipping.py", "row_norms", "gradients.shape"): "in how many parts a norm is summed",
     ("privacy/poisson.py", "draw", "records"): "how many coins, not how they are weighted",
     ("privacy/step.py", "__init__", "records"): "for the sampler alone",
     ("privacy/step.py", "__call__", "self._records"): "for the sampler alone",
-    ("privacy/step.py", "gradients", "len(piece)"): "how many gradients to expect",
-    ("privacy/step.py", "plain_step", "len(share)"): "the ordinary step, which claims nothing",
-    ("privacy/step.py", "_pieces", "len(batch)"): "how a sum is cut into parts",
+    ("privacy/gradients/per_example.py", "__call__", "len(indices)"): "how many to expect",
+    ("compute/threads.py", "micro_batches", "len(batch)"): "how a sum is cut into parts",
+    (
+        "training/plain_step.py",
+        "plain_step",
+        "len(share)",
+    ): "the ordinary step, which claims nothing",
     (
         "evaluation/private_classifiers/private_descent.py",
         "descend",
@@ -105,15 +122,15 @@ COUNTED = {
 """Where records are counted after the plan is made, and why that is harmless. Not one line more."""
 
 DIVIDED = {
-    ("privacy/step.py", "whole[-1].clamp(min=1)"): "the ordinary step, which claims nothing",
+    ("training/plain_step.py", "whole[-1].clamp(min=1)"): "the ordinary step, which claims nothing",
 }
 """Divisors and rates that do depend on such a count."""
 
 SUMMED = (
-    *("class_sums", "mechanism", "poisson"),
+    *("class_sums", "clipping", "noise", "poisson", "step"),
     *("gradients/convolution", "gradients/layer_rules", "gradients/per_example"),
 )
-"""Where gradients and vectors are added up and never averaged; `step` averages in the ordinary step alone."""
+"""Where gradients and vectors are added up and never averaged."""
 
 
 def imported(tree: ast.Module) -> Iterator[str]:

@@ -17,7 +17,7 @@ import torch
 
 from dpdm_cli import files, signals
 from dpdm_cli.errors import DpdmError
-from dpdm_cli.privacy import mechanism
+from dpdm_cli.privacy import noise
 from dpdm_cli.privacy.accounting.claims import claim
 from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.plan import PrivacyPlan
@@ -140,7 +140,7 @@ def _no_memory_in_backward(_: int) -> None:
 
 
 def _no_memory_in_noise(_: int) -> None:
-    _before(mechanism, "standard_normal", _after_one_step(_out_of_memory))
+    _before(noise, "standard_normal", _after_one_step(_out_of_memory))
 
 
 def _no_memory_in_save(_: int) -> None:

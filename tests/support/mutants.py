@@ -17,7 +17,7 @@ from torch import Tensor
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNet
-from dpdm_cli.privacy import class_sums, mechanism
+from dpdm_cli.privacy import class_sums, clipping, noise, step
 from dpdm_cli.privacy.audit import canaries
 from dpdm_cli.privacy.audit.tensor_records import TensorRecords
 from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
@@ -45,17 +45,15 @@ class Mutant:
 
 
 def _clip(changed: Callable[[Tensor, float], Tensor]) -> Callable[[Patch], None]:
-    return lambda patch: patch.setattr(mechanism, "clipped_sum", changed)
+    return lambda patch: patch.setattr(step, "clipped_sum", changed)
 
 
-real_clip = mechanism.clipped_sum
+real_clip = clipping.clipped_sum
 
 
 def _noise_reused(patch: Patch) -> None:
-    real, kept = mechanism.standard_normal, {}
-    patch.setattr(
-        mechanism, "standard_normal", lambda n, *a: kept.setdefault(n, real(n, *a)).copy()
-    )
+    real, kept = noise.standard_normal, {}
+    patch.setattr(noise, "standard_normal", lambda n, *a: kept.setdefault(n, real(n, *a)).copy())
 
 
 def _tensors() -> dict[str, slice]:
@@ -154,12 +152,12 @@ def _copies_clipped_one_by_one(patch: Patch) -> None:
     of_examples = PerExampleGradients.__call__
 
     def of_copies(
-        self: PerExampleGradients, losses: Any, examples: int, out: Tensor | None = None
+        self: PerExampleGradients, losses: Any, indices: Tensor, out: Tensor | None = None
     ) -> Tensor:
-        rows = of_examples(self, losses, examples * COPIES)
+        rows = of_examples(self, lambda _: losses(indices), indices.repeat_interleave(COPIES))
         rows = rows.nan_to_num(0.0, 0.0, 0.0)
         rows *= (1.0 / rows.norm(dim=1)).clamp(max=1.0)[:, None]
-        return rows.view(examples, COPIES, -1).sum(1)
+        return rows.view(len(indices), COPIES, -1).sum(1)
 
     def made_up_losses(self: MadeUpRecords, piece: Tensor) -> Tensor:
         keys = (piece[:, None] * COPIES + torch.arange(COPIES)).flatten()
@@ -176,7 +174,7 @@ def _copies_clipped_one_by_one(patch: Patch) -> None:
         lambda self, piece: real_known(self, piece.repeat_interleave(COPIES)),
     )
     patch.setattr(PerExampleGradients, "__call__", of_copies)
-    patch.setattr(mechanism, "clipped_sum", lambda rows, clip_norm: rows.sum(0))
+    patch.setattr(step, "clipped_sum", lambda rows, clip_norm: rows.sum(0))
     patch.setattr(MadeUpRecords, "losses", made_up_losses)
     patch.setattr(
         canaries.Canaries,
@@ -203,7 +201,7 @@ def _divided_by_the_batch(patch: Patch) -> None:
         self._sampler.draw = lambda n: sizes.append(draw(n)) or sizes[-1]
         real(self, losses)
         for parameter in self.per_example.parameters:
-            parameter.grad *= self._mechanism.plan.divisor / max(1, len(sizes[-1]))
+            parameter.grad *= self.ledger.plan.divisor / max(1, len(sizes[-1]))
 
     patch.setattr(PrivateStep, "__call__", call)
 
@@ -242,8 +240,8 @@ def _same_seed(self: PoissonSampler, records: int) -> Tensor:
     return torch.nonzero(torch.rand(records, generator=generator) < self._rate).flatten()
 
 
-real_factors = mechanism.clip_factors
-real_noise = mechanism.with_noise
+real_factors = clipping.clip_factors
+real_noise = noise.with_noise
 real_record = Ledger.record
 
 

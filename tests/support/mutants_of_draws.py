@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dpdm_cli.privacy import mechanism, step
+from dpdm_cli.privacy import noise as noise_module
+from dpdm_cli.privacy import step
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.poisson import PoissonSampler
 from dpdm_cli.privacy.step import PrivateStep
@@ -21,14 +22,14 @@ Patch = pytest.MonkeyPatch
 Break = Callable[[Patch], None]
 
 real_draw = PoissonSampler.draw
-real_noise = mechanism.with_noise
+real_noise = noise_module.with_noise
 
 
 def noise(change: Callable[[np.ndarray], np.ndarray]) -> Break:
-    real = mechanism.standard_normal
+    real = noise_module.standard_normal
 
     def break_it(patch: Patch) -> None:
-        patch.setattr(mechanism, "standard_normal", lambda *a: change(real(*a)))
+        patch.setattr(noise_module, "standard_normal", lambda *a: change(real(*a)))
 
     return break_it
 
@@ -39,13 +40,13 @@ def batches(changed: Callable[[PoissonSampler, int], Tensor]) -> Break:
 
 def _instead(draw: Callable[[int], np.ndarray]) -> Break:
     """Noise from another source, of mean 0 and variance 1."""
-    return lambda patch: patch.setattr(mechanism, "standard_normal", lambda n, *_: draw(n))
+    return lambda patch: patch.setattr(noise_module, "standard_normal", lambda n, *_: draw(n))
 
 
 def _from_bytes(draw: Callable[[int], np.ndarray]) -> Break:
     """The same, which asks for as many secret bytes as it ought to."""
     return lambda patch: patch.setattr(
-        mechanism, "standard_normal", lambda n, entropy, *_: (entropy(8 * n), draw(n))[1]
+        noise_module, "standard_normal", lambda n, entropy, *_: (entropy(8 * n), draw(n))[1]
     )
 
 
@@ -91,17 +92,17 @@ def _pool(size: int) -> Break:
 def _without_grid(patch: Patch) -> None:
     def with_noise(total: Tensor, scale: float, entropy: Any, workers: int, _: Any) -> Tensor:
         return total + scale * torch.from_numpy(
-            mechanism.standard_normal(len(total), entropy, workers)
+            noise_module.standard_normal(len(total), entropy, workers)
         )
 
-    patch.setattr(mechanism, "with_noise", with_noise)
+    patch.setattr(step, "with_noise", with_noise)
 
 
 def _noise_alone_on_grid(patch: Patch) -> None:
     def with_noise(total: Tensor, *rest: Any) -> Tensor:
         return total + real_noise(torch.zeros_like(total), *rest)
 
-    patch.setattr(mechanism, "with_noise", with_noise)
+    patch.setattr(step, "with_noise", with_noise)
 
 
 def _rate_of_those_held(patch: Patch) -> None:
@@ -145,14 +146,14 @@ def _steps_again(self: PoissonSampler, records: int) -> Tensor:
     return drawn[-1]
 
 
-def _pieces_overlap(patch: Patch) -> None:
-    real = step._pieces
+def _micro_batches_overlap(patch: Patch) -> None:
+    real = step.micro_batches
 
-    def pieces(batch: Tensor, *rest: int) -> Any:
+    def overlapping(batch: Tensor, *rest: int) -> Any:
         found = real(batch, *rest)
         return [*found, found[-1][-1:]] if len(found) > 1 else found
 
-    patch.setattr(step, "_pieces", pieces)
+    patch.setattr(step, "micro_batches", overlapping)
 
 
 NOISE: dict[str, tuple[Break, str]] = {
@@ -187,7 +188,7 @@ SAMPLER: dict[str, tuple[Break, str]] = {
         _changed(lambda batch, _: torch.cat([batch, batch[:1]])),
         "sampler, no record twice",
     ),
-    "a record in two micro-batches": (_pieces_overlap, "sampler, no record twice"),
+    "a record in two micro-batches": (_micro_batches_overlap, "sampler, no record twice"),
     "pairs never together": (batches(_never_together), "sampler, between records"),
     "two records never together": (batches(_two_apart), "sampler, each pair"),
     "batches cut at 24": (_changed(lambda batch, _: batch[:24]), "sampler, many"),

@@ -18,7 +18,7 @@ import torch
 from dpdm_cli.compute.distributed import Processes
 from dpdm_cli.compute.rendezvous import joined
 from dpdm_cli.errors import DataError, ResourceError
-from dpdm_cli.privacy import mechanism
+from dpdm_cli.privacy import noise, step
 from dpdm_cli.privacy.accounting.claims import claim, planned
 from dpdm_cli.privacy.audit import checks
 from dpdm_cli.privacy.audit.checks import check_all
@@ -76,7 +76,7 @@ def trained_on_given_draws(
         trainer = _trainer(processes, warm_start, private, torch.device(device))
         trainer._noise_key = 0
         if private:
-            mechanism.standard_normal = given_noise(processes)
+            noise.standard_normal = given_noise(processes)
             trainer._private_step._sampler = GivenMasks()  # type: ignore[assignment, union-attr]
         else:
             masks = GivenMasks()
@@ -139,9 +139,10 @@ def _noise_by_all(processes: Processes) -> None:
 
     def with_noise(total: Any, scale: float, entropy: Any, workers: int = 1, *_: Any) -> Any:
         noisy = total + scale * torch.from_numpy(np.random.default_rng().normal(size=len(total)))
-        return processes.whole(processes.part_of_sum(noisy), len(total)).double()
+        part = processes.part_of_sum(noisy)
+        return processes.stacked(part).flatten()[: len(total)].double()
 
-    mechanism.with_noise = with_noise  # type: ignore[assignment]
+    step.with_noise = with_noise  # type: ignore[assignment]
 
 
 def _mean_of_sums(processes: Processes) -> None:
@@ -150,9 +151,10 @@ def _mean_of_sums(processes: Processes) -> None:
     def with_noise(total: Any, scale: float, *args: Any) -> Any:
         part = processes.part_of_sum(total).double() / processes.size
         noise = scale / processes.size * np.random.default_rng().normal(size=len(part))
-        return processes.whole(part + torch.from_numpy(noise), len(total)).double()
+        noisy = part + torch.from_numpy(noise)
+        return processes.stacked(noisy).flatten()[: len(total)].double()
 
-    mechanism.with_noise = with_noise  # type: ignore[assignment]
+    step.with_noise = with_noise  # type: ignore[assignment]
 
 
 def _everyone_takes_the_batch(processes: Processes) -> None:
@@ -169,7 +171,7 @@ def _everyone_takes_the_batch(processes: Processes) -> None:
 def _noise_from_a_seed(processes: Processes) -> None:
     """All processes draw from generators of one seed, so that the parts have the same noise."""
     random = np.random.default_rng(1)
-    mechanism.standard_normal = lambda count, *_: random.standard_normal(count)
+    noise.standard_normal = lambda count, *_: random.standard_normal(count)
 
 
 def _sums_in_float32(processes: Processes) -> None:
@@ -178,8 +180,8 @@ def _sums_in_float32(processes: Processes) -> None:
 
 
 def _no_noise_beyond_the_first(processes: Processes) -> None:
-    ordinary = mechanism.standard_normal
-    mechanism.standard_normal = lambda count, *args: (
+    ordinary = noise.standard_normal
+    noise.standard_normal = lambda count, *args: (
         ordinary(count, *args) * (1.0 if processes.is_first else 0.0)
     )
 
@@ -262,7 +264,7 @@ def run_on_given_draws(out: Path, until: int = WARM_PLAN.steps, resume: bool = F
     def warm_up(self: Trainer) -> None:
         assert self.ledger is not None
         self._noise_key = 0
-        mechanism.standard_normal = given_noise(self._processes, self.ledger.releases)
+        noise.standard_normal = given_noise(self._processes, self.ledger.releases)
         self._private_step._sampler = GivenMasks(self.done)  # type: ignore[assignment, union-attr]
         ordinary(self)
 

@@ -13,9 +13,9 @@ from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
+from dpdm_cli.privacy.gradients.per_example import Losses
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.privacy.step import Losses
 
 CLASSES = 3
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
 from dpdm_cli.diffusion.unet import UNet
 from dpdm_cli.errors import PrivacyError
-from dpdm_cli.privacy import mechanism
+from dpdm_cli.privacy import step
 from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.training.config.settings import TrainSettings
@@ -64,7 +65,7 @@ def test_off_zero_every_tensor_has_a_part_in_an_ordinary_gradient() -> None:
     sizes = [p.numel() for p in per_example.parameters]
 
     def small_shares() -> int:
-        gradients = per_example(lambda: made_up.losses(torch.arange(2)), 2)
+        gradients = per_example(made_up.losses, torch.arange(2))
         norms = torch.stack([part.norm(dim=1) for part in torch.split(gradients, sizes, 1)])
         return int((norms.amax(1) < 1e-3 * gradients.norm(dim=1).max()).sum())
 
@@ -94,7 +95,7 @@ def test_a_check_that_raises_leaves_the_trainer_as_it_was(
 ) -> None:
     made = trainer()
     before = bits(made._denoiser.network)
-    real, calls = mechanism.clipped_sum, []
+    real, calls = step.clipped_sum, []
 
     def clip(gradients: Tensor, clip_norm: float) -> Tensor:
         calls.append(clip_norm)
@@ -102,7 +103,7 @@ def test_a_check_that_raises_leaves_the_trainer_as_it_was(
             raise RuntimeError("in the middle of it")
         return real(gradients, (1 if broken == "raises" else 2) * clip_norm)
 
-    monkeypatch.setattr(mechanism, "clipped_sum", clip)
+    monkeypatch.setattr(step, "clipped_sum", clip)
     with pytest.raises(error):
         made.check()
     assert bits(made._denoiser.network) == before
@@ -139,28 +140,29 @@ def test_the_check_runs_under_the_autocast_of_the_run(monkeypatch: pytest.Monkey
 
 
 def test_the_check_fills_the_micro_batch_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = mechanism.clipped_sum
+    real = step.clipped_sum
 
     def only_the_first_40(gradients: Tensor, clip_norm: float) -> Tensor:
         beyond = gradients[40:].nan_to_num(0.0, 0.0, 0.0).sum(0)
         return real(gradients[:40], clip_norm) + beyond
 
-    monkeypatch.setattr(mechanism, "clipped_sum", only_the_first_40)
+    monkeypatch.setattr(step, "clipped_sum", only_the_first_40)
     trainer(micro_batch=40).check()
     with pytest.raises(PrivacyError, match="each tensor"):
         trainer(micro_batch=64).check()
 
 
 def test_the_check_plays_a_batch_of_the_run_s_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = mechanism.GaussianMechanism.privatize
+    real = step.micro_batches
 
-    def only_the_first_4(self: mechanism.GaussianMechanism, pieces: list, *rest: object) -> Tensor:
-        return real(self, list(pieces)[:4], *rest)
+    def only_the_first_4(batch: Tensor, most: int, workers: int) -> Sequence[Tensor]:
+        found = real(batch, most, workers)
+        return found[:4] if most == 64 else found
 
     def check() -> None:
         trainer(micro_batch=64, dataset_size=900, expected_batch_size=size).check()
 
-    monkeypatch.setattr(mechanism.GaussianMechanism, "privatize", only_the_first_4)
+    monkeypatch.setattr(step, "micro_batches", only_the_first_4)
     size = 256
     check()
     size = 300

@@ -27,9 +27,10 @@ from dpdm_cli.privacy.audit.step_checks import (
 )
 from dpdm_cli.privacy.audit.tensor_records import TensorRecords
 from dpdm_cli.privacy.audit.warm_start_checks import check_warm_start
+from dpdm_cli.privacy.gradients.per_example import Losses
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.privacy.step import Losses, PrivateStep
+from dpdm_cli.privacy.step import PrivateStep
 
 _LOUDNESS = 1e3
 """Norm of a known record's gradient, in units of C."""

@@ -1,15 +1,12 @@
 """Each record enters each step independently, with the probability of the plan, however many are held.
 
-What is judged are the batches that a real step hands to its mechanism: they come out of its own sampler.
+What is judged are the batches that a real step differentiates: they come out of its own sampler.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +21,7 @@ from dpdm_cli.privacy.audit.deviations import (
 )
 from dpdm_cli.privacy.audit.findings import Z_LIMIT, Finding
 from dpdm_cli.privacy.audit.replay import steps_alone
+from dpdm_cli.privacy.gradients.per_example import Losses, PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.step import PrivateStep
@@ -65,6 +63,18 @@ class _Batches:
         return np.bincount(self.record, minlength=self.records)
 
 
+class _Seen(PerExampleGradients):
+    """In the place of a step's gradients: takes down whose are asked for, and gives none."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(network)
+        self.indices = [torch.empty(0, dtype=torch.int64)]
+
+    def __call__(self, losses: Losses, indices: Tensor, out: Tensor | None = None) -> Tensor:
+        self.indices.append(indices)
+        return self.buffer(0) if out is None else out[:0]
+
+
 def _drawn(plan: PrivacyPlan, records: int, steps: int) -> _Batches:
     """The batches that a step of the plan differentiates while it holds so many records."""
     ledger = Ledger(steps_alone(plan, plan.sigma, steps))
@@ -72,19 +82,12 @@ def _drawn(plan: PrivacyPlan, records: int, steps: int) -> _Batches:
         device="cpu"
     )  # weights that nobody reads, nor draws
     step = PrivateStep(network, ledger, records=records, micro_batch=_MICRO_BATCH)
-    batches: list[npt.NDArray[np.int64]] = []
-
-    def privatize(
-        pieces: Iterable[Tensor],
-        gradients: Callable[[Any], AbstractContextManager[Tensor]],
-        workers: int,
-    ) -> Tensor:
-        batches.append(torch.cat([torch.empty(0, dtype=torch.int64), *pieces]).numpy())
-        return torch.zeros(step.per_example.size)
-
-    step._mechanism.privatize = privatize  # type: ignore[method-assign, assignment]
+    step.per_example = seen = _Seen(network)
+    batches = []
     for _ in range(steps):
         step(torch.empty_like)  # losses that nobody asks for
+        batches.append(torch.cat(seen.indices).numpy())
+        seen.indices = [torch.empty(0, dtype=torch.int64)]
     drawn = [np.unique(batch[(batch >= 0) & (batch < records)]) for batch in batches]
     sizes = [len(some) for some in drawn]
     return _Batches(

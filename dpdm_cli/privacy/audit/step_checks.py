@@ -15,12 +15,11 @@ from dpdm_cli.privacy.audit.findings import (
     SENSITIVITY_SLACK,
     Finding,
 )
-from dpdm_cli.privacy.audit.replay import Maker, release_of, steps_alone
+from dpdm_cli.privacy.audit.replay import Maker, release_of, step_on, steps_alone
 from dpdm_cli.privacy.audit.tensor_records import TensorRecords
+from dpdm_cli.privacy.gradients.per_example import Losses
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.mechanism import GaussianMechanism
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.privacy.step import Losses
 
 
 def check_sensitivity(
@@ -101,15 +100,10 @@ def check_precision(
     """Equal gradients of norm C, which round alike, still add up to within the sensitivity."""
     count, size = 512, 10_000
     quiet = steps_alone(plan, ALMOST_NO_NOISE, 2)
-    mechanism = GaussianMechanism(Ledger(quiet), size, device, processes=processes)
     rows = torch.full((count, size), plan.clip_norm / math.sqrt(size), device=device)
-
-    def released(some: Tensor) -> Tensor:
-        span = processes.span(len(some))
-        share = some[span.start : span.stop].clone()
-        return mechanism.privatize([share]).double() * plan.divisor
-
-    whole, rest = released(rows), released(rows[1:])
+    step, losses = step_on(rows, Ledger(quiet), count, processes)
+    everyone = torch.arange(count)
+    whole, rest = (release_of(step, losses, some) for some in (everyone, everyone[1:]))
     distance = float((whole - rest).norm()) / plan.clip_norm
     return [
         Finding(

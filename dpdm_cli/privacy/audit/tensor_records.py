@@ -37,21 +37,23 @@ class TensorRecords:
         self._layers = layer_reads.place_of(network, per_example.parameters)
         self._loudness = loudness
 
-    def losses(self, piece: Tensor) -> Tensor:
+    def losses(self, indices: Tensor) -> Tensor:
         """Losses [b] of some records."""
-        records = piece.tolist()
-        total = torch.zeros(len(records), device=piece.device)
+        records = indices.tolist()
+        total = torch.zeros(len(records), device=indices.device)
         for layer, tensors in self._layers.items():
             weight, bias = (
                 self._in_tensor(records, tensors.get(name)) for name in ("weight", "bias")
             )
             if weight.any() or bias.any():
-                ones = torch.ones(len(records), *layer_reads.inputs_of(layer), device=piece.device)
+                ones = torch.ones(
+                    len(records), *layer_reads.inputs_of(layer), device=indices.device
+                )
                 total = total + layer_reads.read(
                     layer,
                     ones,
-                    (weight[:, None] * self._signs(layer, "weight")).to(piece.device),
-                    (bias[:, None] * self._signs(layer, "bias")).to(piece.device),
+                    (weight[:, None] * self._signs(layer, "weight")).to(indices.device),
+                    (bias[:, None] * self._signs(layer, "bias")).to(indices.device),
                 )
         return total
 

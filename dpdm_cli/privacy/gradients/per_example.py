@@ -10,11 +10,10 @@ couples them (batch normalisation) is refused, since its gradients have no owner
 
 from __future__ import annotations
 
-import functools
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MethodType
 from typing import Any
 
 import torch
@@ -23,12 +22,25 @@ from torch import Tensor, nn
 from dpdm_cli.privacy.gradients import layer_rules
 from dpdm_cli.privacy.gradients.layer_rules import Call, LayerRule
 
+Losses = Callable[[Tensor], Tensor]
+"""From indices of examples [b] to their losses [b]; the loss of one must not depend on the others.
+With several workers it is called by their threads."""
+
+_this_thread = threading.local()
+
 
 class PerExampleGradients:
     """Per-example gradients of all trainable parameters of a network.
 
+    The network's layers are instrumented here, once: from now on each asks at every call whether its thread is in a
+    pass of `__call__`, and else does what it did before.
+
     Args:
         network: a module whose trainable parameters belong to Conv2d, Linear, GroupNorm or Embedding layers.
+
+    Attributes:
+        parameters, names: of all that is differentiated.
+        size: P, their elements.
 
     Raises:
         TypeError: a trainable parameter lies elsewhere, a layer couples rows, or two layers share a parameter. Any
@@ -38,35 +50,32 @@ class PerExampleGradients:
     def __init__(self, network: nn.Module) -> None:
         self.parameters: list[nn.Parameter] = []
         self.names: list[str] = []
-        self._running = 0
-        self._patching = threading.Lock()
-        self._current = threading.local()
-        self._slots: list[tuple[nn.Module, LayerRule, dict[str, slice]]] = []
         self.size = 0
+        self._layers: dict[nn.Module, _Layer] = {}
         for name, module in network.named_modules():
             rule = layer_rules.rule_for(module, name)
-            slots = {}
+            if rule is None:
+                continue
+            columns = {}
             for parameter_name, parameter in module.named_parameters(recurse=False):
                 if not parameter.requires_grad:
                     continue
                 if any(parameter is known for known in self.parameters):
                     raise TypeError(f"{name}.{parameter_name} is shared between two layers")
-                slots[parameter_name] = slice(self.size, self.size + parameter.numel())
+                columns[parameter_name] = slice(self.size, self.size + parameter.numel())
                 self.size += parameter.numel()
                 self.parameters.append(parameter)
                 self.names.append(f"{name}.{parameter_name}")
-            if slots:
-                assert rule is not None  # rule_for refuses parameters it has no rule for
-                self._slots.append((module, rule, slots))
+            self._layers[module] = _Layer(rule, columns)
+        for module in self._layers:
+            module.forward = MethodType(_forward, module)
 
-    def __call__(
-        self, losses: Callable[[], Tensor], examples: int, out: Tensor | None = None
-    ) -> Tensor:
-        """Run `losses` forward and backward.
+    def __call__(self, losses: Losses, indices: Tensor, out: Tensor | None = None) -> Tensor:
+        """Run the losses of some examples forward and backward.
 
         Args:
-            losses: computes one loss for each example, [B], by calling the network on rows in example-major order.
-            examples: B >= 1.
+            losses: computes one loss for each example by calling the network on rows in example-major order.
+            indices: of B >= 1 examples, [B]; handed to `losses`.
             out: [B or more, P] of the result's dtype and device, to be overwritten; by default new memory is taken.
 
         Returns:
@@ -77,19 +86,24 @@ class PerExampleGradients:
         Raises:
             ValueError: `losses` gives another shape than [B].
         """
-        record = _Record((self.buffer(examples) if out is None else out)[:examples])
-        with self._recording(record):
-            values = losses()
-            if values.shape != (examples,):
-                raise ValueError(
-                    f"expected one loss for each of {examples} examples, got {tuple(values.shape)}"
-                )
-            values.sum().backward()  # type: ignore[no-untyped-call]
-        for _, _, slots in self._slots:
-            for slot in slots.values():
-                if slot.start not in record.written:
-                    record.gradients[:, slot] = 0.0
-        return record.gradients
+        examples = len(indices)
+        gradients = (self.buffer(examples) if out is None else out)[:examples]
+        this_pass = _Pass(self._layers, gradients, set())
+        _this_thread.current = this_pass
+        try:
+            values = losses(indices)
+        finally:
+            _this_thread.current = None
+        if values.shape != (examples,):
+            raise ValueError(
+                f"expected one loss for each of {examples} examples, got {tuple(values.shape)}"
+            )
+        values.sum().backward()  # type: ignore[no-untyped-call]
+        for module, layer in self._layers.items():
+            if module not in this_pass.written:
+                for columns in layer.columns.values():
+                    gradients[:, columns] = 0.0
+        return gradients
 
     def buffer(self, examples: int) -> Tensor:
         """Memory for the gradients of so many examples, [B, P]."""
@@ -104,72 +118,45 @@ class PerExampleGradients:
             laid_out = piece.as_strided(parameter.shape, parameter.stride(), piece.storage_offset())
             parameter.grad = laid_out.to(parameter.dtype)
 
-    @contextmanager
-    def _recording(self, record: _Record) -> Iterator[None]:
-        """For the duration, this thread's calls of the layers compute per-example gradients into `record`."""
-        with self._patching:
-            if not self._running:
-                for module, rule, slots in self._slots:
-                    module.forward = functools.partial(
-                        _recorded_forward, module, rule, slots, self._current
-                    )
-            self._running += 1
-        self._current.record = record
-        try:
-            yield
-        finally:
-            del self._current.record
-            with self._patching:
-                self._running -= 1
-                if not self._running:
-                    for module, _, _ in self._slots:
-                        module.__dict__.pop("forward", None)
+
+@dataclass(frozen=True)
+class _Layer:
+    """How a layer is differentiated, and which columns of a pass's gradients belong to its parameters."""
+
+    rule: LayerRule
+    columns: Mapping[str, slice]
 
 
-@dataclass
-class _Record:
-    """Where one pass writes its gradients [B, P], and which slots it has written."""
+@dataclass(frozen=True)
+class _Pass:
+    """One pass over some examples: where it writes their gradients [B, P], and which layers have."""
 
+    layers: Mapping[nn.Module, _Layer]
     gradients: Tensor
-    written: set[int] = field(default_factory=set)
+    written: set[nn.Module]
 
-    @contextmanager
-    def columns(
-        self, slots: dict[str, slice], parameters: dict[str, Tensor]
-    ) -> Iterator[dict[str, Tensor]]:
-        """The columns of a layer's parameters as [B, *shape], each in its parameter's memory order, to be written.
-
-        A layer may be called more than once: then fresh memory is given, and added when it is written.
-        """
-        rows, along_rows, first = (
-            len(self.gradients),
-            self.gradients.stride(0),
-            self.gradients.storage_offset(),
-        )
-        place = {
-            name: self.gradients.as_strided(
-                (rows, *parameters[name].shape),
-                (along_rows, *parameters[name].stride()),
-                first + slot.start,
+    def place_of(self, module: nn.Module) -> dict[str, Tensor]:
+        """Memory for the gradients of a layer's parameters, [B, *shape], each in its parameter's memory order."""
+        examples, along_examples = len(self.gradients), self.gradients.stride(0)
+        first = self.gradients.storage_offset()
+        place = {}
+        for name, columns in self.layers[module].columns.items():
+            parameter: Tensor = getattr(module, name)
+            place[name] = self.gradients.as_strided(
+                (examples, *parameter.shape),
+                (along_examples, *parameter.stride()),
+                first + columns.start,
             )
-            for name, slot in slots.items()
-        }
-        again = any(slot.start in self.written for slot in slots.values())
-        given = {name: torch.empty_like(view) for name, view in place.items()} if again else place
-        yield given
-        for name, slot in slots.items():
-            if again:
-                place[name].add_(given[name])
-            self.written.add(slot.start)
+        return place
 
 
-def _recorded_forward(
-    module: nn.Module,
-    rule: LayerRule,
-    slots: dict[str, slice],
-    current: threading.local,
-    x: Tensor,
-) -> Tensor:
+def _forward(module: Any, x: Tensor) -> Tensor:
+    """In the place of a layer's own `forward`."""
+    this_pass: _Pass | None = getattr(_this_thread, "current", None)
+    if this_pass is None or module not in this_pass.layers:
+        ordinary: Tensor = type(module).forward(module, x)
+        return ordinary
+    rule = this_pass.layers[module].rule
     weight, bias = module.weight, getattr(module, "bias", None)
     if torch.is_autocast_enabled(x.device.type) and x.is_floating_point():
         # Inside an autograd Function autocast would hide the dtype that backward needs.
@@ -177,8 +164,8 @@ def _recorded_forward(
         dtype = torch.get_autocast_dtype(device) if rule.autocasts else torch.float32
         x, weight = x.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
-    result: Tensor = _RecordedLayer.apply(x, weight, bias, module, rule, slots, current.record)
-    return result
+    recorded: Tensor = _RecordedLayer.apply(x, weight, bias, module, this_pass)
+    return recorded
 
 
 class _RecordedLayer(torch.autograd.Function):
@@ -191,25 +178,29 @@ class _RecordedLayer(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         module: nn.Module,
-        rule: LayerRule,
-        slots: dict[str, slice],
-        record: _Record,
+        this_pass: _Pass,
     ) -> Tensor:
-        y, extra = rule.forward(module, x, weight, bias)
+        y, extra = this_pass.layers[module].rule.forward(module, x, weight, bias)
         ctx.save_for_backward(x, weight, *extra)
-        ctx.layer = module, rule, slots, record
+        ctx.layer = module, this_pass
         return y
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = grad_outputs
         x, weight, *extra = ctx.saved_tensors
-        module, rule, slots, record = ctx.layer
-        examples = record.gradients.shape[0]
+        module, this_pass = ctx.layer
+        examples = len(this_pass.gradients)
         if g.shape[0] % examples:
             raise ValueError(f"{g.shape[0]} rows are no multiple of {examples} examples")
-        parameters = {name: getattr(module, name) for name in slots}
         call = Call(module, x, weight, extra, wants_x=ctx.needs_input_grad[0])
-        with record.columns(slots, parameters) as into:
-            gx = rule.backward(call, g, into)
-        return gx, None, None, None, None, None, None
+        rule, place = this_pass.layers[module].rule, this_pass.place_of(module)
+        if module not in this_pass.written:
+            gx = rule.backward(call, g, place)
+            this_pass.written.add(module)
+        else:  # called more than once: gradients add up
+            more = {name: torch.empty_like(memory) for name, memory in place.items()}
+            gx = rule.backward(call, g, more)
+            for name, memory in place.items():
+                memory.add_(more[name])
+        return gx, None, None, None, None

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
-from torch import Tensor
 
 from dpdm_cli.compute.threads import parallel_map
 from dpdm_cli.privacy.gradients import convolution
-from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
+from dpdm_cli.privacy.gradients.per_example import Losses, PerExampleGradients
 
 _PROBED_ROWS = 32  # when kernels are compared
 _FIRST_ROWS = 64  # fewest rows tried as a micro-batch, where it may have as many
@@ -51,7 +48,7 @@ class Tuning:
 
 def tune(
     per_example: PerExampleGradients,
-    losses: Callable[[int], Tensor],
+    losses: Losses,
     *,
     copies: int,
     workers: int,
@@ -61,7 +58,7 @@ def tune(
 
     Args:
         per_example: of the network.
-        losses: from b to the losses [b] of b made-up examples of the right shapes.
+        losses: of made-up examples of the right shapes, whatever their indices.
         copies: rows an example.
         workers: micro-batches side by side.
         most: the largest micro-batch worth trying, a public number.
@@ -77,7 +74,7 @@ def tune(
     def choose(_: int) -> None:
         size = min(sizes[0], max(1, _PROBED_ROWS // copies))
         with convolution.probing():
-            per_example(partial(losses, size), size)
+            per_example(losses, torch.arange(size, device=device))
 
     before = convolution.choices()
     list(parallel_map(choose, range(workers), workers))
@@ -96,14 +93,13 @@ def tune(
     return Tuning(best, best_seconds, dict(kernels))
 
 
-def _seconds(
-    per_example: PerExampleGradients, losses: Callable[[int], Tensor], size: int, workers: int
-) -> float:
+def _seconds(per_example: PerExampleGradients, losses: Losses, size: int, workers: int) -> float:
     """Time for one example when every worker differentiates `size` of them."""
     memory = [per_example.buffer(size) for _ in range(workers)]
+    indices = torch.arange(size, device=memory[0].device)
 
     def one(worker: int) -> None:
-        per_example(partial(losses, size), size, out=memory[worker])
+        per_example(losses, indices, out=memory[worker])
 
     def all_of_them() -> float:
         start = time.perf_counter()

@@ -8,7 +8,7 @@ import torch
 from support import tiny
 from support.mutants_of_draws import NOISE
 
-from dpdm_cli.privacy import mechanism
+from dpdm_cli.privacy import noise as noise_module
 from dpdm_cli.privacy.audit.findings import PUBLIC_GRID, Finding
 from dpdm_cli.privacy.audit.noise import repetition as noise_repetition
 from dpdm_cli.privacy.audit.noise.checks import check_noise
@@ -92,7 +92,7 @@ def test_short_releases_of_a_small_seed_are_alike_sometimes(
     for bits in (8, 16):
         seeds = np.random.default_rng(bits)
         monkeypatch.setattr(
-            mechanism,
+            noise_module,
             "standard_normal",
             lambda n, *_, seeds=seeds, bits=bits: np.random.default_rng(
                 seeds.integers(1 << bits)

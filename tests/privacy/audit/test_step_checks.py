@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dpdm_cli.compute.device import placed
 from dpdm_cli.diffusion.unet import UNet
-from dpdm_cli.privacy import mechanism
+from dpdm_cli.privacy import clipping, step
 from dpdm_cli.privacy.audit.findings import Finding
 from dpdm_cli.privacy.audit.replay import Maker, in_precision, steps_alone
 from dpdm_cli.privacy.audit.step_checks import check_tensors
@@ -43,7 +43,7 @@ def test_a_record_s_gradient_is_known_and_lies_in_its_tensor_alone(bf16: bool) -
     records, per_example = TensorRecords(network, 50.0), PerExampleGradients(network)
     count = len(records.names)
     losses = in_precision(records.losses, CPU, bf16)
-    rows = per_example(lambda: losses(torch.arange(count + 1)), count + 1)
+    rows = per_example(losses, torch.arange(count + 1))
     expected = records.directions()
     for index, row in enumerate(rows[:count]):
         per_example.assign(row)
@@ -89,7 +89,7 @@ def test_a_tensor_that_is_left_out_of_the_norm_is_named(
         seen[:, hidden] = 0.0
         return (clip_norm / seen.norm(dim=1)).clamp(max=1.0) @ gradients
 
-    monkeypatch.setattr(mechanism, "clipped_sum", clip)
+    monkeypatch.setattr(step, "clipped_sum", clip)
     alone, together = checked(tiny.denoiser().network)
     assert not alone.passed
     assert f" {name} alone" in alone.detail
@@ -104,12 +104,12 @@ def test_every_tensor_of_the_paper_s_network_is_judged(monkeypatch: pytest.Monke
     assert all(finding.passed for finding in findings), findings
     per_example = PerExampleGradients(network)
     assert f"furthest off of {len(per_example.names)} tensors" in findings[0].detail
-    real = mechanism.clip_factors
+    real = clipping.clip_factors
 
     def without_the_last(rows: Tensor, norm: float) -> Tensor:
         return real(rows[:, : -per_example.parameters[-1].numel()], norm)
 
-    monkeypatch.setattr(mechanism, "clip_factors", without_the_last)
+    monkeypatch.setattr(clipping, "clip_factors", without_the_last)
     alone, _ = checked(network, micro_batch=16)
     assert not alone.passed
     assert f" {per_example.names[-1]} alone" in alone.detail

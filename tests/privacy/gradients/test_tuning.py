@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from support import tiny
-from torch import Tensor
 
 from dpdm_cli.privacy.gradients import convolution, tuning
-from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
+from dpdm_cli.privacy.gradients.per_example import Losses, PerExampleGradients
 
 
 @pytest.fixture(autouse=True)
@@ -16,15 +15,11 @@ def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convolution, "_chosen", {})
 
 
-def made_up() -> tuple[PerExampleGradients, object]:
+def made_up() -> tuple[PerExampleGradients, Losses]:
     model = tiny.denoiser(dtype=torch.float64)
 
-    def losses(count: int) -> Tensor:
-        grey = torch.zeros(count, 1, 8, 8, dtype=torch.float64)
-        return tiny.losses_of(model, grey, torch.zeros(count, dtype=torch.int64), 2)(
-            torch.arange(count)
-        )
-
+    grey = torch.zeros(1000, 1, 8, 8, dtype=torch.float64)
+    losses = tiny.losses_of(model, grey, torch.zeros(1000, dtype=torch.int64), 2)
     return PerExampleGradients(model.network), losses
 
 
@@ -71,9 +66,9 @@ def test_whatever_kernel_is_chosen_the_gradients_are_the_same(
     kernel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     per_example, losses = made_up()
-    expected = per_example(lambda: losses(3), 3)
+    expected = per_example(losses, torch.arange(3))
     monkeypatch.setattr(convolution, "_usual", lambda copies, device: kernel)
-    assert tiny.relative_error(per_example(lambda: losses(3), 3), expected) < 1e-10
+    assert tiny.relative_error(per_example(losses, torch.arange(3)), expected) < 1e-10
     with convolution.probing():  # every kernel writes, the chosen one last
-        probed = per_example(lambda: losses(3), 3)
+        probed = per_example(losses, torch.arange(3))
     assert tiny.relative_error(probed, expected) < 1e-10

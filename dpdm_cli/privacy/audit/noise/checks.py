@@ -19,8 +19,9 @@ from dpdm_cli.privacy.audit.noise.repetition import (
     repetition_findings,
 )
 from dpdm_cli.privacy.audit.replay import Maker, release_of
+from dpdm_cli.privacy.gradients.per_example import Losses
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.privacy.step import Losses, PrivateStep
+from dpdm_cli.privacy.step import PrivateStep
 
 _NOISY_STEPS = 4  # on a batch, and as many on the empty batch
 _BYTES_OF_A_NUMBER = 8
@@ -70,7 +71,7 @@ def check_noise(
     repeats = max(abs(float((a * b).sum())) / math.sqrt(a.numel() or 1) for a, b in pairs)
     other = (release_of(make(plan.sigma, 1), losses, nobody)) / scale
     twice = abs(float((other * residuals[1]).sum())) / math.sqrt(other.numel())
-    ledger = step._mechanism._ledger
+    ledger = step.ledger
     refused = False
     try:
         step(losses)
@@ -133,8 +134,8 @@ class _CountedBytes:
 
     def __init__(self, step: PrivateStep) -> None:
         self._count = 0
-        self._source = step._mechanism._entropy
-        step._mechanism._entropy = self._counted
+        self._source = step._entropy
+        step._entropy = self._counted
 
     def _counted(self, count: int) -> bytes:
         self._count += count

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from dpdm_cli.privacy.audit.deviations import count_z, lags_z, limit_of_worst
 from dpdm_cli.privacy.audit.findings import PUBLIC_GRID, Z_LIMIT, Finding
-from dpdm_cli.privacy.audit.replay import steps_alone
+from dpdm_cli.privacy.audit.replay import release_of, step_on, steps_alone
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.mechanism import GaussianMechanism
 from dpdm_cli.privacy.plan import PrivacyPlan
 
 _MOST = 1 << 19  # numbers that are compared, for the time it takes
@@ -83,10 +82,12 @@ def _repeated(cells: npt.NDArray[np.int64]) -> int:
 
 
 def check_seeds(plan: PrivacyPlan, device: torch.device) -> Finding:
-    """Many short releases, each of a mechanism of its own, all differ: a seed of 16 bits would soon come again."""
+    """Many short releases, each of a step of its own, all differ: a seed of 16 bits would soon come again."""
+    nobody = torch.empty(0, dtype=torch.int64)
+    rows = torch.empty(0, _SHORT, device=device)
     ledger = Ledger(steps_alone(plan, plan.sigma, _SHORT_RELEASES))
     seen = {
-        GaussianMechanism(ledger, _SHORT, device).privatize([]).cpu().numpy().tobytes()
+        release_of(*step_on(rows, ledger, micro_batch=1), nobody).numpy().tobytes()
         for _ in range(_SHORT_RELEASES)
     }
     again = _SHORT_RELEASES - len(seen)

@@ -1,28 +1,17 @@
-"""What leaves the mechanism: sensitivity, noise, divisor, ledger."""
+"""The clip: how far one record moves the sum, in floating point too."""
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 from support import tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dpdm_cli.errors import PrivacyError
-from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.privacy.mechanism import GaussianMechanism, clip_factors, clipped_sum
-
-CPU = torch.device("cpu")
-
-
-def mechanism(size: int, **changes: object) -> tuple[GaussianMechanism, Ledger]:
-    ledger = Ledger(tiny.plan(**changes))
-    return GaussianMechanism(ledger, size, CPU), ledger
+from dpdm_cli.privacy.clipping import clip_factors, clipped_sum
 
 
 @settings(max_examples=50, deadline=None)
@@ -111,86 +100,6 @@ def test_rounding_to_tf32_after_the_clip_would_break_the_bound() -> None:
     norm = rows.norm()
     assert clipped_sum(rows.clone(), 1.0).norm() <= 1
     assert (tf32 / norm).norm() > 1 + 4e-4
-
-
-def residuals(size: int, steps: int, sigma: float, clip: float) -> np.ndarray:
-    """(divisor * release - sum) / (sigma C), [steps, size]."""
-    private, ledger = mechanism(size, steps=steps, sigma=sigma, clip_norm=clip)
-    rows = []
-    for _ in range(steps):
-        gradients = torch.randn(3, size)
-        total = clipped_sum(gradients.clone(), clip)
-        released = private.privatize([gradients[:2], gradients[2:]])
-        rows.append((released * ledger.plan.divisor - total) / (sigma * clip))
-    return torch.stack(rows).double().numpy()
-
-
-@pytest.mark.parametrize(("sigma", "clip"), [(2.0, 1.0), (0.6, 0.01)])
-def test_the_residual_is_standard_normal_independent_and_never_repeated(
-    sigma: float, clip: float
-) -> None:
-    noise = residuals(8_000, 40, sigma, clip)
-    count = noise.size
-    chi_square = float((noise**2).sum())
-    # Two-sided at 1e-4: a noise deficit of 3 % is 34 standard deviations away.
-    assert stats.chi2.ppf(5e-5, count) < chi_square < stats.chi2.ppf(1 - 5e-5, count)
-    assert abs(noise.mean()) < 5 / math.sqrt(count)
-    lag_one = (noise[1:] * noise[:-1]).mean()
-    assert abs(lag_one) < 5 / math.sqrt(count)
-    assert stats.kstest(noise[0], "norm").pvalue > 1e-5
-    assert abs(np.corrcoef(noise).flatten()[1 : 1 + 39]).max() < 5.5 / math.sqrt(8_000)
-
-
-def test_the_chi_square_test_would_notice_three_percent_less_noise() -> None:
-    noise = 0.97 * residuals(8_000, 40, 2.0, 1.0)
-    assert float((noise**2).sum()) < stats.chi2.ppf(5e-5, noise.size)
-
-
-def test_an_empty_batch_is_a_step_of_noise_in_every_coordinate() -> None:
-    private, ledger = mechanism(1_000, steps=20)
-    for step in range(20):
-        released = private.privatize([])
-        assert released.isfinite().all()
-        assert (released != 0).all()
-        assert ledger.steps == step + 1
-
-
-def test_the_divisor_is_the_expected_batch_size_whatever_the_batch() -> None:
-    for rows in (0, 1, 40):
-        private, _ = mechanism(20_000, sigma=1.0, expected_batch_size=16)
-        released = private.privatize([torch.zeros(rows, 20_000)])
-        assert released.std() == pytest.approx(1 / 16, rel=0.05)
-
-
-def test_step_t_plus_one_is_refused_before_any_gradient_is_computed() -> None:
-    private, ledger = mechanism(5, steps=2)
-    private.privatize([])
-    private.privatize([])
-
-    def gradients() -> object:
-        raise AssertionError("computed")
-        yield
-
-    with pytest.raises(PrivacyError, match="spent"):
-        private.privatize(gradients())
-    assert ledger.steps == 2
-
-
-def test_a_step_that_fails_before_the_noise_leaves_no_line_in_the_ledger() -> None:
-    private, ledger = mechanism(5)
-
-    def gradients() -> object:
-        raise MemoryError
-        yield
-
-    with pytest.raises(MemoryError):
-        private.privatize(gradients())
-    assert ledger.steps == 0
-
-
-def test_the_release_is_float32_whatever_the_gradients() -> None:
-    private, _ = mechanism(5)
-    assert private.privatize([torch.zeros(2, 5, dtype=torch.float64)]).dtype == torch.float32
 
 
 def test_the_clip_holds_to_the_last_digit_for_millions_of_parameters() -> None:
