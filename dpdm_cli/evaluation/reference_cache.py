@@ -1,7 +1,7 @@
 """Statistics of a reference, kept so that its features are computed once.
 
-The reference's mean and covariance are kept in the user's cache, in a folder `private/`: they are
-facts of the real images, and no noise protects them. Features of single images are kept nowhere.
+The reference's mean and covariance are kept in the user's cache, in a folder `private/`: they
+describe the real images, and no noise protects them. Features of single images are never kept.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from dpdm_cli.files import write_bytes
 
 
 def cache_file(cache: Path, key: dict[str, str]) -> Path:
-    """Where the statistics for a key lie in the cache."""
+    """The path of a key's statistics in the cache."""
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     return cache / "private" / "fid" / f"{name}.npz"
 
 
 def read_statistics(file: Path, key: dict[str, str]) -> FeatureStatistics | None:
-    """What is cached for the key; None when there is nothing, or nothing whole."""
+    """What is cached for the key; None when there is nothing, or only a damaged file."""
     try:
         with np.load(file, allow_pickle=False) as stored:
             if json.loads(str(stored["key"])) != key:

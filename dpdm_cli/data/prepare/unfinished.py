@@ -1,10 +1,10 @@
-"""A prepared file while it grows: two hidden files beside the place of the whole one.
+"""A prepared file while it is being written: two hidden files beside its final path.
 
 .OUT.part           room for the header, then images as they come
-.OUT.journal.part   what is made; then a line for each stretch of it that is on the disk
+.OUT.journal.part   the request; then a line for each part that has been written to the disk
 
-A line is written when what it speaks of is synced, and carries the SHA-256 of all images so far: whatever a killed
-process or a lost machine leaves behind, the run goes on from the last line that what lies there agrees with.
+A line is written once the part it describes is synced, and holds the SHA-256 of all images so far. Whatever a killed
+process or a lost machine leaves behind, the run continues from the last line that agrees with the images.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from dpdm_cli.files import open_locked, sync_folder
 KIND = "dpdm unfinished images"
 FORMAT = 1
 REASONS = 20
-"""Of as many bad files the reason is kept."""
+"""The reason is kept for this many bad files."""
 
 STRETCH_FILES, STRETCH_BYTES = 1 << 16, 32 << 20
-"""As much is taken before it is brought to the disk: some seconds of work."""
+"""Bytes taken before they are synced: some seconds of work."""
 
 _BLOCK = 1 << 22  # bytes read at a time
 _LINE = {"files", "rows", "shape", "sha256", "bad"}
 
 
 class Unfinished:
-    """What there is of a file that is being made.
+    """A file that is being made.
 
     Args:
-        out: the place of the whole file.
+        out: the path of the complete file.
         request: what is made, as JSON.
-        start: where the first image lies.
-        most: how many files there are to look at.
+        start: where the first image begins.
+        most: how many files there are.
 
     Attributes:
-        part: where the images lie until the file is whole.
-        files: how many files were looked at.
+        part: where the images are until the file is complete.
+        files: how many files were read.
         rows: how many images they gave.
         shape: (C, H, W) of each; None before the first.
         bad: which files could not be used, as indices.
@@ -71,10 +71,10 @@ class Unfinished:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Hold the file for this process; begin it, or go on where it was left.
+        """Lock the file for this process; begin it, or continue where it was left.
 
         Raises:
-            UsageError: another process is at it, or another request left work that would be lost.
+            UsageError: another process is preparing it, or another request left work that would be lost.
         """
         lines = open_locked(self._journal)
         if lines is None:
@@ -104,11 +104,11 @@ class Unfinished:
         return self._sha256.hexdigest()
 
     def append(self, images: Pixels, bad: Sequence[tuple[int, str]]) -> None:
-        """Take what the next files gave.
+        """Add the images of the next files.
 
         Args:
             images: uint8 [R, C, H, W], contiguous.
-            bad: index and reason of those that gave none.
+            bad: index and reason of those that cannot be used.
         """
         if len(images):
             self.shape = images.shape[1:]
@@ -123,7 +123,7 @@ class Unfinished:
             self.save()
 
     def save(self) -> None:
-        """Bring what was taken to the disk: a run that is cut off goes on from here."""
+        """Sync what was added: a run that is interrupted continues from here."""
         if self._saved == (self.files, self._end):
             return
         _sync(self._images)
@@ -139,7 +139,7 @@ class Unfinished:
         self._saved, self._bad_since = (self.files, self._end), []
 
     def finish(self, header: bytes, tail: bytes) -> None:
-        """Write what stands around the images and move the file, whole now, to its place."""
+        """Write header, padding and labels, and move the complete file to its path."""
         self._images.seek(self._end)
         self._images.write(tail)
         self._images.truncate()
@@ -152,7 +152,7 @@ class Unfinished:
         self.discard()
 
     def discard(self) -> None:
-        """Remove what is there."""
+        """Remove both files."""
         self.part.unlink(missing_ok=True)
         self._journal.unlink(missing_ok=True)
 
@@ -170,13 +170,13 @@ class Unfinished:
         files = bad = 0
         while line := _read_line(self._lines):
             files, bad = line["files"], bad + len(line["bad"])
-        # A set that was refused in the end for its files: they were mended since.
+        # A set that was refused in the end for bad files, which have been repaired since.
         if files and not (bad and files == began.get("files")):
             raise _another(self.part, began, self._request)
         self._lines.truncate(0)
 
     def _replay(self) -> None:
-        """Go to the last line that the images agree with, and cut off what lies behind."""
+        """Go to the last line that agrees with the images, and cut off the rest."""
         self._lines.seek(0)
         self._images.seek(self._start)
         if _parsed(self._lines.readline()) is None:
@@ -188,7 +188,7 @@ class Unfinished:
         self._saved = self.files, self._end
         self._lines.seek(good)
         self._lines.truncate()
-        # Zeros where the header may have been written already: no reader takes this for whole.
+        # Zeros where the header may have been written already: no reader takes this for complete.
         self._images.seek(0)
         self._images.write(bytes(self._start))
         self._images.seek(self._end)
@@ -203,7 +203,7 @@ class Unfinished:
         self._images.seek(self._start)
 
     def _agrees(self, line: dict[str, Any]) -> bool:
-        """Take in the images that a line speaks of, if they are what it says."""
+        """Add the images that a line describes, if they match it."""
         before = self._sha256.copy(), self.rows, self.shape
         self.shape = tuple(line["shape"]) if line["shape"] else None
         while self.shape and self.rows < line["rows"]:
@@ -237,7 +237,7 @@ class Unfinished:
 
 
 def forget(out: Path) -> None:
-    """Remove the journal of a file that is whole, when the process was killed before it could."""
+    """Remove the journal of a complete file, when the process was killed before it could."""
     part, journal = _paths(out)
     if not part.exists():
         journal.unlink(missing_ok=True)
@@ -258,7 +258,7 @@ def _sync(file: BinaryIO) -> None:
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
-    """A line that was written to its end."""
+    """A complete line."""
     try:
         values = json.loads(line) if line.endswith(b"\n") else None
     except (ValueError, RecursionError):

@@ -31,7 +31,7 @@ class FeatureStatistics:
 
     @classmethod
     def empty(cls, dimension: int) -> FeatureStatistics:
-        """Statistics of no vector at all, of `dimension` features."""
+        """Statistics of zero vectors of `dimension` features."""
         zeros = torch.zeros(dimension, dtype=torch.float64)
         return cls(0, zeros, torch.zeros(dimension, dimension, dtype=torch.float64))
 
@@ -55,11 +55,11 @@ class FeatureStatistics:
         return cls(len(wide), mean, centred.T @ centred)
 
     def update(self, features: Tensor) -> None:
-        """Take in a batch [B, D]; B may be 0. Raises as `of` does."""
+        """Add a batch [B, D]; B may be 0. Raises as `of` does."""
         self.merge(FeatureStatistics.of(features))
 
     def merge(self, other: FeatureStatistics) -> None:
-        """Take in what `other` has seen. Raises `DataError` if the numbers of features differ."""
+        """Add what `other` has seen. Raises `DataError` if the numbers of features differ."""
         require_same_dimension(self, other)
         count = self.count + other.count
         if other.count == 0:
