@@ -26,6 +26,8 @@ from dpdm_cli.evaluation.distances.frechet import FeatureStatistics
 from dpdm_cli.evaluation.features.extractors import PixelExtractor
 from dpdm_cli.sampling import drawing
 
+pytestmark = pytest.mark.slow
+
 Said = tuple[int, str, str]
 
 

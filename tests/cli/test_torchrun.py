@@ -17,6 +17,8 @@ from dpdm_cli import verify
 from dpdm_cli.checkpoint import read_tensors
 from dpdm_cli.privacy.plan_file import write_plan_file
 
+pytestmark = pytest.mark.slow
+
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 WAIT = 300  # seconds; more than a busy machine needs
 

@@ -19,6 +19,8 @@ from dpdm_cli.checkpoint import load_model, read_tensors
 from dpdm_cli.files import is_left_over
 from dpdm_cli.privacy.plan_file import write_plan_file
 
+pytestmark = pytest.mark.slow
+
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(
     [
