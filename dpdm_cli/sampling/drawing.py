@@ -74,7 +74,7 @@ class Drawing:
         total, where = len(images.album.indices), images.path
         done = there = total - sum(len(images.indices(start)) for start in missing)
         if there and missing:
-            self.say.note(f"going on in {where}: {there:,} images are there")
+            self.say.note(f"continuing in {where}: {there:,} images are there")
         count = self.processes.size
         batches = parallel_map(
             self._draw, missing[self.processes.rank :: count], workers_on(self.device), threads=1
