@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 import shlex
 from collections.abc import Iterator
@@ -9,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
+import dpdm_cli
 from dpdm_cli.commands.app import app
 
 REPOSITORY = Path(__file__).parents[2]
@@ -45,7 +49,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def calls(page: Path) -> Iterator[tuple[str, list[str]]]:
-    """The command lines of `dpdm` on a page, in fenced blocks and in code within sentences: name and arguments."""
+    """The command lines of `dpdm` in the fenced blocks of a page: name and arguments."""
     text = page.read_text(encoding="utf-8")
     shell = [body for kind, body in FENCE.findall(text) if kind in ("bash", "sh")]
     shell += [
@@ -99,6 +103,47 @@ def test_every_option_and_file_that_is_named_is_there(page: Path) -> None:
             assert options <= OPTIONS[called[1]], code
         for path in re.findall(r"(?<![\w/])(?:dpdm_cli|examples|tests)/[\w./-]*\w", code):
             assert (REPOSITORY / path).exists(), path
+
+
+def test_python_that_is_shown_calls_the_package_as_it_is() -> None:
+    blocks = [
+        body
+        for page in PAGES
+        for kind, body in FENCE.findall(page.read_text(encoding="utf-8"))
+        if kind == "python"
+    ]
+    assert blocks
+    for block in blocks:
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id in dpdm_cli.__all__
+                signature = inspect.signature(getattr(dpdm_cli, node.func.id))
+                signature.bind(*node.args, **{str(word.arg): word.value for word in node.keywords})
+
+
+def figures(text: str) -> list[float | str]:
+    """The words of an output, with numbers as such."""
+    words = [re.sub(r"[(),]|\.$", "", word) for word in text.split()]
+    return [float(word) if re.fullmatch(r"[\d.]+(e-?\d+)?", word) else word for word in words]
+
+
+def test_output_that_is_shown_is_what_the_command_prints() -> None:
+    shown = [
+        body.removeprefix("$ ").partition("\n")
+        for page in PAGES
+        for kind, body in FENCE.findall(page.read_text(encoding="utf-8"))
+        if kind == "text" and body.startswith("$ dpdm ")
+    ]
+    assert shown
+    for command, _, output in shown:
+        result = CliRunner().invoke(app, shlex.split(command)[1:], env={"COLUMNS": "80"})
+        assert result.exit_code == 0, result.output
+        printed, expected = figures(result.stdout), figures(output)
+        assert len(printed) == len(expected)
+        for found, wanted in zip(printed, expected, strict=True):
+            assert found == (
+                pytest.approx(wanted, rel=1e-3) if isinstance(wanted, float) else wanted
+            )
 
 
 def test_the_readme_is_short() -> None:
