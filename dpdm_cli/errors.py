@@ -1,4 +1,4 @@
-"""What can go wrong, by whose doing, and what to do about it.
+"""What can go wrong, whose fault it is, and what to do about it.
 
 Every error a user can cause is a `DpdmError`: a message that names what was expected and what was found,
 a hint that names the next thing to do, and the exit code of the process.
@@ -15,7 +15,7 @@ class DpdmError(Exception):
         hint: what to do next; shown on its own line.
 
     Attributes:
-        is_of_others: whether another process raised it first, and has said so.
+        is_of_others: whether another process raised and reported it first.
     """
 
     exit_code = 1
@@ -52,7 +52,7 @@ class PrivacyError(DpdmError):
 
 
 class ResourceError(DpdmError):
-    """Memory, disk, network or weights that are not there."""
+    """Memory, disk, network or weights that are not available."""
 
     exit_code = 6
 

@@ -1,4 +1,4 @@
-"""How a run speaks: a protocol that the shell implements. Knows nothing of terminals."""
+"""How a run reports: a protocol that the shell implements. Knows nothing of terminals."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class Reporter(Protocol):
 
 
 class SilentProgress:
-    """A task nobody watches."""
+    """A task that shows nothing."""
 
     def advance(self, count: int = 1, **fields: str) -> None:
         """Nothing to show."""
 
 
 class SilentReporter:
-    """The reporter of the Python API: says nothing."""
+    """The default reporter of the Python API: shows nothing."""
 
     quiet = True
 

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a request: finish what cannot be cut, save, stop. A second request stops at once."""
+"""SIGINT and SIGTERM as a request: finish the current step, save, stop. A second request stops at once."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 SECONDS_OF_ONE_REQUEST = 2.0
-"""Signals this close are one request: who stops a whole job signals its process group, and torchrun, which is in that
-group too, hands the signal on to its workers, so that each of them gets it twice within milliseconds."""
+"""Seconds within which signals are one request: stopping a whole job signals its process group, and torchrun, which is
+in that group too, passes the signal on to its workers, so that each of them gets it twice within milliseconds."""
 
 
 class StopRequest:

@@ -1,4 +1,4 @@
-"""Write real MNIST images as PNG files of uneven sizes, one subfolder a class: a folder such as users have.
+"""Write real MNIST images as PNG files of different sizes, one subfolder per class: a folder such as users have.
 
 python make_folder.py FOLDER COUNT
 """

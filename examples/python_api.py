@@ -1,4 +1,4 @@
-"""The whole road from Python: calibrate, train, sample, classify.    python python_api.py [OUT] [STEPS] [IMAGES]"""
+"""The whole workflow from Python: calibrate, train, sample, classify.    python python_api.py [OUT] [STEPS] [IMAGES]"""
 
 from __future__ import annotations
 

@@ -8,4 +8,4 @@ dpdm train digits --eps 10 --out "$out"
 dpdm sample "$out" -n 3000 --out "$out/synth"
 dpdm classify "$out/synth"
 
-echo "Look at $out/synth/grid.png; what may be claimed stands in $out/statement.json."
+echo "Look at $out/synth/grid.png; the claim is in $out/statement.json."

@@ -16,10 +16,10 @@ from dpdm_cli.errors import ResourceError, UsageError
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of that name; `auto` takes CUDA or Apple's MPS where there is one, else the CPU.
+    """The device of that name; `auto` takes CUDA or Apple's MPS if available, else the CPU.
 
     Raises:
-        UsageError: no name of a device.
+        UsageError: not the name of a device.
         ResourceError: this machine has no such device.
     """
     if name == "auto":
@@ -98,7 +98,7 @@ def set_precision(name: str, device: torch.device) -> None:
 
 @contextmanager
 def memory_errors(when: str, hint: str) -> Iterator[None]:
-    """Running out of memory ends what is done inside; nothing is tried again, a drawn batch least of all.
+    """Turn running out of memory into an error; nothing is tried again, above all not a batch that was drawn.
 
     Raises:
         ResourceError: out of memory `when`, with `hint`.

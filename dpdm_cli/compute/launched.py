@@ -16,7 +16,7 @@ def are_several() -> bool:
 
 
 def rank() -> int:
-    """Number of this process among those of the run; 0 is the one that reads, writes and speaks for all."""
+    """Number of this process among those of the run; 0 is the one that reads, writes and prints."""
     return int(os.environ.get("RANK") or 0) if are_several() else 0
 
 

@@ -1,4 +1,4 @@
-"""How the processes that torchrun started find each other, and how they part. Knows torch.distributed alone."""
+"""How the processes that torchrun started connect, and how they disconnect. Knows torch.distributed alone."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _joins = itertools.count()
 def joined(device: torch.device) -> Iterator[Processes]:
     """Join the processes that torchrun started, or be alone when it did not.
 
-    NCCL moves what lies on CUDA devices, gloo everything else.
+    NCCL moves what is on CUDA devices, gloo everything else.
 
     Raises:
-        ResourceError: they do not find each other in time.
+        ResourceError: they do not connect in time.
         UsageError: this is one of several processes, but nothing says where the others are.
     """
     absent = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} - os.environ.keys()

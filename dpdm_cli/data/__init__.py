@@ -2,7 +2,7 @@
 
 The tensor is in memory, or mapped from a prepared file. Knows files and pixels; nothing of privacy,
 networks or the screen. The names below load on first use, so that the public facts in
-`dpdm_cli.data.named` can be had without importing torch.
+`dpdm_cli.data.named` are available without importing torch.
 """
 
 from __future__ import annotations

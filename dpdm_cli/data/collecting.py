@@ -68,9 +68,7 @@ class Findings:
             if self.bad > SHOWN:
                 lines.append(f"  and {self.bad - SHOWN} more")
             found = f"{self.bad} of {self._total} files in {self._name} cannot be used:"
-            hint = (
-                "Convert them to 8-bit grey or RGB, as PNG, JPEG, WEBP or BMP, or take them away."
-            )
+            hint = "Convert them to 8-bit grey or RGB, as PNG, JPEG, WEBP or BMP, or remove them."
             raise DataError("\n".join([found, *lines]), hint + more)
 
     def check_kind(self) -> None:
@@ -83,18 +81,18 @@ class Findings:
         if len(self._sizes) > 1 and self._fit.image_size is None:
             raise DataError(
                 f"{self._name} has images of {len(self._sizes)} sizes: {_counted(self._sizes)}",
-                "Say which size you want, for example --image-size 32: "
+                "Give the size you want, for example --image-size 32: "
                 "the centred square of each image is resized to it.",
             )
         if len(self._kinds) > 1:
             raise DataError(
                 f"{self._name} has grey and colour images together: {_counted(self._kinds)}",
-                "Say which you want: --channels 1 makes all of them grey, --channels 3 colour.",
+                "Choose one: --channels 1 makes all of them grey, --channels 3 colour.",
             )
 
 
 def collect(name: str, entries: Sequence[Entry], fit: Fit) -> Pixels:
-    """Decode every entry, all of them, before judging any.
+    """Decode all entries before refusing any.
 
     Args:
         name: what the entries are from, for messages.
@@ -133,7 +131,7 @@ def check_memory(name: str, size: int) -> None:
     """Refuse an array of `size` bytes that this machine cannot hold.
 
     Raises:
-        ResourceError: it is larger than the physical memory, where the system tells that.
+        ResourceError: it is larger than the physical memory, where the system reports that.
     """
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -147,7 +145,7 @@ def check_memory(name: str, size: int) -> None:
 
 
 def read_chunk(chunk: Sequence[Entry], fit: Fit) -> list[Decoded | str]:
-    """Each entry's image, or the reason why there is none."""
+    """Each entry's image, or the reason why it cannot be used."""
     return [_read(entry, fit) for entry in chunk]
 
 
@@ -157,7 +155,7 @@ def reason_of(error: OSError) -> str:
 
 
 def _decoded(entries: Sequence[Entry], fit: Fit) -> Iterator[Decoded | str]:
-    """Each entry's image, or the reason why there is none, in order."""
+    """Each entry's image, or the reason why it cannot be used, in order."""
     chunks = [entries[start : start + _CHUNK] for start in range(0, len(entries), _CHUNK)]
     first = read_chunk(chunks[0], fit) if chunks else []
     yield from first

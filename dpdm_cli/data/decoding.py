@@ -1,7 +1,7 @@
 """One file's bytes become one array. Knows pixels; no folders, no archives, no sets.
 
 Only what loses nothing is converted unasked: 1-bit images become 8-bit grey, and the orientation
-that a camera wrote beside the pixels is applied. Palettes, alpha, 16 bits, CMYK and animations are
+that a camera wrote with the pixels is applied. Palettes, alpha, 16 bits, CMYK and animations are
 refused, since each of them can be turned into grey or colour in more than one way. Colour profiles
 are ignored. WEBP has no grey images: they arrive as colour.
 """
@@ -95,7 +95,7 @@ def decode(data: bytes, fit: Fit) -> Decoded:
     except (BadImageError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise BadImageError("is no PNG, JPEG, WEBP or BMP image") from None
+        raise BadImageError("is not a PNG, JPEG, WEBP or BMP image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImageError(f"has more than {MAX_PIXELS:,} pixels") from None
     except Exception as error:
@@ -104,7 +104,7 @@ def decode(data: bytes, fit: Fit) -> Decoded:
 
 
 def _check_png(data: bytes) -> None:
-    """What Pillow does not look at: the checksums, the end, and a depth that it halves silently.
+    """What Pillow does not check: the checksums, the end, and a depth that it halves silently.
 
     PNG specification, section 5.3: each chunk is a length, a type, that many bytes and a CRC-32.
     """

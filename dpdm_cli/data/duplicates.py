@@ -12,7 +12,7 @@ from dpdm_cli.data.decoding import Pixels
 Digests = NDArray[np.uint64]
 
 PAIRS = 20
-"""As many are named."""
+"""This many are named."""
 
 
 def digests_of(images: Pixels) -> Digests:

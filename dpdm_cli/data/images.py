@@ -24,7 +24,7 @@ class ImageSet:
 
     Attributes:
         name: short name for messages. For a user's own folder it is that folder's name, which may
-            be private: it does not belong into anything that is published.
+            be private: it must not be part of anything that is published.
         images: uint8 [N, C, H, W], C is 1 (grey) or 3 (colour), N at least 1. Those of a file must
             not be written to, which would end the process.
         labels: int64 [N] with values in [0, len(classes)), or None when unconditional.
@@ -123,7 +123,7 @@ def check_labels(name: str, labels: NDArray[np.integer], images: int, classes: i
         raise DataError(
             f"{name}: {outside.size} labels are outside 0..{classes - 1}; "
             f"the first is {int(labels[first])} at image {first}",
-            f"{classes} classes are declared: declare more, or mend the labels.",
+            f"{classes} classes are declared: declare more, or correct the labels.",
         )
 
 
@@ -155,7 +155,7 @@ def renamed(
 def duplicate_count(images: ImageSet) -> int:
     """How many images equal an earlier one, pixel for pixel, whatever their labels.
 
-    A picture that is in the set twice is protected half as well: the two copies count as two
+    A picture that is in the set twice is protected only half as well: the two copies count as two
     records, while the guarantee is for one.
     """
     if images.duplicates is not None:

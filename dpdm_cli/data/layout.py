@@ -1,6 +1,6 @@
 """Which files of a tree are images, and of which class. Knows names only; opens nothing.
 
-cats/1.png dogs/2.png          one folder a class
+cats/1.png dogs/2.png          one folder per class
 1.png 2.png                    flat, unconditional
 train/... test/...             two splits, each laid out as one of the above
 pets/cats/1.png pets/dogs/...  the same inside one outer folder, as archivers write it
@@ -33,11 +33,11 @@ class Source(Protocol):
         """The whole file.
 
         Raises:
-            OSError: it cannot be had.
+            OSError: it cannot be read.
         """
 
     def facts(self, entry: Entry) -> str:
-        """What changes when the bytes do, had without reading them."""
+        """What changes when the bytes do, obtained without reading them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Entry:
     """A file below the root. There may be millions, so it is small.
 
     Attributes:
-        folder: the names of the folders on its way; one object for all entries of a folder.
+        folder: the names of the folders above it; one object for all entries of a folder.
         name: its own name.
         source: what reads it.
         at: where the source finds it, when the path does not say that.
@@ -65,12 +65,12 @@ class Entry:
         """The whole file.
 
         Raises:
-            OSError: it cannot be had.
+            OSError: it cannot be read.
         """
         return self.source.read(self)
 
     def facts(self) -> str:
-        """What changes when the bytes do, had without reading them."""
+        """What changes when the bytes do, obtained without reading them."""
         return self.source.facts(self)
 
     def __str__(self) -> str:
@@ -110,7 +110,7 @@ def arrange(tree: Tree, split: Split, classes: Sequence[str] | None) -> Layout:
     """Find the images of a split and their classes.
 
     Args:
-        tree: what there is. Names that begin with a dot, and the clutter of file managers, are left
+        tree: all files. Names that begin with a dot, and the clutter of file managers, are left
             out.
         split: which split; a tree without folders named `train` and `test` is all train.
         classes: the declared names in label order; None takes the sorted names of the folders,
@@ -124,7 +124,7 @@ def arrange(tree: Tree, split: Split, classes: Sequence[str] | None) -> Layout:
     root = _root(tree.name, entries, folders, split, frozenset(classes or ()))
     depth = len(root)
     entries = [entry for entry in entries if entry.folder[:depth] == root]
-    # In two steps, none of which makes a new path for each of what may be millions.
+    # In two sorts, neither of which makes a new path for each of what may be millions.
     entries.sort(key=attrgetter("name"))
     entries.sort(key=attrgetter("folder"))
     here = "/".join((tree.name, *root))
@@ -177,7 +177,7 @@ def _children(folders: set[Parts], root: Parts) -> list[str]:
 
 
 def _without_companions(files: list[Entry], class_folders: list[str]) -> list[Entry]:
-    """Leave out what lies beside images without being one: notes, and what `dpdm sample` adds."""
+    """Leave out files beside the images that are not images: notes, and what `dpdm sample` adds."""
     has_manifest = any(entry.name.lower() == _MANIFEST for entry in files)
     grid = {_GRID} if class_folders or has_manifest else set()
 
@@ -223,12 +223,12 @@ def _flat(here: str, files: list[Entry], classes: Sequence[str] | None) -> Layou
     if not files:
         raise DataError(
             f"{here} holds no image",
-            "Expected PNG, JPEG, WEBP or BMP files, or one subfolder a class.",
+            "Expected PNG, JPEG, WEBP or BMP files, or one subfolder per class.",
         )
     if classes is not None:
         raise DataError(
             f"{len(classes)} classes are declared, but {here} has no class folders",
-            "Put the images into one subfolder a class, or leave out the classes.",
+            "Put the images into one subfolder per class, or leave out the classes.",
         )
     return Layout(files, None, ())
 
@@ -247,7 +247,7 @@ def _by_class(
         raise DataError(
             f"{here} has folders inside its class folders; "
             f"the first is {'/'.join(deeper[0][depth:])}",
-            "One level of folders is read, one folder a class: move the images up.",
+            "One level of folders is read, one folder per class: move the images up.",
         )
     odd = [name for name in names if not is_class_name(name)]
     if odd:
@@ -260,7 +260,7 @@ def _by_class(
         raise DataError(
             f"{here} has folders that are not among the {len(order)} declared classes: "
             f"{_some(unknown)}",
-            "Declare them, rename them or move them away.",
+            "Declare them, rename them or move them elsewhere.",
         )
     images = [entry for entry in entries if len(entry.folder) == depth + 1]
     filled = {entry.folder[depth] for entry in images}

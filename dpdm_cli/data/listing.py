@@ -1,4 +1,4 @@
-"""From a name or a path to what is to be read, before a pixel is. Knows which reader reads what."""
+"""From a name or a path to the list of images to read, before any pixel is read. Knows which reader reads what."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Listing:
 
     Attributes:
         name: short name.
-        where: what they are from, for messages.
+        where: their source, for messages.
         images: files; or pixels, uint8 [N, H, W] or [N, H, W, 3], of sources that hold arrays.
         labels: int64 [N] with values in [0, len(classes)), or None when unconditional.
         classes: names in label order; empty when unconditional.
@@ -54,9 +54,9 @@ class Listing:
         return str(self.images[index])
 
     def digest(self) -> str:
-        """SHA-256 of what there is, reading no file: paths, sizes, and times of change or checksums.
+        """SHA-256 of the source, without reading a file: paths, sizes, and times of change or checksums.
 
-        Arrays are in memory; theirs is of all their values.
+        Arrays are in memory; for them it covers all values.
         """
         digest = hashlib.sha256()
         if isinstance(self.images, np.ndarray):
@@ -87,8 +87,8 @@ def list_images(
         fit: size and channels wanted.
 
     Raises:
-        UsageError: options that make no sense.
-        DataError: the data are not there or are not laid out as a data set.
+        UsageError: options that do not make sense.
+        DataError: the data do not exist or are not laid out as a data set.
         ResourceError: a download failed, or arrays are larger than the memory.
     """
     if split not in ("train", "test"):
@@ -100,7 +100,7 @@ def list_images(
         _check_own_classes(facts, declared)
         return _named(facts, split, data_dir, download, fit)
     path = Path(os.path.expanduser(name))
-    # os.path answers no where pathlib raises: for names too long, or below what may not be entered.
+    # os.path answers False where pathlib raises: for names that are too long, or below folders that may not be entered.
     if not name or not os.path.exists(path):
         raise _nothing_there(name)
     if os.path.isdir(path):

@@ -33,28 +33,28 @@ def load_images(
 
     Args:
         source: `digits`, `mnist`, `fashion-mnist`, `cifar10`, `celeba`; or a folder or zip with one
-            subfolder a class, or flat and unconditional; or an .npz file with `images` uint8 [N, H,
+            subfolder per class, or flat and unconditional; or an .npz file with `images` uint8 [N, H,
             W] or [N, H, W, C], optionally `labels` int64 [N] and `classes`; or a .safetensors file
             of `dpdm prepare`, which is mapped and not read. A name wins over a folder of the same
             name: write `./mnist` for that.
         split: named sets have both; a folder or zip has a test split when it holds `train` and
             `test`.
-        data_dir: where named sets lie, as torchvision lays them out; by default `DPDM_DATA_DIR`, or
+        data_dir: where named sets are, as torchvision lays them out; by default `DPDM_DATA_DIR`, or
             else the user's cache.
         download: whether a named set that is missing may be fetched.
         image_size: side in pixels to which the centred square of every image is resized (Lanczos);
             by default images stay as they are (CelebA: 32) and must have one size.
         channels: 1 or 3; by default as the images are, which must be all grey or all colour.
-        classes: names in label order. Declared, they may have no image and keep the classes from
-            being a fact of the data; by default the sorted names of the folders, each with an
+        classes: names in label order. Declared, they may have no image and do not
+            depend on the data; by default the sorted names of the folders, each with an
             image. An image of a class that is not declared is refused.
 
     Returns:
         The images in the published order (named sets) or sorted by path (others).
 
     Raises:
-        UsageError: options that make no sense, or that a prepared file was not made with.
-        DataError: the data are not there or cannot be used as they are; the message lists what is
+        UsageError: options that do not make sense, or that a prepared file was not made with.
+        DataError: the data do not exist or cannot be used as they are; the message lists what is
             wrong.
         DamagedFileError: a prepared file is not what was written.
         ResourceError: a download failed, or there is not enough memory.

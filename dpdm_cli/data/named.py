@@ -15,16 +15,16 @@ from dpdm_cli.choices import Split
 
 @dataclass(frozen=True, kw_only=True)
 class NamedSet:
-    """What everybody may know about a data set.
+    """Public facts about a data set.
 
     Attributes:
         train_size, test_size: images in each split.
         channels: 1 (grey) or 3 (colour).
         image_size: side of an image in pixels, as `load_images` delivers it by default.
         classes: names in label order, usable as folder names; empty when the set is unconditional.
-        files: what has to lie below the data folder, as torchvision lays it out; empty when
+        files: what has to be below the data folder, as torchvision lays it out; empty when
             bundled.
-        homepage: where the files can be had by hand.
+        homepage: where the files can be downloaded by hand.
     """
 
     name: str

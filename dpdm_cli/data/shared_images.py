@@ -1,4 +1,4 @@
-"""Images that the first process reads and all look at: no other needs the files, or memory for more than a batch."""
+"""Images that the first process reads for all: the others need neither the files nor memory for more than a batch."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class SharedImages:
         """In each round this process's batch, uint8 [R, C, H, W], R at most `size` and 0 when there is none left.
 
         Args:
-            indices: int64 [M], the images to look at, in this order.
+            indices: int64 [M], the images to read, in this order.
         """
         count, here = self._processes.size, self._processes.rank
         for start in range(0, len(indices), count * size):

@@ -1,4 +1,4 @@
-"""What a source of images holds, told from names and metadata. Judges no pixel."""
+"""What a source of images holds, by its names and metadata. Reads no pixel."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def size_of(source: str | Path) -> int:
 
 
 def samples_in(source: str | Path) -> str | Path:
-    """`source`, or the one file in it when it is a folder that `dpdm sample` wrote an npz or zip into."""
+    """`source`; or the npz or zip in it, when `dpdm sample` wrote one into that folder."""
     folder = Path(source).expanduser()
     if (folder / _METADATA).is_file():
         for name in ("samples.npz", "samples.zip"):
@@ -74,7 +74,7 @@ def sample_metadata(source: str | Path) -> Json:
     It is `metadata.json` in the folder or zip, or beside an .npz or zip file.
 
     Raises:
-        DamagedFileError: the file is no JSON object.
+        DamagedFileError: the file is not a JSON object.
     """
     path = Path(source).expanduser()
     text = None

@@ -1,9 +1,9 @@
 """Small smooth deformations of images: what keeps a class and varies its shape.
 
-An image of a class stays one when it is turned, sheared, scaled or shifted a little, or bent smoothly (Simard,
+An image stays in its class when it is rotated, sheared, scaled or shifted a little, or bent smoothly (Simard,
 Steinkraus and Platt, "Best practices for convolutional neural networks", ICDAR 2003). A model that was trained with
 noise knows its classes less widely than they are; deformed, its images tell a classifier more. No private image is
-looked at for it, so it is post-processing.
+read for it, so it is post-processing.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def deform(images: Tensor, strength: float, noise: KeyedNoise) -> Tensor:
     """Deform each image by an amplitude of its own, uniform between 0 and `strength`.
 
     Args:
-        images: float [R, C, H, W]; edges go on beyond the border.
-        strength: at least 0; 0 leaves images as they are, at 1 the most that this file's constants say.
+        images: float [R, C, H, W]; edges are continued beyond the border.
+        strength: at least 0; 0 leaves images unchanged, 1 is the amplitude of this file's constants.
         noise: of these R images; seven numbers and two maps [H, W] are drawn from it.
 
     Returns:

@@ -151,11 +151,11 @@ class Denoiser(nn.Module):
     Args:
         network: called as F(x [R, C', H, W], c_noise [R], labels [R] or None) -> [R, C, H, W].
         parameterisation: scalings, weight and noise levels.
-        prior: takes the place of c_skip and c_out.
+        prior: replaces c_skip and c_out.
         sees_prior: whether the network is shown the prior's estimate beside the noisy image, as C' = 2 C channels.
 
     Raises:
-        ValueError: a network that is to be shown a prior, and none.
+        ValueError: the network is to see a prior, and none is given.
     """
 
     def __init__(

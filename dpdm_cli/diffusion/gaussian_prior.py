@@ -1,9 +1,9 @@
-"""Preconditioning by a Gaussian for each class: EDM's scalings with a covariance in the place of sigma_data^2.
+"""Preconditioning by a Gaussian for each class: EDM's scalings with a covariance instead of sigma_data^2.
 
 If clean images were N(mu, S), the best denoiser would be mu + S (S + sigma^2)^-1 (x - mu), and its error would have the
 covariance sigma^2 S (S + sigma^2)^-1. EDM (arXiv 2206.00364, appendix B.6) takes mu = 0 and S = sigma_data^2 I for all
 images alike; a network that outputs zero is then the best denoiser of those. Here mu and S belong to the class. So a
-network starts from all that means and covariances can say, and learns the rest.
+network starts from everything that means and covariances can express, and learns the rest.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class GaussianPrior(nn.Module):
             return over_pixels(elsewhere) * x + self.low.images(low)
 
     def scaled(self, output: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        """sigma S^1/2 (S + sigma^2)^-1/2 output: of the size of that estimate's error where the output's variance is 1.
+        """sigma S^1/2 (S + sigma^2)^-1/2 output: as large as that estimate's error if the output has variance 1.
 
         Args, returns: as above; `output` of the network, [R, C, H, W].
         """
@@ -94,7 +94,7 @@ class GaussianPrior(nn.Module):
             return over_pixels(of_output(self.elsewhere)) * output + self.low.images(low)
 
     def noisy(self, white: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        """mu + (S + sigma^2)^1/2 white: noisy images at noise levels sigma, as far as means and covariances tell.
+        """mu + (S + sigma^2)^1/2 white: noisy images at levels sigma, as far as means and covariances determine them.
 
         Args, returns: as above; `white` is standard normal, [R, C, H, W].
         """

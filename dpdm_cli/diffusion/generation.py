@@ -27,13 +27,13 @@ CHURNING = ("euler", "heun")
 """The samplers that can add noise back."""
 
 MOST_STEPS = 1_000_000
-"""More are taken for damage where settings are read from a file."""
+"""More are treated as damage where settings are read from a file."""
 
 DEFAULT_STEPS = {"ddim": 50, "stochastic-ddim": 50, "euler": 50, "heun": 30}
-"""About as many evaluations each; what they do to the variance stands in `samplers`."""
+"""About as many evaluations each; see `samplers` for their effect on the variance."""
 
 STEPS_FROM_PRIOR = {"ddim": 25, "stochastic-ddim": 25, "euler": 25, "heun": 12}
-"""Of a model with a Gaussian for each class: there is less way to go."""
+"""Of a model with a Gaussian for each class, which starts closer to the image."""
 
 _PRIOR = "prior"
 PRIOR_T_MIN, PRIOR_T_MAX = 0.02, 3.0
@@ -50,7 +50,7 @@ class SamplerSettings:
         guidance: w of classifier-free guidance; 0 for none.
         churn: noise added back; used by euler and heun.
         t_min, t_max, rho: the grid of noise levels (EDM, equation 5).
-        from_prior: begin at t_max with the Gaussian of the image's class, N(mu, S + t_max^2), in the place of white
+        from_prior: begin at t_max with the Gaussian of the image's class, N(mu, S + t_max^2), instead of white
             noise, N(0, t_max^2); for a model that has one.
         temperature: T of p^(1/T), that Gaussian with T times the covariance, while all images are drawn; 1 draws the
             classes as they are, more varies them more. Classifiers learn more from it, and images are less faithful.
@@ -99,7 +99,7 @@ class SamplerSettings:
 
     @classmethod
     def default(cls, *, has_prior: bool, sampler: str = "heun") -> SamplerSettings:
-        """How images are drawn when nothing else is said: by a model with a Gaussian for each class, from that."""
+        """How images are drawn by default; a model with a Gaussian for each class starts from that."""
         if not has_prior:
             return cls(sampler=sampler)
         return cls(sampler=sampler, t_min=PRIOR_T_MIN, t_max=PRIOR_T_MAX, from_prior=True)
@@ -109,7 +109,7 @@ class SamplerSettings:
         if not has_prior and (self.from_prior or self.temperature != 1):
             raise UsageError(
                 f"the sampler ({self}) begins with the classes' Gaussians or varies them, and this model has none",
-                "leave the temperature away, or train with --warm-start moments",
+                "leave out the temperature, or train with --warm-start moments",
             )
 
     def grid(self) -> list[float]:
@@ -153,7 +153,7 @@ class SamplerSettings:
         """The settings that `to_dict` described.
 
         Raises:
-            KeyError, AttributeError, TypeError, ValueError, UsageError: it described no settings.
+            KeyError, AttributeError, TypeError, ValueError, UsageError: it does not describe settings.
         """
         settings = dict(values)
         if (churn := settings.pop("churn", None)) is not None:
@@ -209,14 +209,14 @@ def generate(
         shape: (C, H, W) of one image.
         settings: see `SamplerSettings`.
         seed: any integer.
-        null_label: the label that stands for no class; guidance needs it.
+        null_label: the label of no class; guidance needs it.
 
     Returns:
         uint8 [R, C, H, W], rounded to the nearest level.
 
     Raises:
-        UsageError: guidance without labels or without a null label; a start or a temperature of a prior that the
-            denoiser hasn't.
+        UsageError: guidance without labels or without a null label; a start or a temperature that
+            needs a prior, of a denoiser without one.
         DpdmError: the denoiser's output is not finite.
     """
     settings.check_prior(has_prior=denoiser.prior is not None)
@@ -248,7 +248,7 @@ def generate(
     x = sampler(denoise, start, grid, draw, settings.churn)
     if not x.isfinite().all():
         raise DpdmError(
-            f"the sampler ({settings}) ran into numbers that are not finite",
+            f"the sampler ({settings}) produced numbers that are not finite",
             "take less guidance or churn, or more steps",
         )
     if settings.deformation:

@@ -1,10 +1,10 @@
 """Noise that belongs to an image: a function of (seed, key of the image, draw) and of nothing else.
 
-Counter-based, so that an image gets the same noise in whatever batch, order or process it is handled, and a whole
+Counter-based, so that an image gets the same noise in every batch, order and process, and a whole
 batch is drawn at once on its device. In training this makes one image's gradient independent of the images beside it,
 provided that the seed is secret (`privacy/entropy.py`): an image's draws are then as good as independent of all others'
-whatever its key. Were the seed known, removing an image of a folder would renumber those behind it, and so change their
-gradients too. Noise that is added to protect privacy does not come from here.
+whatever its key. If the seed were known, removing an image of a folder would renumber those after it and change
+their gradients too. Noise that is added to protect privacy does not come from here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `dpdm classify` has found, as values, as JSON and as a picture."""
+"""The result of `dpdm classify` as values, as JSON and as a picture."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dpdm_cli.stored import Json
 
 SCATTERING = "scattering"
 TITLES = {**CLASSIFIERS, SCATTERING: "linear classifier"}
-"""Of all that may have a score, for people."""
+"""Display names of all that may have a score."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Spent:
 
 @dataclass(frozen=True)
 class Baseline:
-    """Classifiers trained on the real images: the same ones, or one of its own.
+    """Classifiers trained on the real images: the same ones, or a scattering classifier.
 
     Attributes:
         kind: `real` (not private), `dp-sgd` or `scattering`.
@@ -112,7 +112,7 @@ def write_picture(result: ClassifyResult, file: Path) -> None:
     """Draw every confusion matrix of a result: synthetic in the first row, the baseline below.
 
     Raises:
-        ResourceError: the file cannot be written; nothing half-written is left.
+        ResourceError: the file cannot be written; no partial file is left.
     """
     named = [("synthetic", result.scores)] if result.scores else []
     if result.baseline is not None:

@@ -1,8 +1,8 @@
-"""`dpdm classify`: what classifiers trained on synthetic images know of real ones. Files in,
-figures out.
+"""`dpdm classify`: how well classifiers trained on synthetic images recognise real ones. Files
+in, figures out.
 
 The protocol keeps the real test images out of every decision: the epoch is chosen on synthetic
-images, and the test images are looked at once for each classifier, after that.
+images, and the test images are used once for each classifier, after that.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def classify(
         test: real images: a named set, or a folder or zip with `train` and `test` (one that is not
             divided is all test). By default the data set named in the samples' `metadata.json`.
             They are brought to the size and channels of the synthetic images.
-        models: some of `logreg`, `mlp`, `cnn`; by default all. `scattering` is none of them.
+        models: some of `logreg`, `mlp`, `cnn`; by default all. `scattering` is not one of them.
         baseline: `real` trains the same classifiers by the same protocol on the real training
             images, without privacy; `dp-sgd` trains them there with this package's private step,
             each with the whole `epsilon`, and tests the model after the last step; `scattering`
@@ -88,7 +88,7 @@ def classify(
             otherwise 1e-5 or less than 1/N.
         dataset_size: the public number of real training images, for a private baseline on images of
             the user's own.
-        epochs: of the protocol; a private baseline has a number of its own.
+        epochs: of the protocol; a private baseline has its own number.
         seed: of initialisation, split, order and dropout; the privacy noise is never seeded.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         data_dir, download: for named sets.
@@ -114,7 +114,7 @@ def classify(
     classes = classes_of(source, test_split)
     if not classes:
         raise DataError(
-            f"{source} has no classes to tell apart", "classify needs a data set with labels"
+            f"{source} has no classes to distinguish", "classify needs a data set with labels"
         )
     # A model may know classes that no test image is of: those that were stated, whatever the images are.
     drawn = metadata.get("classes")
@@ -352,7 +352,7 @@ def _privacy(
     if size is None:
         raise UsageError(
             f"--baseline {baseline} needs the public number of training images in {source}",
-            "state it with --dataset-size; counting them would make it a fact of the private data",
+            "state it with --dataset-size; counting them would make it a figure of the private data",
         )
     statement = metadata.get("statement")
     claimed = statement if isinstance(statement, dict) else {}

@@ -1,4 +1,4 @@
-"""What `dpdm fid` has found, as values and as JSON."""
+"""The result of `dpdm fid` as values and as JSON."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Statistics of a reference, kept so that its features are computed once.
 
-The reference's mean and covariance are kept in the user's cache, in a folder `private/`: they are
-facts of the real images, and no noise protects them. Features of single images are kept nowhere.
+The reference's mean and covariance are kept in the user's cache, in a folder `private/`: they
+describe the real images, and no noise protects them. Features of single images are never kept.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def cache_file(cache: Path, key: dict[str, str]) -> Path:
 
 
 def read_statistics(file: Path, key: dict[str, str]) -> FeatureStatistics | None:
-    """What is cached for the key; None when there is nothing, or nothing whole."""
+    """What is cached for the key; None when there is nothing, or only a damaged file."""
     try:
         with np.load(file, allow_pickle=False) as stored:
             if parse_json(str(stored["key"]), "key") != key:

@@ -62,14 +62,14 @@ def fid(
 ) -> FidResult:
     """Fréchet distance between synthetic and real images (Heusel et al. 2017, arXiv 1706.08500).
 
-    Of several processes that torchrun started the first reads the images, and all compute features of a share of them.
+    Of several processes that torchrun started the first reads the images, and all compute features of a part of them.
 
     Args:
         synth, against: as for `dpdm_cli.data.load_images`. The reference is brought to the size and
             channels of the synthetic images, as it was for training.
         split: of the reference. A folder that is not divided into `train` and `test` is taken whole.
         extractor: `inception`, `scattering`, `pixels`, or the path of a TorchScript file (whose code is run).
-        weights: TorchScript file of Inception; by default the published one, fetched if it must be.
+        weights: TorchScript file of Inception; by default the published one, downloaded if necessary.
         resize: `clean` or `legacy_tensorflow`; Inception only. The figures of DPDM (arXiv 2210.09929) are by the
             network's own resizing, `legacy_tensorflow`, against training images.
         kid: the kernel distance of the same features too (Binkowski et al. 2018, arXiv 1801.01401).
@@ -78,13 +78,13 @@ def fid(
             are chosen at random, always the same, and one process does it.
         data_dir, download: for named sets and for the weights.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
-        batch_size: images at a time; no figure depends on it but by rounding.
+        batch_size: images at a time; figures depend on it only by rounding.
         cache_dir: where weights and reference statistics are kept; by default the user's cache.
 
     Raises:
-        UsageError: options that do not go together.
+        UsageError: options that cannot be combined.
         DataError: images that cannot be used, or fewer than two, with precision and recall than six.
-        DamagedFileError: a network's file that is none.
+        DamagedFileError: a network's file that cannot be loaded.
         ResourceError: weights or data that are not here and cannot be fetched; another process is gone.
     """
     if split not in ("both", "train", "test"):

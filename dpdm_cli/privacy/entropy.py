@@ -1,8 +1,8 @@
 """Secret randomness: everything that protects privacy is drawn here, from the operating system's entropy.
 
 There is no seed and no state, so nothing can be repeated, saved, restored or set by accident. A pseudo-random
-generator would not do: torch's CPU generator keeps 32 bits of its seed, and a noise stream that can be guessed or
-drawn twice takes the guarantee with it.
+generator does not suffice: torch's CPU generator keeps 32 bits of its seed, and a noise stream that can be guessed or
+drawn twice destroys the guarantee.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def bernoulli(
     """Indices of the successes among `count` independent trials.
 
     Trials are taken in blocks: one 64-bit word decides how many of a block succeed, and each of these then gets its
-    place. So ten million trials with 4,000 successes take as many words as there are blocks, not trials.
+    position. So ten million trials with 4,000 successes take as many words as there are blocks, not trials.
 
     The distribution of the number in a block is exact to a few parts in 2^64, its tail rounded towards fewer: no trial
     succeeds more often than with `probability`, also where float32 would be biased (q near 1e-8).
@@ -58,7 +58,7 @@ def bernoulli(
 
 
 def secret_key() -> int:
-    """63 secret bits for a pseudo-random generator whose draws nobody may know. To be kept in memory only."""
+    """63 secret bits for a pseudo-random generator whose draws must stay secret. Keep them in memory only."""
     return int.from_bytes(os.urandom(8), "little") >> 1
 
 

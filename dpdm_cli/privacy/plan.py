@@ -56,7 +56,7 @@ class PrivacyPlan:
         warm_sigma: standard deviation of the noise on each sum of the warm start; None without one.
 
     Raises:
-        UsageError: a field that is no number of its kind or out of its range; a warm start without its noise.
+        UsageError: a field that is not a number of its kind or is out of range; a warm start without its noise.
         PrivacyError: delta at or above 1/N, or the `gdp` accountant.
     """
 
@@ -183,7 +183,7 @@ class PrivacyPlan:
 def steps_for_epochs(dataset_size: int, batch_size: float, epochs: int) -> int:
     """floor(epochs * N / B) in exact arithmetic, at least 1.
 
-    Floating point would lose a step here and there: int(300 / (1 / n)) is not 300 n for n = 91.
+    Floating point would sometimes lose a step: int(300 / (1 / n)) is not 300 n for n = 91.
 
     Raises:
         UsageError: an argument that is not positive and finite.
@@ -247,7 +247,7 @@ def check_delta(delta: float, dataset_size: int) -> None:
 
 
 def check_accountant(name: object) -> None:
-    """Refuse an accountant whose answers are no guarantee.
+    """Refuse an accountant whose answers are not a guarantee.
 
     Raises:
         PrivacyError: `gdp`.

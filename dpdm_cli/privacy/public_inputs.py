@@ -1,4 +1,4 @@
-"""What a claim takes as known to everybody, and who says that it is.
+"""What a claim takes as public, and who makes it public.
 
 The mechanism is built from these figures and its outcome shows them, so the claim is about everything else: for each
 value of them, data sets that differ by one image are told apart by e^epsilon and delta at most.
@@ -15,10 +15,10 @@ SOURCES = {
     "stated": "stated by whoever ran this, whatever the images are",
     "declared": "read off the images, which whoever ran this declares to be public knowledge",
 }
-"""Where a figure may be from, in words."""
+"""The possible sources of a figure, in words."""
 
 UNLABELLED = "none"
-"""The source of class names where there are none."""
+"""The source of class names for images without labels."""
 
 NAMES = {
     "dataset_size": "number of images",
@@ -39,7 +39,7 @@ class PublicInputs:
         image_size, channels: of the side in pixels, and of whether images are grey or colour.
 
     Raises:
-        ValueError: a source that is none.
+        ValueError: an unknown source.
     """
 
     dataset_size: str

@@ -31,7 +31,7 @@ _LESS_MEMORY = "choose a smaller --batch-size, in another folder: images differ 
 
 @dataclass(frozen=True)
 class Drawing:
-    """Everything that fixes the images, those who draw them, and who is told about them.
+    """What determines the images, the processes that draw them, and the reporter.
 
     Attributes:
         model: on `device`.
@@ -74,7 +74,7 @@ class Drawing:
         total, where = len(images.album.indices), images.path
         done = there = total - sum(len(images.indices(start)) for start in missing)
         if there and missing:
-            self.say.note(f"going on in {where}: {there:,} images are there")
+            self.say.note(f"continuing in {where}: {there:,} images are there")
         count = self.processes.size
         batches = parallel_map(
             self._draw, missing[self.processes.rank :: count], workers_on(self.device), threads=1
@@ -94,7 +94,7 @@ class Drawing:
                     self.processes.from_first(images.flush)
                     raise InterruptedRunError(
                         f"interrupted: {done:,} of {total:,} images are in {where}",
-                        "repeat the same command to go on",
+                        "repeat the same command to continue",
                         signal_number,
                     )
         return done - there
@@ -118,7 +118,7 @@ class Drawing:
         return images.cpu()
 
     def _nothing(self) -> Tensor:
-        """What a process hands over that has no batch in the last round; nobody looks at it."""
+        """What a process without a batch in the last round hands over; it is ignored."""
         return torch.empty(self.size, *self.model.image_shape, dtype=torch.uint8)
 
 

@@ -1,6 +1,6 @@
 """The images of a finished set, read from files that hold them and nothing else.
 
-What a file can carry beside pixels (PNG chunks, archive members, comments, words between members) is found here, and so
+What a file can carry beside pixels (PNG chunks, archive members, comments, bytes between members) is found here, and so
 neither verified nor released. Imports no torch.
 """
 
@@ -113,7 +113,7 @@ def _from_arrays(
 
 
 def _pieces(indices: Sequence[int], read: Callable[[int], Pixels]) -> Iterator[tuple[int, Pixels]]:
-    """Images one by one, put together where they follow each other."""
+    """Images one by one, grouped where they are consecutive."""
     breaks = [at for at, (one, next) in enumerate(pairwise(indices), 1) if next != one + 1]
     for first, last in pairwise([0, *breaks, len(indices)]):
         for start in range(first, last, _MOST):
@@ -129,7 +129,7 @@ def _check_members(archive: zipfile.ZipFile, expected: list[str]) -> None:
 
 
 def _check_places(archive: zipfile.ZipFile, path: Path) -> None:
-    """Whether members follow each other from the first byte to the directory, and no words stand beside them."""
+    """Whether members follow each other from the first byte to the directory, with nothing between them."""
     at, directory = 0, _END
     with path.open("rb") as file:
         for member in archive.infolist():
@@ -140,7 +140,7 @@ def _check_places(archive: zipfile.ZipFile, path: Path) -> None:
             *_, name, extra = struct.unpack(f"<{_LOCAL - 4}xHH", fixed)
             found = fixed + file.read(name + extra)
             if member.header_offset != at or found != bare.FileHeader(zip64=extra > 0):
-                raise ValueError(f"something stands before {member.filename[:80]!a}")
+                raise ValueError(f"something precedes {member.filename[:80]!a}")
             about = member.date_time, member.external_attr, member.internal_attr
             if about != ((1980, 1, 1, 0, 0, 0), 0o644 << 16, 0) or not _is_size(member.extra):
                 raise ValueError(f"{member.filename[:80]!a} is described as dpdm does not")
@@ -148,7 +148,7 @@ def _check_places(archive: zipfile.ZipFile, path: Path) -> None:
             directory += _CENTRAL + name + len(member.extra)
         behind = file.seek(0, 2) - at
     if archive.start_dir != at or behind not in (directory, directory + _END_64):
-        raise ValueError("something stands beside its members")
+        raise ValueError("it holds something besides its members")
 
 
 def _is_size(extra: bytes) -> bool:

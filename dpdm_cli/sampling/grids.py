@@ -1,4 +1,4 @@
-"""A picture of many small images, one row a class, with names and a caption."""
+"""A picture of many small images, one row per class, with names and a caption."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def draw_grid(
     """Draw a few images of each class from a model and write them as one PNG picture.
 
     The first ten classes, eight images each; 64 images for an unconditional model. The caption is the model's claim,
-    or that there is none; it is also put beside the pixels, if `described`.
+    or that nothing is claimed; with `described` it is also stored as the file's description.
 
     Raises:
         ResourceError: the disk is full or not writable; an older picture stays as it was.

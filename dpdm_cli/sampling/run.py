@@ -40,7 +40,7 @@ class SampleResult:
 
     Attributes:
         n: how many there are; of a shard, those that belong to it.
-        folder: where they lie, with `grid.png` and `metadata.json`.
+        folder: where they are, with `grid.png` and `metadata.json`.
         images: what `dpdm fid` and `dpdm classify` are given: the folder, or the one file in it.
         drawn: how many of them this call drew; fewer than n after an interruption, 0 when the set was complete.
         sampler: how they were drawn.
@@ -103,8 +103,8 @@ def sample(
 ) -> SampleResult:
     """Draw n synthetic images from a model and write them with their privacy claim.
 
-    Drawing is post-processing: it costs no privacy, however many images are drawn. A call that was cut off goes on when
-    it is repeated; one that is complete is checked and left as it is.
+    Drawing is post-processing: it costs no privacy, however many images are drawn. A call that was interrupted
+    continues when it is repeated; a complete set is checked and left unchanged.
 
     Processes that torchrun started share the batches, and the first of them writes: with one batch size and kind of
     device the same files, to the bit, as one process leaves. A shard is such a share without torchrun, in a folder of
@@ -127,7 +127,7 @@ def sample(
             image i has class i modulo their number.
         seed: 0 to 2^63 - 1.
         batch_size: images at a time; by default 64, on CUDA 1000, and that of the images already in the folder.
-        format: `png` (one folder a class, readable by torchvision's ImageFolder; flat when unconditional), `npz`
+        format: `png` (one folder per class, readable by torchvision's ImageFolder; flat when unconditional), `npz`
             (`images`, `labels`, `classes`) or `zip` (of the same PNG files).
         shard: (3, 16) draws the third of sixteen parts of the n images: batches 3, 19, 35, ...; `png` only.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
@@ -137,7 +137,7 @@ def sample(
         In every process the same.
 
     Raises:
-        UsageError: options that make no sense, labels for an unconditional model, a folder of something else.
+        UsageError: options that do not make sense, labels for an unconditional model, a folder of something else.
         DataError, DamagedFileError: the checkpoint, see `load_model`; images changed after they were drawn; classes
             that can't be folders.
         ResourceError: no such device, not enough memory, or a full disk; another process is gone; what was written
@@ -192,7 +192,7 @@ def sample(
             image_shape=model.image_shape,
             n=n,
             format=format,
-            # No more of it than tells something of the images.
+            # Only what affects the images.
             cycle=cycle[: max(n, len(model.classes))],
             seed=seed,
             batch_size=size,

@@ -1,4 +1,4 @@
-"""A set of synthetic images, or a shard of one, on its way into a folder: begun or gone on with, filled, sealed.
+"""A set of synthetic images, or a shard of one, being written into a folder: begun or continued, filled, sealed.
 
 Knows files; draws nothing. Of several processes the first alone uses it.
 """
@@ -26,7 +26,7 @@ from dpdm_cli.stored import Json
 
 @dataclass
 class SampleSet:
-    """One set. Nothing is looked at or written before `begin`.
+    """One set. Nothing is read or written before `begin`.
 
     Attributes:
         path: the folder where it lies.
@@ -46,13 +46,13 @@ class SampleSet:
         self.album = self.metadata.album
 
     def begin(self) -> list[int]:
-        """Take the folder until `close`, or go on in it. Gives the first index of each batch that isn't there whole.
+        """Lock the folder until `close`, and begin or continue the set. Gives the first index of each missing batch.
 
         Raises:
             UsageError: the folder belongs to images drawn otherwise, or another process draws into it.
             DataError: the classes can't be folders.
             DamagedFileError: the set is complete, or a shard of it, but its images were changed since; what a shard
-                says of itself can't be read.
+                says about itself cannot be read.
         """
         with disk_errors(self.path, GOES_ON):
             folder = SampleFolder(self.path)
@@ -129,7 +129,7 @@ class SampleSet:
         self.say.note(f"{self.path} is complete: {count:,} images, checked")
 
     def _take_over(self, there: set[int]) -> set[int]:
-        """Go on with merged shards as one set. Gives the batches, of those there, that a record vouches for.
+        """Continue merged shards as one set. Gives the batches that are there and vouched for by a record.
 
         A complete shard vouches for its images together, by their digest; an unfinished one, or an unfinished whole
         set, for each batch it left.
@@ -182,11 +182,11 @@ class SampleSet:
 def write_set_grid(
     path: Path, metadata: SampleMetadata, read: Callable[[int], Pixels], *, described: bool = True
 ) -> bool:
-    """Draw the picture of a set; without an image there is none. Gives whether there is one.
+    """Draw the picture of a set, unless the set has no image. Gives whether it was drawn.
 
     Args:
         read: gives the image of an index, uint8 [C, H, W].
-        described: whether the caption is also put beside the pixels.
+        described: whether the caption is also stored as the file's description.
     """
     album = metadata.album
     labels = [album.label(i) if album.cycle else None for i in album.indices]

@@ -1,4 +1,4 @@
-"""Which sampler a user asked for: settings by name, over the paper's for a purpose, over the default.
+"""Which sampler is used: settings given by name override the paper's for a purpose, which override the default.
 
 The paper's table is data: see `presets/samplers.toml`. Knows no model and no file of the user's.
 """
@@ -27,7 +27,7 @@ _SAME_BUDGET = math.log(1.05)  # a plan may spend a little less than its target
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerChoice:
-    """A sampler and why it is this one.
+    """A sampler and why it was chosen.
 
     Attributes:
         settings: see `SamplerSettings`.
@@ -50,7 +50,7 @@ def choose_sampler(
     has_prior: bool = False,
     overrides: Mapping[str, Any] | None = None,
 ) -> SamplerChoice:
-    """Settings given by name, over `base` or the paper's for a purpose, over the default.
+    """The default settings, overridden by `base` or the paper's for a purpose, overridden by those given by name.
 
     Args:
         base: whole settings; not together with `purpose`.
@@ -60,7 +60,7 @@ def choose_sampler(
             values are ignored. A sampler without churn drops that of the settings it overrides.
 
     Raises:
-        UsageError: an unknown name or purpose, or values that make no sense alone or together.
+        UsageError: an unknown name or purpose, or values that do not make sense alone or together.
     """
     if base is not None and purpose is not None:
         raise UsageError("a sampler and a purpose are both given", "give one of them")
@@ -94,7 +94,7 @@ def paper_sampler(
 
     Where the table has no row for the budget, the row of the same set with the nearest epsilon on a
     log scale; for a model without privacy, the largest. Where it has none for the set, a sampler of
-    the kind the paper's comparison puts next, said to be none of the paper's.
+    the kind that comes second in the paper's comparison, marked as not from the paper.
 
     Args:
         dataset: name of the set; `custom` is in no table.
@@ -145,7 +145,7 @@ def paper_sampler(
 
 
 def is_origin(text: object) -> bool:
-    """Whether `choose_sampler` can have said that settings are from there."""
+    """Whether `choose_sampler` can have given this origin."""
     if not isinstance(text, str):
         return False
     known = {"default", "given", *(_elsewhere(purpose) for purpose in PURPOSES)}

@@ -1,7 +1,7 @@
-"""A set of images drawn in parts that know nothing of each other: which batches are whose.
+"""A set of images drawn in independent parts: which batches belong to which part.
 
 Batch b of the whole set, images b*B to b*B + B - 1, belongs to shard 1 + b modulo the number of shards. So an image is
-the same, and has the same name, whoever draws it.
+the same, and has the same name, whichever process draws it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Shard:
         of: how many there are.
 
     Raises:
-        UsageError: there is no such part.
+        UsageError: no such part exists.
     """
 
     number: int
@@ -61,11 +61,11 @@ class Shard:
 
     @property
     def folder(self) -> str:
-        """What is put behind the name of a whole set's folder."""
+        """What is appended to the name of a whole set's folder."""
         return f"-{self.number}-of-{self.of}"
 
     def starts(self, n: int, size: int) -> range:
-        """First index of each batch of `size` that belongs here, of n images."""
+        """First index of each of this shard's batches of `size`, of n images."""
         return range((self.number - 1) * size, n, self.of * size)
 
     def indices(self, n: int, size: int) -> list[int]:

@@ -1,9 +1,9 @@
 """Where drawn images go: PNG files in class folders, one .npz, or one zip of PNG files.
 
-A sink takes batches in any order, tells which of them are whole, and so lets a run that was cut off go on. What is
-whole is judged by checksums of what lies there, never by a record of what was meant to be written: a killed process or
-a full disk may leave anything, but nothing that passes for an image. Knows bytes and names; draws nothing. Imports no
-torch.
+A sink takes batches in any order and reports which of them are complete, so that an interrupted run can continue.
+Completeness is judged by checksums of the files, never by a record of what was meant to be written: a killed process
+or a full disk may leave anything, but nothing that passes for an image. Knows bytes and names; draws nothing. Imports
+no torch.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _LONGEST_NAME = 200  # bytes; file systems allow 255
 
 @dataclass(frozen=True, kw_only=True)
 class Album:
-    """Which images there are to be, and what they are called.
+    """Which images a set has, and their names.
 
     Attributes:
         n: number of images of the whole set.
@@ -66,7 +66,7 @@ class Album:
         return self.cycle[index % len(self.cycle)]
 
     def member(self, index: int) -> str:
-        """Where image `index` lies in a folder or zip; slashes part folders."""
+        """Where image `index` lies in a folder or zip; slashes separate folders."""
         name = f"{index:06d}.png"
         return f"{self.classes[self.label(index)]}/{name}" if self.cycle else name
 
@@ -99,10 +99,10 @@ class ImageSink(Protocol):
     """A place for the images of an album. OSError means what it says: the disk is full, for example."""
 
     path: Path
-    """What other commands are given to read the images."""
+    """The path by which other commands read the images."""
 
     def has(self, start: int, stop: int) -> bool:
-        """Whether images [start, stop) lie there whole; they count as whole only together."""
+        """Whether images [start, stop) are all there and complete."""
 
     def put(self, start: int, images: Pixels) -> None:
         """Take uint8 [R, C, H, W], the images from `start` on. May return before they are written."""
@@ -111,7 +111,7 @@ class ImageSink(Protocol):
         """Wait until everything taken is written."""
 
     def read(self, index: int) -> Pixels:
-        """One image that is whole, uint8 [C, H, W]."""
+        """One complete image, uint8 [C, H, W]."""
 
     def finish(self, metadata: Json) -> str:
         """Complete the set on the disk, the metadata with it where the format holds any.
@@ -124,7 +124,7 @@ class ImageSink(Protocol):
         the PNG files sorted by their bytes.
 
         Raises:
-            DamagedFileError: a file isn't there.
+            DamagedFileError: a file is missing.
         """
 
     def discard(self) -> None:
@@ -135,7 +135,7 @@ class ImageSink(Protocol):
 
 
 def place_of(format: Format, folder: Path) -> Path:
-    """What other commands are given to read the images of a folder."""
+    """The path by which other commands read the images of a folder."""
     return folder if format == "png" else folder / f"samples.{format}"
 
 
@@ -243,7 +243,7 @@ class PngFolder:
 class SingleFile:
     """`folder/samples.npz` or `folder/samples.zip`, made at the end from raw pixels kept beside it.
 
-    The raw pixels lie at their place by index; a line in a journal gives the SHA-256 of each batch.
+    The raw pixels are at their place by index; a line in a journal gives the SHA-256 of each batch.
     """
 
     def __init__(self, folder: Path, album: Album, format: Format) -> None:
@@ -291,7 +291,7 @@ class SingleFile:
         if not self.path.is_file():
             raise DamagedFileError(
                 f"{self.path}: no such file",
-                "the images were taken away after they were drawn: draw them into another folder",
+                "the images were removed after they were drawn: draw them into another folder",
             )
         return sha256_of(self.path)
 

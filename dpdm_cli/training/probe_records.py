@@ -1,4 +1,4 @@
-"""Records that hold no data, for replaying the training step: images of noise, and what is special about some."""
+"""Records that hold no data, for checks of the training step: images of noise, some of them special."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ class MadeUpRecords:
 
 @contextmanager
 def off_zero(network: nn.Module) -> Iterator[None]:
-    """For the duration, a network whose weights lie a little beside its own; then its own again, bit for bit.
+    """For the duration, add a small perturbation to a network's weights; then restore them, bit for bit.
 
-    At their start branches end in zeros, behind which a gradient does not show. What is added is public, and the same
-    each time.
+    At initialisation branches end in zeros, which hide the gradients of the layers before them. What is added is
+    public, and the same each time.
     """
     parameters = list(network.parameters())
     own = [parameter.detach().clone() for parameter in parameters]

@@ -1,8 +1,8 @@
 """Warm start: noisy class means and covariances of low frequencies, and the Gaussian prior they make.
 
-The idea of spending a little of the budget on class means first is DP-FETA's (Li et al. 2025). Here the statistics are
-not drawn from to train on, but enter the denoiser as its preconditioning, and covariances go with the means. What is
-released are sums and counts; everything after that is post-processing and costs nothing.
+The idea of spending a little of the budget on class means first is DP-FETA's (Li et al. 2025). Here the statistics
+are not used to draw training images but as the denoiser's preconditioning, and covariances are released with the
+means. What is released are sums and counts; everything after that is post-processing and costs nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ COEFFICIENTS = 196
 DIRECTIONS = 64
 _COUNT_SHARE = 0.5  # of the norm of 1 that a record has, for its count
 _RADIUS = 0.35  # times sqrt(pixels): where deviations from the mean are clipped
-_ELSEWHERE = 0.06  # variance where nothing is known to be larger
+_ELSEWHERE = 0.06  # variance of all other directions, and the smallest
 _AFTER_CLIP = 1.2  # variances are larger than they look after the clip
 _AROUND_MEANS = 1 / 6  # variance when there are means alone
 
@@ -36,7 +36,7 @@ _PIECE = 4096
 
 
 def new_prior(shape: tuple[int, int, int], classes: int) -> GaussianPrior:
-    """A prior that knows nothing yet: the same for all classes, as EDM's."""
+    """An uninformed prior: the same for all classes, as EDM's."""
     return GaussianPrior(shape, classes, COEFFICIENTS, DIRECTIONS)
 
 
@@ -47,7 +47,7 @@ def learn_prior(
     entropy: Entropy = os.urandom,
     processes: Processes = ALONE,
 ) -> None:
-    """Make the releases of the plan's warm start, and fill `prior` with what they tell.
+    """Make the releases of the plan's warm start, and fill `prior` from them.
 
     Args:
         prior: on the CPU; see `new_prior`.
@@ -78,7 +78,7 @@ def learn_prior(
     of_all: dict[str, Any] = {"classes": classes, "entropy": entropy, "processes": processes}
     sums = noisy_class_sums(ledger, counted(), size=1 + size, **of_all)
     assert plan.warm_sigma is not None
-    # A class may have no image: then its count is noise, and its mean must not be that divided by nothing.
+    # A class may have no image: then its count is noise, and its mean must not be noise divided by almost nothing.
     least = max(4 * plan.warm_sigma / of_count, 0.02 * plan.dataset_size / classes)
     counts = (sums[:, 0] / of_count).clamp(min=least)
     means = sums[:, 1:] / of_mean / counts[:, None]

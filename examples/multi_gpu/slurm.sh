@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Train on several nodes under Slurm: sbatch examples/multi_gpu/slurm.sh SOURCE OUT [options of dpdm train]
 #
-# SOURCE must be there on every node, OUT on the first alone. Before the time limit all processes save and stop, and the
-# job puts itself back into the queue and goes on; so does one whose node was lost. One that fails without having saved
-# anything new does not, since it would fail again.
+# SOURCE must exist on every node, OUT on the first alone. Before the time limit all processes save and stop, and the
+# job requeues itself and continues; so does one whose node was lost. A job that fails without having saved anything new
+# does not, since it would fail again.
 #SBATCH --job-name=dpdm
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1

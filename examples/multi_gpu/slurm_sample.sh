@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Draw 60,000 images by a job array, whose tasks know nothing of each other:
+# Draw 60,000 images by a job array of independent tasks:
 #
 #   sbatch examples/multi_gpu/slurm_sample.sh runs/mnist 60000 synth
 #   mkdir synth; cp -r synth-*/. synth/; dpdm sample runs/mnist -n 60000 --batch-size 1000 --out synth

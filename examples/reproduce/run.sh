@@ -8,8 +8,8 @@
 #
 # BUDGET: cpu30 (two cores, half an hour; the default), cpu150, gpu25 (one large GPU, 25 minutes), full (300 epochs, K 32),
 # tiny (a minute, to see that everything works; of digits too).
-# Runs lie in ${RUNS:-runs/reproduce}. A row that was interrupted goes on when its command is repeated; one that is
-# recorded is left alone, so that the test images are looked at once.
+# Runs are in ${RUNS:-runs/reproduce}. A row that was interrupted continues when its command is repeated; one that is
+# recorded is not run again, so that the test images are used once.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -25,7 +25,7 @@ set_name=${1:?name a data set, or all} epsilon=${2:?name an epsilon} budget=${3:
 out=${RUNS:-runs/reproduce}/$set_name-$epsilon-$budget
 command="bash examples/reproduce/run.sh $set_name $epsilon $budget"
 
-# What was chosen, and on which images, stands in RESULTS.md.
+# RESULTS.md says how these were chosen, and on which images.
 case $budget in
 cpu30 | cpu150)
     case $epsilon in
@@ -45,7 +45,7 @@ cpu30 | cpu150)
     cpu30) images=30000 ;;
     cpu150) images=60000 ;;
     esac
-    # More varied than the classes are: classifiers learn more from it. Distances are of images as they are.
+    # More varied than the classes are, which helps classifiers. Distances are of images as they are.
     case $set_name in
     mnist) deformation=0.7 ;;
     *) deformation=0.3 ;;

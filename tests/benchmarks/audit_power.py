@@ -28,7 +28,7 @@ def main() -> None:
     arguments = parser.parse_args()
     seeds = arguments.seeds
     runs = 5 * seeds if arguments.alarms is None else arguments.alarms
-    print(f"| mutant | detector | replay caught | seconds each | canaries caught, of {seeds} |")
+    print(f"| mutant | detector | checks caught | seconds each | canaries caught, of {seeds} |")
     print("|---|---|---|---|---|")
     chosen = {name: mutant for name, mutant in MUTANTS.items() if arguments.only in name}
     for name, mutant in chosen.items():

@@ -25,6 +25,8 @@ from dpdm_cli.privacy.plan_file import write_plan_file
 from dpdm_cli.training.config.settings import preset_settings
 from dpdm_cli.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["audit", "--dataset", "digits", "--device", "cpu"]
 STATISTICAL = [*SMALL, "--no-checks", "--statistical", "--canaries", "400", "--steps", "3"]
 TINY = {"width": 8, "embedding": 8, "batch_size": 32, "steps": 3, "device": "cpu"}

@@ -119,10 +119,10 @@ def test_a_signal_has_its_exit_code_and_says_how_to_go_on(
         code, _, remarks = run(folder, out)
     assert code == 143
     assert "stopped after 2 of 6 images, which are saved" in remarks
-    assert "repeat the command to go on" in remarks
+    assert "repeat the command to continue" in remarks
     code, _, remarks = run(folder, out)
     assert code == 0
-    assert "going on after 2 of 6 files" in remarks
+    assert "continuing after 2 of 6 files" in remarks
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
@@ -154,6 +154,6 @@ def test_a_killed_command_leaves_no_process_and_goes_on_when_repeated(tmp_path: 
     assert not out.exists()
     code, text, remarks = run(folder, out, "--json")
     assert code == 0
-    assert "going on after" in remarks
+    assert "continuing after" in remarks
     assert json.loads(text)["duplicates"] == 2_499
     load_images(out).verify()

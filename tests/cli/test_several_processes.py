@@ -27,6 +27,8 @@ from dpdm_cli.evaluation.features.extractors import PixelExtractor
 from dpdm_cli.privacy.statement import non_private_statement
 from dpdm_cli.sampling import drawing
 
+pytestmark = pytest.mark.slow
+
 Said = tuple[int, str, str]
 
 

@@ -18,6 +18,8 @@ from dpdm_cli.checkpoint import read_tensors
 from dpdm_cli.privacy.accounting.claims import planned
 from dpdm_cli.privacy.plan_file import write_plan_file
 
+pytestmark = pytest.mark.slow
+
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 WAIT = 300  # seconds; more than a busy machine needs
 

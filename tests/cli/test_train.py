@@ -1,4 +1,4 @@
-"""`dpdm train` on the command line: forecast, result, and the whole road behind it."""
+"""`dpdm train` on the command line: dry run, result, and the whole workflow behind it."""
 
 from __future__ import annotations
 
@@ -142,6 +142,7 @@ def test_without_a_terminal_progress_is_plain_lines_with_epsilon(
     assert "--preset paper" in result.stderr
 
 
+@pytest.mark.slow
 def test_real_mnist_trains_privately_for_a_few_steps(tmp_path: Path, data_dir: Path) -> None:
     trained = result_of(
         "train",

@@ -292,6 +292,7 @@ def test_a_killed_process_ends_the_others_soon(dying: int) -> None:
     assert max(found) < 20
 
 
+@pytest.mark.slow
 def test_a_silent_process_is_not_waited_for_beyond_the_limit() -> None:
     waiting, late = several(2, give_up_on_one, 1, "sleep", environment={"DPDM_TIMEOUT": "5"})
     assert 4 < waiting < _SLEEP

@@ -106,7 +106,7 @@ def test_what_is_no_image_is_refused(data):
 
 
 def test_a_gif_under_any_name_is_refused(encode):
-    assert "no PNG, JPEG, WEBP or BMP" in refused(encode(mode="L", suffix="GIF"))
+    assert "not a PNG, JPEG, WEBP or BMP" in refused(encode(mode="L", suffix="GIF"))
 
 
 @pytest.mark.parametrize("suffix", ["PNG", "JPEG", "WEBP", "BMP"])

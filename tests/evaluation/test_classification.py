@@ -432,7 +432,7 @@ def test_samples_of_other_classes_or_without_any_are_refused(tmp_path: Path) -> 
         classify(other, test="digits", epochs=1)
     with pytest.raises(DataError, match="classes"):
         classify(other / "cat", test="digits", epochs=1)
-    with pytest.raises(DataError, match="no classes to tell apart"):
+    with pytest.raises(DataError, match="no classes to distinguish"):
         classify(other, test="celeba", epochs=1)
 
 

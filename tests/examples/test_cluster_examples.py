@@ -18,6 +18,8 @@ from support.drawn import contents, draw, save
 from dpdm_cli import verify
 from dpdm_cli.checkpoint import read_tensors
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples" / "multi_gpu"
 TINY = ["--preset", "small", "--config", "tiny.toml", "--device", "cpu"]
 SETTINGS = """

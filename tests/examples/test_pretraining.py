@@ -17,6 +17,8 @@ from shapes import Dice, curve
 from dpdm_cli.checkpoint import read_tensors
 from dpdm_cli.training.config.public_start import shipped_start
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("size", [28, 32, 9])
 def test_a_family_is_a_function_of_its_seed_and_its_images_are_images(size: int) -> None:

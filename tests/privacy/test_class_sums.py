@@ -215,6 +215,7 @@ def test_the_statement_says_what_the_warm_start_was_and_cannot_leave_it_out() ->
             checked({**statement, name: value})
 
 
+@pytest.mark.slow
 def test_restatements_count_the_warm_start() -> None:
     warm, cold = plan_with(), plan_with(warm_start="none", warm_sigma=None)
     assert replace_one_epsilon(warm) > replace_one_epsilon(cold)

@@ -144,6 +144,7 @@ def test_images_are_those_of_the_cpu_to_rounding(name: str, device: torch.device
     assert int((found.cpu().int() - expected.int()).abs().max()) <= 1
 
 
+@pytest.mark.slow
 def test_one_process_of_torchrun_is_one_process(device: torch.device) -> None:
     """On CUDA this goes through NCCL."""
     ((alone, _),) = launch(1, children.trained_on_given_draws, "moments", True)

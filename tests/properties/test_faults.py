@@ -20,6 +20,8 @@ from dpdm_cli.files import is_left_over
 from dpdm_cli.privacy.accounting.claims import planned
 from dpdm_cli.privacy.plan_file import write_plan_file
 
+pytestmark = pytest.mark.slow
+
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(
     [

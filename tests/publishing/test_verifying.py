@@ -257,6 +257,7 @@ def test_composing_one_plan_is_its_claim_and_two_are_no_less_than_the_larger() -
     assert both.epsilon <= both.epsilon_by["rdp"] + 0.01
 
 
+@pytest.mark.slow
 def test_the_claim_is_restated(finished: Path) -> None:
     result = verify([finished], replace_one=True, images_per_person=3, selection="geometric:10")
     base = result.artefacts[0].claim.epsilon

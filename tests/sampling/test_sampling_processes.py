@@ -17,6 +17,8 @@ from dpdm_cli.compute.launched import rank
 from dpdm_cli.sampling import drawing, writing
 from dpdm_cli.sampling.writing import FORMATS, Format
 
+pytestmark = pytest.mark.slow
+
 PRETRAINED = Path(__file__).parents[2] / "examples" / "pretrained" / "mnist-eps10"
 
 

@@ -140,6 +140,7 @@ def overwrite(folder: Path, indices: Iterable[int]) -> None:
         Image.new("L", (4, 4), index).save(file)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

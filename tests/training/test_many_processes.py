@@ -18,6 +18,8 @@ from dpdm_cli import verify
 from dpdm_cli.checkpoint import read_tensors
 from dpdm_cli.errors import DataError, DpdmError, InterruptedRunError
 
+pytestmark = pytest.mark.slow
+
 
 def relative(mine: torch.Tensor, other: torch.Tensor) -> float:
     return float((mine - other).norm() / other.norm().clamp(min=1e-12))

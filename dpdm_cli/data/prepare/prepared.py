@@ -42,14 +42,14 @@ _FOR_FACTS = 1 << 16  # bytes; the names of classes come on top
 _LONGEST_HEADER = 100_000_000  # bytes, as safetensors has it
 _BLOCK = 1 << 22
 _LONGEST_REASON = 300  # characters: 20 of them, escaped twice, fit into the header's place
-_HINT = "It is not what was written: copy it again, or take it away and prepare it again."
+_HINT = "It is not what was written: copy it again, or remove it and prepare it again."
 
 Shape = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a prepared file says of itself.
+    """What a prepared file says about itself.
 
     Attributes:
         shape: (N, C, H, W).
@@ -57,7 +57,7 @@ class Facts:
         split: which split of the source it is.
         image_size, channels: the fit that was asked for, None for as the images were.
         source: short name of the source.
-        source_sha256: of what there was to read, see `Listing.digest`.
+        source_sha256: of the source, see `Listing.digest`.
         images_sha256, labels_sha256: of their bytes in the file; None without labels.
         duplicates: how many images equal an earlier one.
         bad: how many files were left out since they could not be used.
@@ -123,7 +123,8 @@ def load_prepared(
 
     Raises:
         UsageError: another size or number of channels is asked for, or classes of a file without labels.
-        DataError: a safetensors file of something else; the test split; an image of a class that is not declared.
+        DataError: a safetensors file that does not hold prepared images; the test split; an image of a class that is
+            not declared.
         DamagedFileError: truncated, or not what was written.
     """
     file = PreparedFile(path)
@@ -160,12 +161,12 @@ class PreparedFile:
         path: the file.
 
     Attributes:
-        facts: what it says of itself.
+        facts: what it says about itself.
         images: uint8 [N, C, H, W], mapped; must not be written to.
         labels: int64 [N] in memory, compared with their SHA-256; None when unconditional.
 
     Raises:
-        DataError: a safetensors file of something else.
+        DataError: a safetensors file that does not hold prepared images.
         DamagedFileError: truncated, or not what was written.
     """
 
@@ -221,7 +222,7 @@ class PreparedFile:
         places = [self._start + index * size for index in indices.tolist()]
         try:
             if hasattr(os, "posix_fadvise"):
-                # All are asked for before the first is waited for, so that a disk has many to do.
+                # All are requested before the first is waited for, so that the disk has many to serve.
                 for place in places:
                     os.posix_fadvise(file, place, size, os.POSIX_FADV_WILLNEED)
             for row, place in zip(chosen.numpy().reshape(-1, size), places, strict=True):

@@ -197,7 +197,7 @@ class _Preparation:
             self._findings.take((width, height), channels == 3, there.rows)
             self._check_space(there.shape)
         if there.files:
-            self._say.note(f"going on after {there.files:,} of {len(self._listing):,} files")
+            self._say.note(f"continuing after {there.files:,} of {len(self._listing):,} files")
 
     def _decode(self) -> None:
         there, total = self._there, len(self._listing)
@@ -213,7 +213,7 @@ class _Preparation:
                     there.save()
                     raise InterruptedRunError(
                         f"stopped after {there.files:,} of {total:,} images, which are saved",
-                        "repeat the command to go on",
+                        "repeat the command to continue",
                         stop.signal_number,
                     )
             there.save()
@@ -224,7 +224,7 @@ class _Preparation:
         bad = [(start + i, found) for i, found in enumerate(batch) if isinstance(found, str)]
         if bad and not findings.bad and not self._skip_bad:
             title, reason = self._listing.title(bad[0][0]), bad[0][1]
-            self._say.warn(f"{title} {reason}; going on to look at all files")
+            self._say.warn(f"{title} {reason}; continuing with the other files")
         for index, reason in bad:
             findings.take_bad(self._listing.title(index), reason)
         for found in good:
@@ -321,9 +321,9 @@ def _check_places(source: str | Path, path: Path) -> None:
     if str(source) in NAMED:
         return
     if origin.suffix.lower() == SUFFIX and origin.is_file():
-        raise UsageError(f"{source} is no folder, zip or .npz file", "A prepared file is ready.")
+        raise UsageError(f"{source} is not a folder, zip or .npz file", "A prepared file is ready.")
     if origin.is_dir() and path.resolve().is_relative_to(origin.resolve()):
-        raise UsageError(f"{path} lies in the folder {source} itself", "choose OUT outside it")
+        raise UsageError(f"{path} is in the folder {source} itself", "choose OUT outside it")
 
 
 def _complete(path: Path) -> PreparedFile:
@@ -363,8 +363,8 @@ def _remark(result: PrepareResult, say: Reporter) -> None:
         pairs = "".join(f"\n  {later} = {first}" for later, first in result.pairs)
         say.warn(
             f"{facts.duplicates:,} images equal an earlier one, pixel for pixel. All are kept: the claim protects one "
-            "file, not one picture, and a picture that is there twice half as well. Whether copies belong in the set "
-            f"is for you to say; remove them from the source if not.{pairs}"
+            "file, not one picture, and a picture that is there twice only half as well. Whether copies belong in the "
+            f"set is for you to decide; remove them from the source if not.{pairs}"
         )
 
 

@@ -4,8 +4,8 @@
 .OUT.journal.part   what is made; then a line for each stretch of it that is on the disk
 .OUT.lock.part      held by the process that is at it
 
-A line is written when what it speaks of is synced, and carries the SHA-256 of all images so far: whatever a killed
-process or a lost machine leaves behind, the run goes on from the last line that what lies there agrees with.
+A line is written once the part it describes is synced, and holds the SHA-256 of all images so far. Whatever a killed
+process or a lost machine leaves behind, the run continues from the last line that agrees with the images.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from dpdm_cli.stored import Json, parse_json, understood
 KIND = "dpdm unfinished images"
 FORMAT = 1
 REASONS = 20
-"""Of as many bad files the reason is kept."""
+"""The reason is kept for this many bad files."""
 
 STRETCH_FILES, STRETCH_BYTES = 1 << 16, 32 << 20
-"""As much is taken before it is brought to the disk: some seconds of work."""
+"""Bytes taken before they are synced: some seconds of work."""
 
 _BLOCK = 1 << 22  # bytes read at a time
 
@@ -52,17 +52,17 @@ class _Stretch:
 
 
 class Unfinished:
-    """What there is of a file that is being made.
+    """A file that is being made.
 
     Args:
-        out: the place of the whole file.
+        out: the path of the complete file.
         request: what is made, as JSON.
-        start: where the first image lies.
-        most: how many files there are to look at.
+        start: where the first image begins.
+        most: how many files there are.
 
     Attributes:
-        part: where the images lie until the file is whole.
-        files: how many files were looked at.
+        part: where the images are until the file is complete.
+        files: how many files were read.
         rows: how many images they gave.
         shape: (C, H, W) of each; None before the first.
         bad: which files could not be used, as indices.
@@ -84,10 +84,10 @@ class Unfinished:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Hold the file for this process; begin it, or go on where it was left.
+        """Lock the file for this process; begin it, or continue where it was left.
 
         Raises:
-            UsageError: another process is at it, or another request left work that would be lost.
+            UsageError: another process is preparing it, or another request left work that would be lost.
         """
         with (
             lock_file(self._lock, f"{self._out}: another process is preparing it", "OUT"),
@@ -114,11 +114,11 @@ class Unfinished:
         return self._sha256.hexdigest()
 
     def append(self, images: Pixels, bad: Sequence[tuple[int, str]]) -> None:
-        """Take what the next files gave.
+        """Add the images of the next files.
 
         Args:
             images: uint8 [R, C, H, W], contiguous.
-            bad: index and reason of those that gave none.
+            bad: index and reason of those that cannot be used.
         """
         if len(images):
             self.shape = images.shape[1:]
@@ -133,7 +133,7 @@ class Unfinished:
             self.save()
 
     def save(self) -> None:
-        """Bring what was taken to the disk: a run that is cut off goes on from here."""
+        """Sync what was added: a run that is interrupted continues from here."""
         if self._saved == (self.files, self._end):
             return
         _sync(self._images)
@@ -143,7 +143,7 @@ class Unfinished:
         self._saved, self._bad_since = (self.files, self._end), []
 
     def finish(self, header: bytes, tail: bytes) -> None:
-        """Write what stands around the images and move the file, whole now, to its place."""
+        """Write header, padding and labels, and move the complete file to its path."""
         self._images.seek(self._end)
         self._images.write(tail)
         self._images.truncate()
@@ -156,7 +156,7 @@ class Unfinished:
         self.discard()
 
     def discard(self) -> None:
-        """Remove what is there."""
+        """Remove both files."""
         self.part.unlink(missing_ok=True)
         self._journal.unlink(missing_ok=True)
 
@@ -180,7 +180,7 @@ class Unfinished:
         self._lines.truncate(0)
 
     def _replay(self) -> None:
-        """Go to the last line that the images agree with, and cut off what lies behind."""
+        """Go to the last line that agrees with the images, and cut off the rest."""
         self._lines.seek(0)
         self._images.seek(self._start)
         if _parsed(self._lines.readline()) is None:
@@ -192,7 +192,7 @@ class Unfinished:
         self._saved = self.files, self._end
         self._lines.seek(good)
         self._lines.truncate()
-        # Zeros where the header may have been written already: no reader takes this for whole.
+        # Zeros where the header may have been written already: no reader takes this for complete.
         self._images.seek(0)
         self._images.write(bytes(self._start))
         self._images.seek(self._end)

@@ -1,7 +1,7 @@
 """A zip as a tree of entries, checked before a byte is decompressed. Nothing is ever unpacked.
 
 Members are read one at a time into memory, so no name in an archive becomes a path on this machine.
-Names that would be trouble elsewhere are refused all the same: they are the mark of a broken or
+Names that would be dangerous elsewhere are refused all the same: they are signs of a broken or
 hostile archive.
 """
 
@@ -23,7 +23,7 @@ from dpdm_cli.data.layout import Entry, Parts, Tree
 from dpdm_cli.data.readers.zip_directory import DEFLATED, STORED, BadZipError, Directory, Member
 from dpdm_cli.errors import DataError
 
-_HINT = "Make the archive anew from a plain folder of images: one subfolder a class, or flat."
+_HINT = "Make the archive again from a plain folder of images: one subfolder per class, or flat."
 _ENCRYPTED = 0x1
 _ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst", ".npz"}
 _LONGEST_NAME = 4096  # characters; each folder on the way is a name to be compared
@@ -59,7 +59,7 @@ class Archive:
         nested: accept archives in the archive.
 
     Raises:
-        DataError: it is no zip.
+        DataError: it is not a zip.
     """
 
     def __init__(self, path: Path, limits: Limits = LIMITS, *, nested: bool = False) -> None:
@@ -177,7 +177,7 @@ def read_archive(path: Path, limits: Limits = LIMITS) -> Tree:
     """Everything in a zip, each member to be read when it is asked for.
 
     Raises:
-        DataError: no zip, or what `Archive.members` refuses.
+        DataError: not a zip, or what `Archive.members` refuses.
     """
     archive = Archive(path, limits)
     files: list[Entry] = []

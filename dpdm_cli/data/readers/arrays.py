@@ -50,7 +50,7 @@ def read_arrays(path: Path, classes: Sequence[str] | None) -> Arrays:
     """Read images, labels and class names.
 
     Args:
-        path: an .npz file; arrays of other names in it are left alone.
+        path: an .npz file; arrays of other names in it are ignored.
         classes: the declared names in label order. Labels of a file that has names of its own are
             carried over by name. Without either, the classes are the numbers from 0 to the largest
             label.
@@ -93,7 +93,7 @@ def read_arrays(path: Path, classes: Sequence[str] | None) -> Arrays:
 def _opened(path: Path) -> Archive:
     try:
         return Archive(path, _LIMITS, nested=True)
-    except DataError as error:  # speaks of a zip, which the user has not named
+    except DataError as error:  # mentions a zip, which the user has not named
         text = error.message.replace("as a zip archive", "as an .npz file")
         raise DataError(text, error.hint) from None
 

@@ -1,4 +1,4 @@
-"""A folder on disk as a tree of entries. Judges no name and decodes nothing."""
+"""A folder on disk as a tree of entries. Checks no name and decodes nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read_folder(folder: Path) -> Tree:
                         continue
                     path = (*parent, child.name)
                     folders.add(path)
-                    # A linked folder may lead back to where it lies.
+                    # A linked folder may lead back to the folder that holds it.
                     if len(path) < _MAX_DEPTH and not child.name.startswith("."):
                         pending.append(path)
         except OSError as error:
@@ -70,13 +70,13 @@ class Files:
         """The whole file.
 
         Raises:
-            OSError: it cannot be read, is no regular file, or larger than any image.
+            OSError: it cannot be read, is not a regular file, or is larger than any image.
         """
         path = self._path(entry)
         facts = os.stat(path)
         # Opening a pipe or a device could wait for ever.
         if not stat.S_ISREG(facts.st_mode):
-            raise OSError("is no regular file")
+            raise OSError("is not a regular file")
         if facts.st_size > MAX_FILE_BYTES:
             raise OSError(f"has {facts.st_size:,} bytes, more than {MAX_FILE_BYTES:,}")
         with open(path, "rb", buffering=0) as file:

@@ -1,7 +1,7 @@
 """The pixels and labels of a named set: scikit-learn's digits, the others through torchvision.
 
-A data folder is only ever added to: files that lie there are neither written nor removed, and a
-download goes to a folder of its own beside them, from where whole files move to their places.
+A data folder is only ever added to: existing files are neither written nor removed, and a download
+goes to a separate folder beside them, from where complete files are moved to their places.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def read_named(facts: NamedSet, split: Split, folder: Path, download: bool) -> L
 
     Args:
         facts: which set.
-        folder: where the files lie, or are to lie.
+        folder: where the files are, or will be put.
         download: whether files that are missing may be fetched.
 
     Returns:
@@ -75,8 +75,8 @@ def _digits(split: Split) -> Loaded:
     """scikit-learn's 8x8 digits; every fifth image (index 4, 9, 14, ...) is the test split.
 
     The set has no official split. One by index is the same everywhere and for ever, whatever the
-    version of a random generator; and which split an image is in depends on its place alone, not on
-    the other images. Both splits hold every class; the test split 21 to 52 images of each.
+    version of a random generator; and which split an image is in depends on its index alone, not
+    on the other images. Both splits hold every class; the test split 21 to 52 images of each.
     """
     from sklearn.datasets import load_digits
 
@@ -125,13 +125,13 @@ def _from_torchvision(facts: NamedSet, split: Split, folder: Path) -> Loaded:
         # torchvision answers damaged files with exceptions of many types.
         raise DataError(
             f"{facts.name} cannot be read from {folder}: {error}",
-            f"Files are damaged: take them away. {_wanted(facts, folder)}",
+            f"Files are damaged: remove them. {_wanted(facts, folder)}",
         ) from None
 
 
 def _idx(datasets: Any, facts: NamedSet, split: Split, folder: Path) -> Loaded:
-    # Read file by file: the data set class would prefer a tensor cached by torch.save, if one lies
-    # there.
+    # Read file by file: the data set class would prefer a tensor cached by torch.save, if there
+    # is one.
     first = 0 if split == "train" else 2
     images, labels = (str(folder / name) for name in facts.files[first : first + 2])
     pixels = datasets.mnist.read_image_file(images).numpy()

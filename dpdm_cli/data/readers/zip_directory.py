@@ -1,6 +1,6 @@
-"""The central directory of a zip, one member at a time. Judges nothing, keeps nothing.
+"""The central directory of a zip, one member at a time. Checks no name, keeps nothing.
 
-`zipfile` holds some 700 bytes in memory for each member before the first can be looked at, which
+`zipfile` takes some 700 bytes of memory for each member before the first can be read, which
 an archive of millions of images does not allow. Written from PKWARE's APPNOTE.TXT 6.3, sections
 4.3.7 (local header), 4.3.12 (central directory), 4.3.14 to 4.3.16 (where it ends) and 4.5.3 (Zip64).
 """
@@ -25,17 +25,17 @@ STORED, DEFLATED = 0, 8
 
 
 class BadZipError(Exception):
-    """This is no zip, or a damaged one."""
+    """Not a zip, or a damaged one."""
 
 
 class Member(NamedTuple):
-    """What the directory says of a member.
+    """What the directory says about a member.
 
     Attributes:
-        at: where its record lies in the file.
+        at: where its record is in the file.
         name: as written, with slashes; a folder's ends in one.
         flags, method, crc, compressed, size, attributes: see the specification; sizes in bytes.
-        header: where its local header lies in the file.
+        header: where its local header is in the file.
     """
 
     at: int
@@ -59,7 +59,7 @@ class Directory:
         count: how many members the archive claims to have.
 
     Raises:
-        BadZipError: no zip, or only a part of one.
+        BadZipError: not a zip, or only a part of one.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -70,7 +70,7 @@ class Directory:
         tail = file.read()
         place = tail.rfind(b"PK\5\6")
         if place < 0 or place + _END.size > len(tail):
-            raise BadZipError("it is no zip file")
+            raise BadZipError("it is not a zip file")
         end = start + place
         _, _, _, _, self.count, self._size, offset, _ = _END.unpack_from(tail, place)
         file.seek(max(0, end - _END64_LOCATOR.size))
@@ -79,13 +79,13 @@ class Directory:
             file.seek(max(0, end))
             end64 = file.read(_END64.size)
             if not end64.startswith(b"PK\6\6") or len(end64) < _END64.size:
-                raise BadZipError("its Zip64 end record is not in its place")
+                raise BadZipError("its Zip64 end record is not where it should be")
             *_, self.count, self._size, offset = _END64.unpack(end64)
-        # Something may lie before the archive, a program that unpacks it for example.
+        # Something may precede the archive, for example a program that unpacks it.
         self._before = end - self._size - offset
         self._start = end - self._size
         if self._before < 0:
-            raise BadZipError("its directory is not in its place")
+            raise BadZipError("its directory is not where it should be")
 
     def __iter__(self) -> Iterator[Member]:
         """Every member, in the order of the directory.
@@ -105,7 +105,7 @@ class Directory:
             done += length
 
     def read(self, at: int) -> bytes:
-        """The bytes of the member whose record lies at `at`, never more than its declared size.
+        """The bytes of the member whose record is at `at`, never more than its declared size.
 
         Raises:
             BadZipError: the member is damaged, or not of the declared size.
@@ -113,7 +113,7 @@ class Directory:
         return self._content(self.member(at))
 
     def member(self, at: int) -> Member:
-        """What the directory says of the member whose record lies at `at`."""
+        """What the directory says about the member whose record is at `at`."""
         self._file.seek(at)
         record = self._file.read(_RECORD.size)
         if len(record) == _RECORD.size:
@@ -149,7 +149,7 @@ class Directory:
         self._file.seek(member.header)
         header = self._file.read(_LOCAL.size)
         if len(header) < _LOCAL.size or not header.startswith(b"PK\3\4"):
-            raise BadZipError("its local header is not in its place")
+            raise BadZipError("its local header is not where it should be")
         names, extras = _LOCAL.unpack(header)[-2:]
         start = member.header + _LOCAL.size + names + extras
         # Nothing is reserved for sizes that cannot be: no compressor adds an eighth.
@@ -161,7 +161,7 @@ class Directory:
         data = self._file.read(member.compressed)
         if member.method == DEFLATED:
             try:
-                # Bounded: an unbounded call would unpack whatever there is.
+                # Bounded: an unbounded call would unpack everything.
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.size + 1)
             except zlib.error as error:
                 raise BadZipError(str(error)) from None

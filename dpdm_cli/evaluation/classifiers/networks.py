@@ -1,4 +1,4 @@
-"""Three small classifiers and the training that compares data sets by them.
+"""Three small classifiers and their training, by which data sets are compared.
 
 The downstream protocol of DPDM (arXiv 2210.09929, section 5): logistic regression, a multilayer
 perceptron and a convolutional network, trained with Adam, the best epoch chosen on held-out images
@@ -22,7 +22,7 @@ from dpdm_cli.compute.pixels import to_floats
 from dpdm_cli.errors import DataError, UsageError
 
 CLASSIFIERS = {"logreg": "logistic regression", "mlp": "MLP", "cnn": "CNN"}
-"""Names as options and in JSON, and for people."""
+"""Names in options and JSON, with display names."""
 
 LEARNING_RATE = 3e-4
 BATCH_SIZE = 128
@@ -42,7 +42,7 @@ class Dropout(nn.Module):
         self._entropy: Callable[[int], bytes] | None = None
 
     def draw_from(self, entropy: Callable[[int], bytes]) -> None:
-        """Take masks from `entropy`, which gives n fresh bytes, and no longer from the seed."""
+        """Take masks from `entropy`, which gives n fresh bytes, instead of from the seed."""
         self._entropy = entropy
 
     def forward(self, x: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ def build_classifier(
     for layer in model.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
             _initialise(layer, generator)
-    # A third faster on a CPU, and what tensor cores want.
+    # A third faster on a CPU, and the layout for tensor cores.
     return model.to(memory_format=torch.channels_last)
 
 
@@ -110,7 +110,7 @@ def _convolutional(
     """The paper's CNN (241,546 parameters on 28x28x1 with 10 classes), which adapts to other sizes.
 
     Without padding three convolutions and two poolings need 18 pixels; smaller images keep their
-    size in each convolution. The map that reaches the affine layers is averaged down to at most
+    size in each convolution. The map that reaches the affine layers is averaged to at most
     6x6, so that their weights don't grow with the image (up to 38 pixels nothing is averaged).
     """
     channels, height, width = shape

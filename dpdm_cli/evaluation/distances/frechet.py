@@ -33,7 +33,7 @@ class FeatureStatistics:
 
     @classmethod
     def empty(cls, dimension: int) -> FeatureStatistics:
-        """Statistics of no vector at all, of `dimension` features."""
+        """Statistics of zero vectors of `dimension` features."""
         zeros = torch.zeros(dimension, dtype=torch.float64)
         return cls(0, zeros, torch.zeros(dimension, dimension, dtype=torch.float64))
 

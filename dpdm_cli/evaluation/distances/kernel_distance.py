@@ -1,4 +1,4 @@
-"""Kernel distance between two sets of features: of the distributions themselves, no Gaussians in their place.
+"""Kernel distance between two sets of features: of the distributions themselves, without a Gaussian approximation.
 
 Its estimate is unbiased, so sets of different sizes, and small ones, compare; the Fréchet distance is too large by an
 amount that depends on them. Knows feature vectors only. All arithmetic is in float64.

@@ -1,7 +1,7 @@
-"""What of one set of features the other reaches: precision, recall, density and coverage.
+"""How much of one set of features the other covers: precision, recall, density and coverage.
 
-Each set is taken for the union of balls around its vectors, each as large as the distance to the k-th nearest vector of
-the same set. Knows feature vectors only. All arithmetic is in float64, a block of distances at a time.
+Each set is represented by the union of balls around its vectors, each as large as the distance to the k-th nearest
+vector of the same set. Knows feature vectors only. All arithmetic is in float64, a block of distances at a time.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def compare_manifolds(real: Tensor, synthetic: Tensor) -> ManifoldScores:
             f"found {len(real)}",
             "give more images, or leave out --precision-recall",
         )
-    # Squares of vectors far from zero would cost the digits of the differences between them.
+    # Squares of vectors far from zero would cancel the digits of their differences.
     centre = real.double().mean(0)
     real, synthetic = real.double() - centre, synthetic.double() - centre
     radius, wide_radius = _squared_radii(real)
@@ -94,5 +94,5 @@ def _squared_distances(first: Tensor, second: Tensor) -> Iterator[Tensor]:
     for block in torch.split(first, _BLOCK):
         sizes = block.square().sum(1)[:, None] + squares
         distances = sizes - 2.0 * block @ second.T
-        # Less cannot be told from rounding, which must not make copies of a vector differ.
+        # Less cannot be distinguished from rounding, which must not make copies of a vector differ.
         yield distances.masked_fill_(distances < 1e-12 * sizes, 0.0)

@@ -7,8 +7,8 @@ choice of device.
 Symbols: B images of C channels (1 or 3), H rows and W columns, uint8 [B, C, H, W]; D features.
 
 The network is a TorchScript file, and so is any network of the user's own: loading such a file runs
-the code in it. The published Inception file is known by its SHA-256; load others only from whom you
-trust.
+the code in it. The published Inception file is recognised by its SHA-256; load others only from sources
+you trust.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ class Extractor(Protocol):
 
 
 class PixelExtractor:
-    """The pixels themselves in [0, 1], averaged down to at most 16x16; D = C min(H, 16) min(W, 16).
+    """The pixels themselves in [0, 1], averaged to at most 16x16; D = C min(H, 16) min(W, 16).
 
     Needs no weights. A distance of means and covariances of pixels: good to compare runs with each
-    other, no substitute for the FID and not on its scale.
+    other, but not a substitute for the FID and not on its scale.
     """
 
     name = "pixels"
@@ -88,7 +88,7 @@ class InceptionExtractor:
         device: where the network runs.
 
     Raises:
-        DamagedFileError: the file is no TorchScript network of Inception's make.
+        DamagedFileError: the file is not a TorchScript network like Inception's.
     """
 
     name = "inception"
@@ -145,8 +145,8 @@ class TorchScriptExtractor:
     which is flattened.
 
     Raises:
-        DamagedFileError: the file is no TorchScript network, or its answer has no row for each
-        image.
+        DamagedFileError: the file is not a TorchScript network, or its answer does not have one
+        row for each image.
     """
 
     resize = "none"
@@ -194,7 +194,7 @@ def in_colour(images: Tensor) -> Tensor:
 
 
 def load_torchscript(name: str, device: torch.device) -> TorchScriptExtractor:
-    """The extractor in a user's file. Raises `UsageError` when `name` is no file."""
+    """The extractor in a user's file. Raises `UsageError` when `name` is not a file."""
     file = Path(name)
     if not file.is_file():
         raise UsageError(

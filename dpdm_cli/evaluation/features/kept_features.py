@@ -1,4 +1,4 @@
-"""A random choice of the features that stream by, for measures that need the vectors themselves.
+"""A random sample of a stream of features, for measures that need the vectors themselves.
 
 Knows feature vectors only.
 """
@@ -13,7 +13,7 @@ MOST = 10_000
 
 
 class KeptFeatures:
-    """Features of some images of a set, each set of `most` equally likely; of all where there are no more.
+    """Features of some images of a set, each set of `most` equally likely; of all where there are at most that many.
 
     Args:
         count: images in the set, N.
@@ -30,7 +30,7 @@ class KeptFeatures:
         self._rows: Tensor | None = None
 
     def take(self, indices: Tensor, features: Tensor) -> None:
-        """Keep what is chosen of features [B, D] of the images [B] with these indices; kept on the CPU."""
+        """Keep the chosen ones of features [B, D] of the images [B] with these indices; kept on the CPU."""
         if self._rows is None:
             shape = len(self.chosen), features.shape[1]
             self._rows = torch.empty(shape, dtype=features.dtype)

@@ -1,10 +1,10 @@
-"""Wavelet scattering: features of images that no data were needed for.
+"""Wavelet scattering: features of images that need no training data.
 
 Bruna and Mallat 2013 (arXiv 1203.1513): averages of |x * psi_1| and ||x * psi_1| * psi_2| over windows of 2^J pixels,
 for Morlet wavelets psi of J scales and L angles. Small shifts and deformations move them little, and classes of images
 lie almost linearly in them (Oyallon and Mallat 2015, arXiv 1412.8659); with privacy a linear classifier of them is hard
-to beat (Tramèr and Boneh 2021, arXiv 2011.11660). Nothing in them is learnt: there are no weights to fetch, and
-whatever privacy a classifier of them has is its own.
+to beat (Tramèr and Boneh 2021, arXiv 2011.11660). Nothing in them is learnt: there are no weights to download,
+and the features themselves cost no privacy.
 
 Symbols: B images of C channels, H rows and W columns; P = 1 + J L + L^2 J (J - 1) / 2 paths, 81 here, in this order:
 the image itself, the fine wavelets by angle, the coarse ones, and for each fine one all coarse ones after it.
@@ -104,8 +104,8 @@ class Scattering:
 class ScatteringExtractor:
     """Scattering features for distances: each path averaged over the quarters of the image, D = 324 C.
 
-    So few that a covariance of some thousand images is well-posed. Needs no weights; a distance of them stands beside
-    the FID where Inception is not at hand, and is not on its scale.
+    So few that a covariance of some thousand images is well-posed. Needs no weights; a distance of them is an
+    alternative to the FID where Inception is not available, and is not on its scale.
     """
 
     name = "scattering"
@@ -145,7 +145,7 @@ def _window(size: int, padded: int, step: int) -> Tensor:
     deviation = 0.8 * 2 ** (SCALES - 1)
     centres = _MARGIN + torch.arange(0, size, WINDOW)
     distance = torch.arange(0, padded, step) - centres[:, None]
-    # As if the padded image went round.
+    # As if the padded image were periodic.
     distance = distance - padded * torch.round(distance / padded)
     weights = torch.exp(-(distance.double() ** 2) / (2 * deviation**2))
     window: Tensor = weights / weights.sum(1, keepdim=True)
@@ -158,7 +158,7 @@ def _morlet(rows: int, columns: int, scale: int, angle: float) -> Tensor:
     frequency = 0.75 * math.pi / 2**scale
     wave = torch.zeros(rows, columns, dtype=torch.complex128)
     envelope = torch.zeros(rows, columns, dtype=torch.complex128)
-    # It goes round, as the Fourier transform does.
+    # Periodic, as the Fourier transform is.
     for turn_rows in range(-1, 2):
         for turn_columns in range(-1, 2):
             down = (_offsets(rows) + turn_rows * rows)[:, None]

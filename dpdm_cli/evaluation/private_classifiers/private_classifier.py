@@ -33,7 +33,7 @@ def plan_for(epsilon: float, delta: float, dataset_size: int) -> PrivacyPlan:
         dataset_size: N, the public number of real training images.
 
     Raises:
-        PrivacyError, UsageError: figures that no plan can be made for.
+        PrivacyError, UsageError: figures for which there is no plan.
     """
     # A small set takes part in each step with a larger share of its images, and more often.
     batch_size = min(BATCH_SIZE, max(64, dataset_size // 6), dataset_size)
@@ -50,8 +50,8 @@ def plan_for(epsilon: float, delta: float, dataset_size: int) -> PrivacyPlan:
 def learning_rate(plan: PrivacyPlan) -> float:
     """Step size of SGD with momentum, from the plan alone.
 
-    What makes the walk of each weight by the noise 0.1 (at 0.3 the CNN no longer learns the bundled digits), and at
-    most 0.5 / C.
+    Chosen so that the noise moves each weight by 0.1 in a random walk (at 0.3 the CNN no longer learns the bundled
+    digits), and at most 0.5 / C.
     """
     return min(_LARGEST_RATE / plan.clip_norm, _NOISE_WALK / noise_walk(plan))
 
@@ -67,8 +67,8 @@ def train_privately(
         labels: int64 [N].
         progress: advanced by one for each step.
     """
-    # Masks go by an image's place in the batch: were they known, removing one image would change the gradients of
-    # those behind it too.
+    # Masks go by an image's place in the batch: if they were known, removing one image would change the gradients
+    # of those after it too.
     for module in model.modules():
         if isinstance(module, Dropout):
             module.draw_from(os.urandom)

@@ -1,8 +1,8 @@
-"""What every private training of a classifier is: its cross-entropy, descended by the package's private step.
+"""Private training of a classifier: its cross-entropy, minimised by the package's private step.
 
 DP-SGD with momentum (Abadi et al. 2016, arXiv 1607.00133). One plan builds sampler, clip, noise and divisor; the
-optimiser and any average of the weights see only what the mechanism released, and so cost nothing. Nothing is chosen by
-looking at the private images: no validation, no best epoch.
+optimiser and any average of the weights see only what the mechanism released, and so cost nothing. Nothing is chosen on
+the private images: no validation, no best epoch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A private linear classifier of wavelet scattering features (Tramèr and Boneh 2021, arXiv 2011.11660).
 
-The features need no data, and few weights are left to learn by the private step. What a small budget buys so is hard to
-beat without public data, and what classifiers trained on synthetic images are to be measured by.
+The features need no data, and few weights are left to learn by the private step. Without public data, its accuracy at
+a small budget is hard to beat, and classifiers trained on synthetic images are measured against it.
 
 Symbols: N images of C channels, H rows and W columns, as uint8 [N, C, H, W]; D = 81 C ceil(H / 4) ceil(W / 4) features.
 """
@@ -75,7 +75,7 @@ def plan_for(epsilon: float, delta: float, dataset_size: int) -> PrivacyPlan:
         dataset_size: N, the public number of real training images.
 
     Raises:
-        PrivacyError, UsageError: figures that no plan can be made for.
+        PrivacyError, UsageError: figures for which there is no plan.
     """
     # A small set takes part in each step with a larger share of its images.
     return calibrate(
@@ -109,8 +109,8 @@ def train_privately(
 ) -> ScatteringClassifier:
     """Spend the ledger's plan on a classifier of private images.
 
-    The average of the weights over the second half of the steps is the result. The weights start at zero and no seed
-    has a part in it.
+    The average of the weights over the second half of the steps is the result. The weights start at zero, and no seed
+    is involved.
 
     Args:
         images: uint8 [N, C, H, W], on the device it is trained on.

@@ -38,7 +38,7 @@ MIN_PLD_INTERVAL = 1e-7
 
 
 class NotComputable(Exception):
-    """The accountant has no trustworthy answer; the text says why, as part of a sentence."""
+    """The accountant cannot give a reliable answer; the text says why, as part of a sentence."""
 
 
 Part = tuple[float, float, int]
@@ -53,7 +53,7 @@ def composed_rdp_epsilon(
 ) -> float:
     """The RDP bound of all parts together, at least 0; infinite where RDP gives none.
 
-    Any order gives a valid bound, so the best is looked for by a pattern search over a coarse grid
+    Any order gives a valid bound, so the best is found by a pattern search over a coarse grid
     of orders instead of evaluating all of them; integer orders cost up to 3 ms each.
 
     Sources: Mironov, Talwar, Zhang 2019 (arXiv 1908.10530), by Opacus' `compute_rdp`, and the
@@ -80,10 +80,10 @@ def composed_rdp_epsilon(
 
 @lru_cache(maxsize=200_000)
 def rdp_of_one_step(q: float, sigma: float, order: float) -> float:
-    """RDP of one step at one order; infinite where it cannot be had.
+    """RDP of one step at one order; infinite where it cannot be computed.
 
     Opacus sums a series for fractional orders whose length grows with sigma near q = 1/2 (minutes
-    at sigma = 10^4). There the chord between the neighbouring integer orders stands in: it is an
+    at sigma = 10^4). There the chord between the neighbouring integer orders is used: it is an
     upper bound, because (order - 1) * RDP(order) is convex and 0 at order 1.
     """
     if sigma < MIN_SIGMA:
@@ -157,7 +157,7 @@ def composed_prv_epsilon(parts: Sequence[Part], delta: float, eps_error: float) 
 
 
 class PrvGrid(NamedTuple):
-    """Where PRV's losses live: from -half_width to half_width by `mesh`; its bound errs by up to 2 `eps_error`."""
+    """PRV's grid of losses: from -half_width to half_width by `mesh`; its bound errs by up to 2 `eps_error`."""
 
     half_width: float
     mesh: float
@@ -182,7 +182,7 @@ def prv_grid(parts: Sequence[Part], delta: float, wanted: float) -> PrvGrid:
     if max(sigma for _, sigma, _ in parts) > MAX_SIGMA:
         raise NotComputable(f"sigma is above {MAX_SIGMA:g}")
     if wanted < MIN_PRV_ERROR:
-        raise NotComputable(f"epsilon is as good as 0: RDP says {rdp:.3g}")
+        raise NotComputable(f"epsilon is practically 0: RDP says {rdp:.3g}")
     delta_error = delta / 1000
     composed = composed_rdp_epsilon(parts, delta_error / 4, OPACUS_ORDERS)
     single = max(
@@ -334,7 +334,7 @@ def _check_floating_point(steps: int, delta: float) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No remarks about log(0), orders left out and the like: what comes out is checked instead."""
+    """Suppress warnings about log(0), omitted orders and the like: the result is checked instead."""
     import numpy
 
     remarks = logging.getLogger("absl")

@@ -1,4 +1,4 @@
-"""Epsilon by every accountant, and which of them may be believed."""
+"""Epsilon by every accountant, and which of them may make the claim."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from dpdm_cli.privacy.accounting import accountants
 from dpdm_cli.privacy.accounting.accountants import NotComputable, Part
 
 _SHARP = 0.02
-"""PRV's error as a share of its epsilon, up to which PLD has nothing to add."""
+"""PRV's error as a share of its epsilon, up to which PLD is not needed."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What every accountant says.
+    """The answer of every accountant.
 
     Attributes:
         found: epsilon by accountant; rdp is always among them.
-        missing: why there is none, by accountant.
+        missing: the reason for a missing answer, by accountant.
         eps_error: the error in PRV's.
     """
 
@@ -31,12 +31,12 @@ class Bounds:
 
     @property
     def tolerance(self) -> float:
-        """By how much sound accountants may differ."""
+        """By how much correct accountants may differ."""
         return 2 * self.eps_error + 0.01 * self.found.get("prv", self.found["rdp"])
 
     @property
     def sharp(self) -> bool:
-        """Whether PRV knows epsilon well."""
+        """Whether PRV is precise enough."""
         return "prv" in self.found and self.eps_error <= _SHARP * self.found["prv"]
 
     def fault(self, name: str) -> str:
@@ -57,7 +57,7 @@ class Bounds:
 
 
 def ask_all(parts: tuple[Part, ...], delta: float) -> Bounds:
-    """What every accountant says of the same releases; takes up to seconds.
+    """The answer of every accountant for the same releases; takes up to seconds.
 
     RDP's bound may be infinite; the others have none then.
     """
@@ -101,7 +101,7 @@ def _prv(parts: tuple[Part, ...], delta: float, eps_error: float) -> tuple[float
 def _pld(parts: tuple[Part, ...], delta: float, others: Bounds) -> float:
     """PLD's bound, on a finer grid until it agrees with a sharp PRV, or else until that changes little.
 
-    It errs upwards, and less on a finer grid; nothing else would be cured by one.
+    It errs upwards, and less on a finer grid; a finer grid changes nothing else.
     """
     bound = interval = math.inf
     for wanted in (1e-4, 1e-5, 1e-6):

@@ -2,7 +2,7 @@
 
 Its convention is Opacus': q = 1/ceil(N/B) and ceil(N/B) steps an epoch, because both come from the
 length of a data loader, and a bisection that stops 0.01 below the target epsilon of the RDP
-accountant. Orders to 127 give the sigmas of the paper's tables. The plans are honest ones: their
+accountant. Orders to 127 give the sigmas of the paper's tables. The plans are valid: their
 expected batch is N/ceil(N/B), which is what q = 1/ceil(N/B) makes it.
 """
 

@@ -1,7 +1,7 @@
-"""Canaries: records whose gradients are known, put in or left out by coin, and looked for in what the step releases.
+"""Canaries: records whose gradients are known, included by a coin flip and searched for in what the step releases.
 
 A canary's loss is a large multiple of a few of the network's own weights, read through the layers themselves, so that
-its gradient takes the whole way of any other: layer backward, mean over the copies, clip, sum, noise, divisor. Dirac
+its gradient takes the same path as any other: layer backward, mean over the copies, clip, sum, noise, divisor. Dirac
 canaries have one weight each and together cover every tensor; dense ones have one in every tensor, with equal energy,
 so that a clip which takes tensors one by one lets more of them through.
 """
@@ -63,15 +63,15 @@ class Bounds:
 
 @dataclass(frozen=True)
 class CanaryAudit:
-    """What the canaries proved.
+    """What the canaries show.
 
     Attributes:
-        claimed: epsilon of the audit's own plan.
+        claimed: epsilon of the audit's plan.
         shown: bounds at 95 % for all canaries and for the dense ones.
         worst: the group with the highest bound at the risk at which an audit fails, that risk shared among groups.
         taken, left_out: scores in units of what one step adds to them without noise.
-        unjudged: tensors with too few canaries of their own, or all of them on one side: a leak of such a tensor shows
-            in the pool at most.
+        unjudged: tensors with too few canaries of their own, or all of them on one side: a leak of such a tensor can
+            show only in the pool.
         ideal: what Gaussian scores of exactly the claimed strength would show on average, in place of `shown`.
     """
 
@@ -91,7 +91,7 @@ class CanaryAudit:
 
 
 class Canaries:
-    """Which weights each canary reads.
+    """The weights that each canary reads.
 
     Args:
         network: as for `PerExampleGradients`.

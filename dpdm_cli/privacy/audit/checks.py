@@ -1,10 +1,10 @@
-"""Replay: the real step on made-up records, with and without one of them; its noise; its sampler; its ledger.
+"""Checks of the real step on probe records: with and without one of them; its noise, its sampler, its ledger.
 
 What a statistical audit of a trained model cannot see (3 % too little noise, a clip that leaks through one layer, a
 wrong sampler), the step itself shows exactly: with the same randomness for each record, two neighbouring batches may
 differ by no more than C.
 
-Every check runs the classes that training runs, on a ledger of its own. Limits are set so that correct code is blamed
+Every check runs the classes that training runs, on a ledger of its own. Limits are set so that correct code fails
 less than once in 10,000 audits.
 """
 
@@ -55,9 +55,9 @@ def check_all(
 
     Args:
         network: as for `PrivateStep`; its `.grad`s are cleared, its weights stay.
-        losses: from indices of made-up records [b] to their losses [b], randomness fixed by record.
+        losses: from indices of probe records [b] to their losses [b], randomness fixed by record.
         plan: of the run; its steps may be fewer than the checks take, since they enter a ledger of their own.
-        records: number of made-up records.
+        records: number of probe records.
         suspects: what is special about a record, and which it is; each is removed in turn.
         micro_batch, workers, processes: as for `PrivateStep`.
         bf16: whether the run computes its losses with autocast to bfloat16.
@@ -96,8 +96,8 @@ def check_all(
 
 
 def _as_many_as_a_run(plan: PrivacyPlan, size: int, device: torch.device) -> int:
-    """How many gradients [P] of known records to play in one batch: those of a run, where that takes no longer than a
-    second or so.
+    """How many gradients [P] of known records to put into one batch: as many as a run has, if that takes about a second
+    at most.
     """
     most = _MOST_BYTES["cpu" if device.type == "cpu" else "other"] // (4 * size)
     return min(round(plan.expected_batch_size), most)

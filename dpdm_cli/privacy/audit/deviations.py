@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dpdm_cli.privacy.audit.findings import Z_LIMIT
 
-_FURTHEST = 1000  # places apart, and half of all: for the time it takes
+_FURTHEST = 1000  # distances, and half of them all: to bound the time
 
 
 def limit_of_worst(many: int) -> float:
@@ -24,7 +24,7 @@ def limit_of_worst(many: int) -> float:
 def binomial_z(count: int, trials: int, chance: float) -> float:
     """How rare so many or more, or so few or fewer, are: in standard deviations of a normal variable.
 
-    Exact, so that an event which is hardly ever expected is not blamed for happening once.
+    Exact, so that a rare event does not count as a failure for happening once.
     """
     return float(_binomial_zs(np.array([count]), np.array([trials]), chance)[0])
 
@@ -42,7 +42,7 @@ def _binomial_zs(
 def spread_z(counts: np.ndarray[tuple[int], np.dtype[np.float64]], trials: int) -> float:
     """How far the spread of binomial counts is from what it should be, in standard deviations.
 
-    Given how many there are in all: that is judged by itself, and one or two would tell nothing of their spread.
+    Conditional on the total, which is judged separately; one or two would say nothing about the spread.
     """
     q = float(counts.mean()) / trials
     if q in (0.0, 1.0):
@@ -102,7 +102,7 @@ def chi_square_z(noise: Tensor) -> float:
 
 
 def cells_z(counts: Tensor) -> float:
-    """How far counts [cells] are from those of cells that are as likely as each other: Pearson's chi-square."""
+    """How far counts [cells] are from those of equally likely cells: Pearson's chi-square."""
     expected = float(counts.sum()) / len(counts)
     statistic = float((counts.double() - expected).square().sum()) / expected
     return _wilson_hilferty(statistic, len(counts) - 1)

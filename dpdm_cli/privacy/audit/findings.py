@@ -14,7 +14,7 @@ Z_LIMIT = 5.5
 """Standard deviations of a normal variable; passed once in 26 million draws."""
 
 PUBLIC_GRID = 2.0**-20
-"""What releases are rounded to, in units of sigma C. Stated once more than in the mechanism, which it judges."""
+"""What releases are rounded to, in units of sigma C. Repeated here because it judges the mechanism."""
 
 ALMOST_NO_NOISE = 1e-9
 """Noise multiplier of a step whose sums are to be compared."""

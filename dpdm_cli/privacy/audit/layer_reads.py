@@ -1,6 +1,6 @@
 """Losses that are sums of a network's own weights, read through its layers, so that their gradients are known.
 
-Such a gradient takes the whole way of any other: layer backward, mean over the copies, clip, sum, noise, divisor.
+Such a gradient takes the same path as any other: layer backward, mean over the copies, clip, sum, noise, divisor.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a set of scores proves about epsilon from below: three bounds, from the fewest assumptions to the most.
+"""Lower bounds on epsilon from a set of scores: three of them, from the fewest assumptions to the most.
 
-Each takes scores of canaries that took part and of such that did not, higher for having taken part, and returns an
-epsilon that the mechanism exceeds except with probability `risk`. A lower bound is evidence against a claim, never
-the privacy itself.
+Each takes scores of canaries that took part and of those that did not, higher for having taken part, and returns an
+epsilon that the mechanism exceeds except with probability `risk`. A lower bound is evidence against a claim; it does
+not measure the privacy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The real step on a batch that is given: what it releases, as a sum."""
+"""The real step on a given batch: what it releases, as a sum."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def steps_alone(plan: PrivacyPlan, sigma: float, steps: int) -> PrivacyPlan:
 
 
 def in_precision(losses: Losses, device: torch.device, bf16: bool) -> Losses:
-    """The same losses, computed as a run does it: with `bf16`, by autocast."""
+    """The same losses as a run computes them: with `bf16`, by autocast."""
 
     def computed(indices: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):

@@ -27,14 +27,14 @@ from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.step import PrivateStep
 
 _STEPS = 400, 1500  # at least, at most
-_SURE = 32.0  # times expected: what then does not happen at all is no chance, but once in 10^14
+_SURE = 32.0  # expected number of events: none at all then has a probability of 10^-14
 _RECORDS = 200, 1_000_000  # at least, at most
 _BATCH = 50.0, 250.0  # records in a step, at least, and as many more as make pairs enough
 _EMPTY_STEPS = 500
 _HELD_STEPS = 3, 400  # among many or few records: at least, at most
 _HELD_DRAWS = 400, 50_000  # of them, in all and in one step
 _MICRO_BATCH = 8  # so that batches are cut into several
-_PAIR_BY_PAIR = 1000  # records, for the time it takes
+_PAIR_BY_PAIR = 1000  # records, to bound the time
 _TAILS = (0.05, 0.25)
 
 
@@ -78,9 +78,7 @@ class _Seen(PerExampleGradients):
 def _drawn(plan: PrivacyPlan, records: int, steps: int) -> _Batches:
     """The batches that a step of the plan differentiates while it holds so many records."""
     ledger = Ledger(steps_alone(plan, plan.sigma, steps))
-    network = nn.Linear(1, 1, device="meta").to_empty(
-        device="cpu"
-    )  # weights that nobody reads, nor draws
+    network = nn.Linear(1, 1, device="meta").to_empty(device="cpu")  # weights that are never read
     step = PrivateStep(network, ledger, records=records, micro_batch=_MICRO_BATCH)
     step.per_example = seen = _Seen(network)
     batches = []

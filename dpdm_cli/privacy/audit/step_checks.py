@@ -1,4 +1,4 @@
-"""The sum of a step moves by at most C with a record, and rounding adds nothing to that."""
+"""One record changes the sum of a step by at most C, and rounding adds nothing to that."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def check_sensitivity(
 ) -> list[Finding]:
     """The sum with and without each suspect differs by at most C, all else equal.
 
-    One whose gradient is not finite counts as zero, so that without it nothing at all may change: that is where
-    records which influence each other's gradients show.
+    One whose gradient is not finite counts as zero, so removing it may change nothing at all: this detects
+    records that influence each other's gradients.
     """
     step = make(ALMOST_NO_NOISE, 1 + len(suspects))
     whole = release_of(step, losses, everyone)
@@ -50,7 +50,7 @@ def check_sensitivity(
 def check_tensors(
     make: Maker, losses: Losses, records: TensorRecords, plan: PrivacyPlan, many: int
 ) -> list[Finding]:
-    """No tensor escapes the clip, and none is clipped by itself: records of known gradients, far above C.
+    """No tensor escapes the clip, and none is clipped separately: records of known gradients, far above C.
 
     One record for each tensor, all in one batch. Since they are orthogonal, the sum holds in each tensor what its
     record adds: that must be C in the direction of its gradient. It is more when the tensor is left out of the norm or

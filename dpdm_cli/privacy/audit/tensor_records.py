@@ -1,8 +1,8 @@
 """Loud records whose gradients are known: one for each tensor of a network, in that tensor alone, and one in all.
 
 The gradient covers every element of its tensor with the same magnitude, in a pattern of signs that is the tensor's own:
-a part that is left out shows, and a tensor in another's place. Records of different tensors are orthogonal: played in
-one batch, each still shows by itself, where it lies.
+a part that is left out is detected, and so are swapped tensors. Records of different tensors are orthogonal: in one
+batch, the effect of each can still be measured separately.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The sums of a warm start move by at most 1 with a record and carry the noise of the plan."""
+"""One record changes the sums of a warm start by at most 1, and they carry the noise of the plan."""
 
 from __future__ import annotations
 

@@ -254,7 +254,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     assert not out.exists()
     again = Watcher()
     prepare(folder, out, reporter=again)
-    assert "going on after 9 of 23 files" in again.said
+    assert "continuing after 9 of 23 files" in again.said
     assert again.seen == 7
     assert out.read_bytes() == known.read_bytes()
 
@@ -323,7 +323,7 @@ def test_bad_files_are_all_named_before_any_is_left_out(
         load_images(folder)
     assert caught.value.message == known.value.message
     assert "--skip-bad" in caught.value.hint
-    assert any("going on to look at all files" in text for text in watcher.said)
+    assert any("continuing with the other files" in text for text in watcher.said)
     assert not out.exists()
 
     decoded = []
@@ -332,7 +332,7 @@ def test_bad_files_are_all_named_before_any_is_left_out(
     assert not decoded
     assert result.facts.bad == 25
     assert len(result.facts.first_bad) == 20
-    assert result.facts.first_bad[0] == "c0/bad00.png is no PNG, JPEG, WEBP or BMP image"
+    assert result.facts.first_bad[0] == "c0/bad00.png is not a PNG, JPEG, WEBP or BMP image"
     for name in bad:
         (folder / name).unlink()
     same(load_images(out), load_images(folder))
@@ -382,7 +382,7 @@ def test_a_set_without_one_usable_image_is_refused(tmp_path: Path, out: Path) ->
     for _ in range(2):  # after a call that left something, and by itself
         with pytest.raises(DataError, match=r"none of the 3 files in .* can be used") as caught:
             prepare(source, out, skip_bad=True)
-        assert "000.png is no PNG" in caught.value.message
+        assert "000.png is not a PNG" in caught.value.message
         assert "--skip-bad" not in caught.value.hint
         assert left_in(out.parent) == []
 
@@ -492,7 +492,7 @@ def test_a_full_disk_is_one_message_and_the_same_command_goes_on(
     assert "goes on" in caught.value.hint
     watcher = Watcher()
     prepare(folder, out, reporter=watcher)
-    assert any("going on after" in text for text in watcher.said)
+    assert any("continuing after" in text for text in watcher.said)
     same(load_images(out), load_images(folder))
 
 
@@ -516,8 +516,8 @@ def test_places_that_make_no_sense_are_usage_errors(folder: Path, out: Path) -> 
     for source, target, what in [
         (folder, out.with_suffix(".pt"), r"must end in \.safetensors"),
         (folder, out.with_suffix(""), r"must end in \.safetensors"),
-        (folder, folder / "x.safetensors", "lies in the folder"),
-        (out, out.with_name("y.safetensors"), "is no folder"),
+        (folder, folder / "x.safetensors", "is in the folder"),
+        (out, out.with_name("y.safetensors"), "is not a folder"),
     ]:
         with pytest.raises(UsageError, match=what):
             prepare(source, target)

@@ -190,4 +190,4 @@ def test_an_archive_under_an_image_name_is_refused(make_zip, encode):
     inner = io.BytesIO()
     with zipfile.ZipFile(inner, "w") as archive:
         archive.writestr("a.png", encode())
-    assert "no PNG" in refusal(make_zip([("a.png", inner.getvalue())]))
+    assert "is not a PNG" in refusal(make_zip([("a.png", inner.getvalue())]))

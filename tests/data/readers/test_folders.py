@@ -151,7 +151,7 @@ def test_bad_files_are_reported_though_sizes_differ_too(make_folder, encode):
 def test_a_pipe_is_refused_without_waiting_for_it(make_folder, encode):
     root = make_folder({"a.png": encode()})
     os.mkfifo(root / "pipe.png")
-    assert "pipe.png is no regular file" in refusal(root).message
+    assert "pipe.png is not a regular file" in refusal(root).message
 
 
 def test_a_link_to_nowhere_is_named(make_folder, encode):

@@ -120,7 +120,7 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def published(folder: Path) -> dict[str, Any]:
-    """All of a run that may leave the house, but for weights and pixels: names, sizes, keys, shapes and words."""
+    """All of a run that may be published, but for weights and pixels: names, sizes, keys, shapes and words."""
     found: dict[str, Any] = {}
     for file in sorted(folder.iterdir()):
         if file.suffix == ".safetensors":

@@ -1,4 +1,4 @@
-"""Noise is normal to its tails, in every tensor: a right variance alone would let uniform noise pass."""
+"""Noise is normal up to its tails, in every tensor: the variance alone would let uniform noise pass."""
 
 from __future__ import annotations
 

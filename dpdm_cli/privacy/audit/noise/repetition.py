@@ -1,4 +1,4 @@
-"""Noise is drawn afresh for every coordinate of every release: nothing in it is related, nothing comes again."""
+"""Noise is drawn afresh for every coordinate of every release: nothing in it is correlated or repeated."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from dpdm_cli.privacy.audit.replay import release_of, step_on, steps_alone
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
 
-_MOST = 1 << 19  # numbers that are compared, for the time it takes
+_MOST = 1 << 19  # numbers that are compared, to bound the time
 _SEGMENT = 4  # numbers in a row
 _SHORT = 8  # numbers of a short release
 _SHORT_RELEASES = 1200  # of 2^16 different ones two are alike, but for one time in 59,000
 
 
 def lags_finding(noise: Tensor) -> Finding:
-    """No number of noise [T, P] tells of another, at any distance within a release or between two.
+    """Numbers of noise [T, P] are uncorrelated, at every distance within a release and between two.
 
     By correlations of the numbers, and of their sizes: two that differ in sign by chance are not correlated.
     """
@@ -40,9 +40,9 @@ def lags_finding(noise: Tensor) -> Finding:
 
 
 def repetition_findings(noise: Tensor) -> list[Finding]:
-    """Numbers of noise alone [T, P] are alike as often as chance has it, and no few in a row ever are.
+    """Numbers of pure noise [T, P] are equal as often as chance predicts, and no run of them is repeated.
 
-    On the public grid normal numbers meet by chance: two with probability g / (2 sqrt(pi)). Out of a pool of M
+    On the public grid normal numbers coincide by chance: two with probability g / (2 sqrt(pi)). Out of a pool of M
     numbers it would be 1 / M more.
     """
     noise = noise[: max(2, _MOST // noise.shape[1])]

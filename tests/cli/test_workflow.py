@@ -1,4 +1,4 @@
-"""The whole road by its commands: 64 private images in, a published model, samples and a score out."""
+"""The whole workflow by its commands: 64 private images in, a published model, samples and a score out."""
 
 from __future__ import annotations
 
