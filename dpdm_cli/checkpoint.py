@@ -32,7 +32,7 @@ from dpdm_cli.stored import Json, parse_json, understood
 
 FORMAT = 1
 CUSTOM = "custom"
-"""What any set is called that is none of `NAMED`."""
+"""The name of any set that is not in `NAMED`."""
 LONGEST_CLASS_NAME = 255  # bytes of UTF-8: of a folder's name on most systems
 _KEY = "dpdm"
 _DIGEST = "sha256"
@@ -104,7 +104,7 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], Json]:
         raise DataError(f"{path}: no such file", "give the path of a model.safetensors")
     if not _may_be_safetensors(path):
         raise DamagedFileError(
-            f"{path} is no {kind} file (safetensors)",
+            f"{path} is not a {kind} file (safetensors)",
             f"give the path of a {kind}.safetensors; if this should be one, copy it again",
         )
     hint = "the file is not what was written: copy it again, or go back to an older one"
@@ -262,7 +262,7 @@ def load_model(path: Path) -> Model:
 
 
 def check_dataset(name: object) -> str:
-    """What a set is called. Raises ValueError: it is none of `NAMED`, nor `CUSTOM`."""
+    """What a set is called. Raises ValueError: it is neither in `NAMED` nor `CUSTOM`."""
     if not isinstance(name, str) or name not in (*NAMED, CUSTOM):
         raise ValueError(f"dataset is {str(name)[:80]!a}, no set that is known by name")
     return name

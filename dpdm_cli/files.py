@@ -1,7 +1,7 @@
 """Files that are whole or absent: written beside the target, synced, then moved over it. And files that are held, or
 fetched.
 
-Files that may be published hold what was written and nothing else, and no others lie beside them.
+Files that may be published hold what was written and nothing else, and have no others beside them.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ T = TypeVar("T")
 Json = dict[str, object]
 """A JSON object: what a result or a stored value is written as, and what a file holds until it is understood."""
 
-COPY_AGAIN = "copy it again from where it was made, or make it anew"
+COPY_AGAIN = "copy it again from where it was made, or make it again"
 
 MOST_BYTES = 1 << 26
 _MOST_LEVELS = 32

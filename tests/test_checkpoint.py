@@ -161,7 +161,7 @@ def test_what_is_no_safetensors_file_is_called_so(saved: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(DamagedFileError) as caught:
             load_model(path)
-        assert caught.value.message == f"{path} is no model file (safetensors)"
+        assert caught.value.message == f"{path} is not a model file (safetensors)"
     os.truncate(saved, saved.stat().st_size // 2)
     with pytest.raises(DamagedFileError, match="damaged"):
         load_model(saved)

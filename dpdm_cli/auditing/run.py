@@ -1,4 +1,4 @@
-"""Audit: the real training step on made-up images, replayed and attacked. Reads no data."""
+"""Audit: the real training step on probe images, checked and attacked. Reads no data."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def audit(
             made_up = MadeUpRecords(denoiser, config, the_plan.noise_multiplicity, records)
             micro_batch = micro_batch or _chosen(made_up, the_plan, denoiser, workers, bf16)
             say.note(
-                f"replaying the step of {whose} on {records} made-up records, at most {micro_batch} at a time, "
+                f"replaying the step of {whose} on {records} probe records, at most {micro_batch} at a time, "
                 f"precision {precision}"
             )
             findings = check_all(

@@ -1,4 +1,4 @@
-"""`dpdm audit`: try to catch the training step at losing its guarantee."""
+"""`dpdm audit`: test whether the training step keeps its guarantee."""
 
 from __future__ import annotations
 
@@ -45,20 +45,18 @@ def audit(
     checks: Annotated[
         bool,
         option(
-            "Replay the real step with and without a record; test its noise, sampler and ledger.",
+            "Run the real step with and without a record; test its noise, sampler and ledger.",
             "--checks/--no-checks",
         ),
     ] = True,
     statistical: Annotated[
         bool,
-        option(
-            "Play canaries through the real step and bound epsilon from below.", "--statistical"
-        ),
+        option("Run the real step with canaries and bound epsilon from below.", "--statistical"),
     ] = False,
     epsilon: Annotated[float, option("What is claimed.", *EPSILON)] = 10.0,
-    out: Annotated[
-        Path, option("Picture of the statistical audit; must not be there yet.", *OUT)
-    ] = Path("audit.png"),
+    out: Annotated[Path, option("Picture of the statistical audit; must not exist.", *OUT)] = Path(
+        "audit.png"
+    ),
     plan: PlanFile = None,
     preset: Annotated[choices.Preset, option("Network and plan to audit.", panel=MODEL)] = "small",
     settings_for: SettingsFor = None,
@@ -78,7 +76,7 @@ def audit(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Try to catch the training step at losing its guarantee. Reads no data; exit code 5 when it is caught.
+    """Test whether the training step keeps its guarantee. Reads no data; exit code 5 when it does not.
 
     Example: dpdm audit --statistical
     """
@@ -106,7 +104,8 @@ def audit(
     console.result(result.to_dict(), lambda: _page(result))
     if not result.passed:
         raise PrivacyError(
-            "the audit failed: the step does not keep its claim", "do not publish what it trains"
+            "the audit failed: the step does not keep its claim",
+            "do not publish a model that it trains",
         )
 
 
@@ -119,7 +118,7 @@ def _page(result: AuditResult) -> rich.console.Group:
     parts: list[rich.console.RenderableType] = [f"Audited: {escape(result.network)}"]
     if result.records:
         parts.append(
-            f"Replayed: {result.records} made-up records, at most {result.micro_batch} at a time, precision "
+            f"Replayed: {result.records} probe records, at most {result.micro_batch} at a time, precision "
             f"{result.precision}"
         )
     if result.findings:
@@ -172,7 +171,7 @@ def _page(result: AuditResult) -> rich.console.Group:
         if unjudged := played.unjudged:
             parts.append(
                 f"{len(unjudged)} of the network's tensors have too few canaries of their own to be judged apart (the "
-                f"checks play a record in each): {escape(', '.join(unjudged))}."
+                f"checks place a record in each): {escape(', '.join(unjudged))}."
             )
         if result.picture is not None:
             parts.append(f"Picture: {escape(str(result.picture))}")

@@ -1,4 +1,4 @@
-"""`dpdm calibrate`: how much noise a claim needs, or what a noise is worth."""
+"""`dpdm calibrate`: how much noise a claim needs, or what a noise level claims."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def calibrate(
     ] = None,
     sigma: Annotated[
         float | None,
-        option("The other way round: what this noise multiplier claims.", default="none"),
+        option("The reverse: what this noise multiplier claims.", default="none"),
     ] = None,
     delta: Delta = None,
     out: Annotated[
@@ -67,7 +67,7 @@ def calibrate(
     warm_start: Annotated[
         choices.WarmStart,
         option(
-            "Pay also for noisy class means, or means and covariances (moments), before the first step.",
+            "Also pay for noisy class means, or means and covariances (moments), before the first step.",
             panel=PRIVACY,
         ),
     ] = "none",

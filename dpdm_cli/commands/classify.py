@@ -1,4 +1,4 @@
-"""`dpdm classify`: what classifiers trained on synthetic images know of real ones."""
+"""`dpdm classify`: how well classifiers trained on synthetic images recognise real ones."""
 
 from __future__ import annotations
 
@@ -116,8 +116,8 @@ def classify(
 ) -> None:
     """Train classifiers on synthetic images and test them on real ones.
 
-    The epoch is chosen on held-out synthetic images; the real test images are looked at once for
-    each classifier. Accuracies are facts of the real images, which no privacy claim covers.
+    The epoch is chosen on held-out synthetic images; the real test images are used once for
+    each classifier. Accuracies depend on the real images and are not covered by any privacy claim.
 
     Example: dpdm classify samples --test mnist --baseline real
     """

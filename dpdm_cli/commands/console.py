@@ -1,8 +1,8 @@
 """The one place that writes to the screen.
 
 The result of a command goes to stdout (a table for people, one JSON object with `--json`); everything else
-(remarks, warnings, progress, errors) goes to stderr. Of several processes that torchrun started the first speaks for
-all; of the others only errors are heard, with their number.
+(remarks, warnings, progress, errors) goes to stderr. Of several processes that torchrun started the first prints for
+all; the others print only errors, with their number.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Console:
     Implements `dpdm_cli.reporter.Reporter`.
 
     Attributes:
-        speaks: whether this is the process that speaks for all.
+        speaks: whether this process prints.
     """
 
     def __init__(

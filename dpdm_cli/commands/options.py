@@ -102,7 +102,8 @@ PublicMetadata = Annotated[
     ),
 ]
 Accountant = Annotated[
-    str | None, option("Who makes the claim: prv, rdp or pld.", panel=PRIVACY, default="prv")
+    str | None,
+    option("The accountant of the claim: prv, rdp or pld.", panel=PRIVACY, default="prv"),
 ]
 WarmShare = Annotated[
     float | None,
@@ -135,7 +136,7 @@ Device = Annotated[str, option("cpu, cuda, cuda:1, mps or auto.", panel=TRAINING
 DataDir = Annotated[
     Path | None,
     option(
-        "Where named data sets lie, as torchvision lays them out.",
+        "Where named data sets are, as torchvision lays them out.",
         envvar="DPDM_DATA_DIR",
         panel=DATA,
         default="the user's cache",

@@ -1,4 +1,4 @@
-"""`dpdm prepare`: images of any number become one file that training maps into memory."""
+"""`dpdm prepare`: any number of images become one file that training maps into memory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def prepare(
         str,
         typer.Argument(
             metavar="SRC",
-            help="A folder (one subfolder a class, or flat), zip or npz of images, or a named set.",
+            help="A folder (one subfolder per class, or flat), zip or npz of images, or a named set.",
             show_default=False,
         ),
     ],
@@ -42,14 +42,16 @@ def prepare(
         Path,
         typer.Argument(
             metavar="OUT",
-            help="The file, OUT.safetensors; the same command goes on there.",
+            help="The file, OUT.safetensors; the same command continues there.",
             show_default=False,
         ),
     ],
     image_size: ImageSize = None,
     channels: Channels = None,
     classes: Classes = None,
-    split: Annotated[choices.Split, option("Of a set that is divided.", panel=DATA)] = "train",
+    split: Annotated[
+        choices.Split, option("Which split, of a set that has them.", panel=DATA)
+    ] = "train",
     skip_bad: Annotated[
         bool,
         option("Leave out files that cannot be used, and record which.", "--skip-bad", panel=DATA),
@@ -59,7 +61,7 @@ def prepare(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check a data set once and make it one file, so that training needs no memory for it.
+    """Check a data set once and write it to one file that training maps into memory.
 
     Example: dpdm prepare imagenet.zip imagenet32.safetensors --image-size 32
     """

@@ -26,7 +26,7 @@ def release(
     ],
     out: Annotated[
         Path,
-        typer.Argument(metavar="OUT", help="A folder that is not there yet.", show_default=False),
+        typer.Argument(metavar="OUT", help="A folder that does not exist yet.", show_default=False),
     ],
     evaluation: Annotated[
         Path | None,
@@ -39,7 +39,7 @@ def release(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Verify, then copy what may be published with a card: weights or images, statement, grid. Nothing private.
+    """Verify, then write what may be published, with a card: weights or images, statement, grid. Nothing private.
 
     Example: dpdm release runs/mnist published/mnist
     """
@@ -56,7 +56,7 @@ def release(
                 f"{evaluation}: cannot read the evaluation: {error.strerror or error}", _A_TEXT
             ) from error
         except UnicodeDecodeError as error:
-            raise DataError(f"{evaluation}: the evaluation is no text in UTF-8", _A_TEXT) from error
+            raise DataError(f"{evaluation}: the evaluation is not UTF-8 text", _A_TEXT) from error
     result = releasing.release(source, out, evaluation=text)
     console.result(
         result.to_dict(),

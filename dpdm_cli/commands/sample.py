@@ -36,7 +36,8 @@ def sample(
         ),
     ] = None,
     format: Annotated[
-        choices.ImageFormat, option("png: one folder a class. npz: samples.npz. zip: samples.zip.")
+        choices.ImageFormat,
+        option("png: one folder per class. npz: samples.npz. zip: samples.zip."),
     ] = "png",
     labels: Annotated[
         list[str] | None,
@@ -120,7 +121,7 @@ def sample(
     shard: Annotated[
         str | None,
         option(
-            "Draw the I-th of N parts, 3/16 for example, into a folder of its own. The same command without it "
+            "Draw the I-th of N parts, 3/16 for example, into a folder of its own. Without it, the same command "
             "makes folders that were copied together a whole set.",
             metavar="I/N",
             panel=OUTPUT,
@@ -174,6 +175,6 @@ def _table(result: SampleResult) -> rich.table.Table:
         "claim": metadata.statement.headline,
         "sampler": f"{result.sampler} ({metadata.sampler_from})",
         "seed": metadata.seed,
-        "look at": result.folder / "grid.png",
+        "picture": result.folder / "grid.png",
     }
     return pairs_table(values)

@@ -55,7 +55,7 @@ def train(
     data: Annotated[
         str,
         typer.Argument(
-            help="digits, mnist, fashion-mnist, cifar10, celeba, or a folder (one subfolder a class, or flat), "
+            help="digits, mnist, fashion-mnist, cifar10, celeba, or a folder (one subfolder per class, or flat), "
             "zip or npz of images, or a file of `dpdm prepare`.",
             show_default=False,
         ),
@@ -72,7 +72,7 @@ def train(
         ),
     ] = None,
     out: Annotated[Path | None, option("Run folder.", *OUT, default="runs/DATA")] = None,
-    resume: Annotated[bool, option("Go on with the run in --out.", "--resume")] = False,
+    resume: Annotated[bool, option("Continue the run in --out.", "--resume")] = False,
     dry_run: Annotated[
         bool, option("Show settings, their origins and the claim; train nothing.", "--dry-run")
     ] = False,
@@ -155,9 +155,7 @@ def train(
     ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
-    verbose: Annotated[
-        bool, option("Say more about how it is done.", "--verbose", panel=OUTPUT)
-    ] = False,
+    verbose: Annotated[bool, option("Print more details.", "--verbose", panel=OUTPUT)] = False,
 ) -> None:
     """Train a diffusion model on private images, under (epsilon, delta)-differential privacy.
 

@@ -30,7 +30,7 @@ def verify(
     ],
     adjacency: Annotated[
         choices.Adjacency,
-        option("replace-one restates the claim for one image put in the place of another."),
+        option("replace-one restates the claim for one image replaced by another."),
     ] = "add-or-remove-one",
     images_per_person: Annotated[
         int | None,
@@ -49,8 +49,8 @@ def verify(
 ) -> None:
     """Check hashes, ledger, epsilon and wording of what was trained or drawn; several are also composed.
 
-    Exit code 4 for damage, 5 for a claim that does not hold or is not made. Shows damage and mistakes, not forgery: it
-    trusts what the files say was done.
+    Exit code 4 for damage, 5 for a claim that does not hold or is not made. Detects damage and mistakes, not forgery:
+    it trusts what the files say was done.
 
     Example: dpdm verify runs/mnist runs/mnist/synth
     """

@@ -48,7 +48,7 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that reads, writes and speaks for all."""
+        """Whether this is the process that reads, writes and prints."""
         return self.rank == 0
 
     def share(self, draw: Callable[[], Tensor]) -> Tensor:

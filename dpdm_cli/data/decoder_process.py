@@ -49,7 +49,7 @@ class Decoders:
             self._idle.put(process)
 
     def __call__(self, chunk: Sequence[Entry]) -> list[Decoded | str]:
-        """Each entry's image, or the reason why there is none. Waits for a process that is idle.
+        """Each entry's image, or the reason why it cannot be used. Waits for an idle process.
 
         Raises:
             ResourceError: the process has ended.
@@ -61,7 +61,7 @@ class Decoders:
             process.kill()  # nobody may read the rest of its answer
             raise ResourceError(
                 f"a process that decodes images ended (exit code {process.wait()})",
-                "It may have run out of memory: free some, and repeat the command, which goes on.",
+                "It may have run out of memory: free some, and repeat the command, which continues.",
             ) from None
         finally:
             self._idle.put(process)

@@ -244,7 +244,7 @@ class _Bench:
         return Baseline("scattering", privacy.dataset_size, scores, statement)
 
     def _stated(self, who: str, plan: PrivacyPlan) -> Spent:
-        """What one classifier spends, said before it does."""
+        """Report what one classifier spends, before it does."""
         spent = claim(plan)
         self._reporter.note(
             f"{who} spends epsilon {spent.epsilon_text} at delta {plan.delta:g}: {plan.steps} "

@@ -21,7 +21,7 @@ from dpdm_cli.stored import json_digest, parse_json
 
 
 def cache_file(cache: Path, key: dict[str, str]) -> Path:
-    """Where the statistics for a key lie in the cache."""
+    """The path of a key's statistics in the cache."""
     name = json_digest(key)[:32]
     return cache / "private" / "fid" / f"{name}.npz"
 

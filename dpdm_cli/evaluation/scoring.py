@@ -244,7 +244,7 @@ class _Measuring:
     ) -> FeatureStatistics:
         """As `statistics`, from the cache where they are in it, and kept there.
 
-        Beside cached statistics only the images are looked at whose features are kept.
+        With cached statistics, only images whose features are kept are read.
         """
         file, title = cache_file(cache, key), f"features of {key['data']} ({key['split']})"
         cached: list[FeatureStatistics | None] = []
@@ -272,11 +272,11 @@ class _Measuring:
         kept: KeptFeatures | None = None,
         indices: Tensor | None = None,
     ) -> FeatureStatistics:
-        """Of all images in the first process; in the others of what they have looked at.
+        """Of all images in the first process; in the others of those they have seen.
 
         Args:
             kept: takes the features; with one process alone.
-            indices: of the images to look at, by default all.
+            indices: of the images to read, by default all.
         """
         mine: FeatureStatistics | None = None
         indices = torch.arange(len(images)) if indices is None else indices

@@ -4,7 +4,7 @@ One line for each noisy sum of a warm start and each noisy gradient after it, ch
 so that lines can't be dropped or reordered without the head changing. The chain shows damage, not forgery: whoever
 holds the file can write a new chain.
 
-Every process that releases something enters it under a name of its own, drawn at random. So two models that went on
+Every process that releases something enters it under a name of its own, drawn at random. So two models that continued
 from one saved state show that they did.
 
 What is published of it is one line for each process, with its name alone. How many releases a process made before
@@ -115,7 +115,7 @@ class Ledger:
 
     @property
     def is_warm(self) -> bool:
-        """Whether the warm start lies behind, or there is none."""
+        """Whether the warm start has been made, or the plan has none."""
         return self.releases >= self.plan.warm_releases
 
     def record(self, *, warm: bool = False) -> None:

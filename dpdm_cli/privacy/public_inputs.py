@@ -58,7 +58,7 @@ class PublicInputs:
 
     @classmethod
     def from_dict(cls, values: object) -> PublicInputs:
-        """The inverse of `to_dict`. Raises DamagedFileError: other names, or a source that is none."""
+        """The inverse of `to_dict`. Raises DamagedFileError: other names, or an unknown source."""
         return understood(cls, values, "public_inputs")
 
     @property

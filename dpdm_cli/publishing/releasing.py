@@ -68,15 +68,15 @@ def release(source: Path | str, out: Path | str, *, evaluation: str = "") -> Rel
     path, target = Path(source).expanduser(), Path(out).expanduser()
     if _is_below_private(path):
         raise PrivacyError(
-            f"{path} lies under private/, which is not covered by the claim",
-            "release the run folder itself: what may be published is written anew from it; if that private/ is of no "
+            f"{path} is under private/, which is not covered by the claim",
+            "release the run folder itself: what may be published is written again from it; if that private/ is of no "
             "run, move the source out of it",
         )
     with disk_errors(target, _NOTHING_LEFT):
         if target.exists() or target.is_symlink():
             raise UsageError(f"{target} exists already", "choose another folder for the release")
     if target.resolve().is_relative_to(path.resolve()):
-        raise UsageError(f"{target} lies in {path} itself", "choose a folder outside it")
+        raise UsageError(f"{target} is in {path} itself", "choose a folder outside it")
     if len(evaluation) > _LONGEST_EVALUATION:
         raise UsageError("the evaluation is longer than a card should be", "shorten it")
     (artefact,) = verify([path]).artefacts

@@ -123,7 +123,7 @@ def _run(path: Path) -> Artefact:
     if not folder.is_complete:
         raise DataError(
             f"{path}: this run is not finished: it has no manifest",
-            "go on with it by --resume, then verify it",
+            "complete it with --resume, then verify it",
         )
     # Sets of samples have a manifest of their own.
     if others := [entry for entry in folder.check_manifest() if not is_sample_folder(entry)]:
@@ -133,7 +133,7 @@ def _run(path: Path) -> Artefact:
         )
     model = load_model(folder.model)
     checked = [
-        "every file of the manifest, and no others lie beside them",
+        "every file of the manifest, and no others beside them",
         "the weights and their description",
     ]
     if not same_json(read_json(folder.statement), model.statement.to_json()):
@@ -148,13 +148,13 @@ def _run(path: Path) -> Artefact:
 
 def _private(folder: RunFolder, statement: AnyStatement) -> list[str]:
     """Compare a run's own ledger with the published one; gives what was checked of `private/`, and what was not."""
-    rest = "private/ is not to be published: nothing is claimed for what else lies there"
+    rest = "private/ is not to be published: nothing is claimed for its other files"
     try:
         with folder.state.open("rb"):
             pass
     except PermissionError:
         return [
-            "not looked at: private/, which is closed to this user. What is published needs nothing of it; who trained "
+            "not checked: private/, which this user cannot read. What is published needs nothing of it; who trained "
             "can compare the run's own ledger"
         ]
     except OSError:
@@ -169,7 +169,7 @@ def _private(folder: RunFolder, statement: AnyStatement) -> list[str]:
         )
     checked = ["the published ledger is what may be known of the run's own", rest]
     if own.releases > LONGEST_CHAIN:
-        return [*checked, f"not looked at: the run's own chain over {own.releases:,} releases"]
+        return [*checked, f"not checked: the run's own chain over {own.releases:,} releases"]
     own.check_chain()
     return checked
 
@@ -237,7 +237,7 @@ def _samples(path: Path, home: Path) -> Artefact:
     which = "" if shard is None else f" for shard {shard} of {metadata.n:,}"
     count = len(album.indices)
     checked = [
-        f"{count:,} images are those that were drawn{which}, and no others lie beside them",
+        f"{count:,} images are those that were drawn{which}, and no others beside them",
         "their picture and their description",
     ]
     about = metadata.dataset, metadata.classes, metadata.image_shape
@@ -313,7 +313,7 @@ def _relations(artefacts: Sequence[Artefact]) -> tuple[str, ...]:
                 found.append(f"{one.path} and {other.path} come from the same run")
             elif not {*one.ledger.processes}.isdisjoint(other.ledger.processes):
                 found.append(
-                    f"{one.path} and {other.path} went on separately from one run: what both did is counted for both"
+                    f"{one.path} and {other.path} continued one run separately: what both did is counted for both"
                 )
     return tuple(found)
 

@@ -59,7 +59,7 @@ def draw_grid(
 
 
 def caption(statement: AnyStatement, dataset: str, settings: SamplerSettings, seed: int) -> str:
-    """What a picture of synthetic images must say about itself; first of all when nothing is claimed."""
+    """What a picture of synthetic images must say about itself; first of all if nothing is claimed."""
     return f"{statement.headline}. Synthetic images, model trained on {dataset}; {settings}; seed {seed}."
 
 

@@ -30,9 +30,9 @@ from dpdm_cli.sampling.shards import Shard
 from dpdm_cli.stored import json_text
 
 FIXED = ("checkpoint_sha256", "n", "format", "seed", "batch_size", "sampler", "drawn")
-"""What fixes the images; a run goes on only under the same. The n is that of the whole set."""
+"""What determines the images; a run continues only under the same. The n is that of the whole set."""
 
-GOES_ON = "free space or choose another --out; the images that are there stay, and the same command goes on"
+GOES_ON = "free space or choose another --out; the images that are there stay, and the same command continues"
 _ANOTHER = "choose another --out, or empty this one"
 
 

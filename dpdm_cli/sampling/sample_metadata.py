@@ -1,4 +1,4 @@
-"""What a set of synthetic images says of itself: closed keys, each with a value that is checked or made anew.
+"""What a set of synthetic images says about itself: closed keys, each with a value that is checked or made again.
 
 `metadata.json` is the manifest of its folder: it holds the digest of the images, that of every other file, and one of
 all that it says itself.
@@ -36,7 +36,7 @@ _WHAT = "the description of samples"
 
 @dataclass(frozen=True, kw_only=True)
 class Digests:
-    """SHA-256 of what lies in a folder of samples.
+    """SHA-256 of the files in a folder of samples.
 
     Attributes:
         images: see `ImageSink.digest`.

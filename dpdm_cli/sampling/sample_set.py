@@ -29,7 +29,7 @@ class SampleSet:
     """One set. Nothing is read or written before `begin`.
 
     Attributes:
-        path: the folder where it lies.
+        path: its folder.
         metadata: what is to be said of it; the digests are added when it is sealed.
 
     Raises, every method: ResourceError: the folder can't be written; what is there stays.
@@ -159,7 +159,7 @@ class SampleSet:
         return there - doubtful
 
     def _check_shard(self, shard: Shard, record: SampleMetadata) -> None:
-        """Compare the images of a shard, all of which lie here, with what it says of them."""
+        """Compare the images of a shard, all of which are here, with its record of them."""
         part = replace(self.album, part=shard.indices(self.album.n, self.metadata.batch_size))
         sink = open_sink(self.metadata.format, self.path, part)
         try:

@@ -1,4 +1,4 @@
-"""`dpdm calibrate`: how much noise a claim needs, or what a noise is worth. Looks at no image."""
+"""`dpdm calibrate`: how much noise a claim needs, or what a noise level claims. Looks at no image."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def calibrate(
     if profile == "paper" and accountant not in (None, "rdp"):
         raise UsageError(
             f"--profile paper means the rdp accountant, not {accountant}",
-            "leave --accountant away, or use --profile exact",
+            "leave out --accountant, or use --profile exact",
         )
     if dataset_size is not None and dataset_size < 1:
         raise UsageError(
@@ -170,7 +170,7 @@ def _check_warm_start(
         raise UsageError("--warm-share is given without a warm start", "add --warm-start moments")
     if kind != "none" and (profile == "paper" or sigma is not None):
         raise UsageError(
-            "a warm start is a share of a target, which --profile paper and --sigma have none of",
+            "a warm start is a share of a target epsilon, which --profile paper and --sigma do not have",
             "give --eps with --profile exact",
         )
 

@@ -84,7 +84,7 @@ def take_steps(
             if signal_number and trainer.done < trainer.steps:
                 raise InterruptedRunError(
                     f"stopped after step {trainer.done} of {trainer.steps}; the state is saved",
-                    f"go on with the same command and --resume, or --out {folder.path} --resume",
+                    f"continue with the same command and --resume, or --out {folder.path} --resume",
                     signal_number,
                 )
     if saved_steps < trainer.steps:

@@ -1,4 +1,4 @@
-"""Whether a run may go on: the same data, mode and settings as it was started with."""
+"""Whether a run may continue: the same data, mode and settings as it was started with."""
 
 from __future__ import annotations
 

@@ -44,14 +44,14 @@ from dpdm_cli.training.setup import Setup, set_up
 from dpdm_cli.training.trainer import Trainer
 
 _LESS_MEMORY = (
-    "choose a smaller --micro-batch (it changes nothing but speed) and go on with --resume"
+    "choose a smaller --micro-batch (it changes only the speed) and continue with --resume"
 )
 _LESS_AT_FIRST = (
-    "choose a smaller --micro-batch (it changes nothing but speed) or a smaller network; "
-    "images that `dpdm prepare` has put in a file stay there"
+    "choose a smaller --micro-batch (it changes only the speed) or a smaller network; "
+    "images in a file of `dpdm prepare` are not held in memory"
 )
 _ELSEWHERE = (
-    "the trained weights are saved: go on with --resume, where more is free or with --device cpu"
+    "the trained weights are saved: continue with --resume, where more is free or with --device cpu"
 )
 
 
@@ -123,7 +123,7 @@ def train(
         settings: each by its name in `TrainSettings`, which says what it is; they override it.
         plan: a plan written by `dpdm calibrate --out`; it replaces epsilon, delta, batch size, steps, C and K.
         private: False trains without clipping and noise, and every output says NOT PRIVATE.
-        resume: go on with the run in `out`, under its own settings and plan.
+        resume: continue the run in `out`, with its own settings and plan.
         init_from: a model trained with `private=False` on images that you declare public; its weights are where this
             one starts.
         device: auto, cpu, cuda or mps.
@@ -135,7 +135,7 @@ def train(
         reporter: gets remarks and progress.
 
     Returns:
-        Where the model lies and what may be claimed for it.
+        Where the model is and what may be claimed for it.
 
     Raises:
         PrivacyError: a figure that the claim takes as public is neither stated nor declared; or what would make the

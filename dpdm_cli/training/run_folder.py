@@ -7,7 +7,7 @@ OUT/manifest.json       SHA-256 of the files above, written last
 OUT/private/            what resuming needs; losses, when asked for. Not covered by the claim.
 OUT/synth/              and others like it: sets of samples, each with a manifest of its own
 
-A released model lies in such a folder too, without `private/` and with a card, README.md.
+A released model has such a folder too, without `private/` and with a card, README.md.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from dpdm_cli.training.manifest import MANIFEST, REQUIRED, Manifest
 from dpdm_cli.training.run_state import RunState
 
 _NOTICE = (
-    "What lies here depends on the private images beyond what the privacy claim covers.\n"
+    "The files here depend on the private images beyond what the privacy claim covers.\n"
     "It is needed to resume the run. Do not publish it.\n"
 )
 
@@ -92,7 +92,7 @@ class RunFolder:
         if not resume and self.path.exists() and not self._holds_nothing():
             raise UsageError(
                 f"{self.path} is not empty",
-                "choose another --out, or add --resume to go on with the run that is there",
+                "choose another --out, or add --resume to continue the run that is there",
             )
 
     def _holds_nothing(self) -> bool:

@@ -27,7 +27,7 @@ from dpdm_cli.training.run_state import RunState
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """A run that can begin, or go on.
+    """A run that can begin or continue.
 
     Attributes:
         spec: what it is.

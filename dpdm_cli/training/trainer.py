@@ -163,7 +163,7 @@ class Trainer:
             network.load_state_dict(weights, strict=False)
 
     def check(self) -> None:
-        """Replay the private step on made-up records, before the first image is touched.
+        """Replay the private step on probe records, before the first image is touched.
 
         Raises:
             PrivacyError: it does not do what the plan says.

@@ -36,7 +36,7 @@ def test_the_checks_pass_and_are_shown() -> None:
     page = CliRunner().invoke(app, SMALL, env={"COLUMNS": "160"})
     assert page.exit_code == 0, page.output
     assert "FAIL" not in page.output
-    assert "Replayed: 128 made-up records" in page.output  # the batch of a run
+    assert "Replayed: 128 probe records" in page.output  # the batch of a run
     for check in (
         "sensitivity, huge record",
         "sensitivity, each tensor",

@@ -33,7 +33,7 @@ def test_a_file_beside_the_model_is_not_called_a_damaged_one(
     )
     code, _, said = run(command[0], name, *command[1:])
     assert code == 4
-    assert said.startswith(f"error: {name} is no model file (safetensors)\n")
+    assert said.startswith(f"error: {name} is not a model file (safetensors)\n")
     assert "model.safetensors" in said
 
 
@@ -57,7 +57,7 @@ def test_an_evaluation_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> No
     file.write_bytes(b"\xff\xfe\x00")
     code, _, said = run(*release)
     assert code == 3
-    assert said.splitlines()[0] == f"error: {file}: the evaluation is no text in UTF-8"
+    assert said.splitlines()[0] == f"error: {file}: the evaluation is not UTF-8 text"
 
 
 def test_a_configuration_that_is_no_toml_is_a_mistake_in_the_command(tmp_path: Path) -> None:

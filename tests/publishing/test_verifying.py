@@ -124,7 +124,7 @@ def test_the_runs_own_chain_is_computed_up_to_a_length(
         verify([run])
     monkeypatch.setattr(verifying, "LONGEST_CHAIN", 5)
     checked = verify([run]).artefacts[0].checked
-    assert "not looked at: the run's own chain over 6 releases" in checked
+    assert "not checked: the run's own chain over 6 releases" in checked
     state_changed(run, {"segments": [["0" * 32, 6]]})
     with pytest.raises(DamagedFileError, match="not the one of the published statement"):
         verify([run])
@@ -147,7 +147,7 @@ def test_who_may_not_enter_private_is_told_what_was_not_looked_at(
     monkeypatch.setattr(Path, "stat", closed(real[1]))
     checked = verify([run]).artefacts[0].checked
     (unseen,) = [line for line in checked if "private/" in line]
-    assert unseen.startswith("not looked at: private/, which is closed to this user")
+    assert unseen.startswith("not checked: private/, which this user cannot read")
     assert not any("run's own" in line for line in checked if line != unseen)
 
 
@@ -232,7 +232,7 @@ def test_a_fork_is_charged_for_both_branches(
         train("digits", tmp_path / name, resume=True, **TINY)
     result = verify([tmp_path / "one", tmp_path / "two"])
     (relation,) = result.relations
-    assert "went on separately from one run" in relation
+    assert "continued one run separately" in relation
     plan = result.artefacts[0].ledger.plan
     assert result.together is not None
     # When they parted follows the clock: it is not published, and nothing may depend on it.

@@ -334,7 +334,7 @@ def _complete(path: Path) -> PreparedFile:
 
 
 def _checked(file: PreparedFile, request: Json, skip_bad: bool, say: Reporter) -> PrepareResult:
-    """What is there is left as it is, if it is what this command would make."""
+    """What is there is kept, if it is what this command would make."""
     facts = file.facts
     for name, wanted in request.items():
         found = getattr(facts, name)

@@ -1,7 +1,7 @@
 """A prepared file while it grows: hidden files beside the place of the whole one.
 
 .OUT.part           room for the header, then images as they come
-.OUT.journal.part   what is made; then a line for each stretch of it that is on the disk
+.OUT.journal.part   the request; then a line for each part that has been written to the disk
 .OUT.lock.part      held by the process that is at it
 
 A line is written once the part it describes is synced, and holds the SHA-256 of all images so far. Whatever a killed
@@ -174,7 +174,7 @@ class Unfinished:
         files = bad = 0
         while line := _read_line(self._lines):
             files, bad = line.files, bad + len(line.bad)
-        # A set that was refused in the end for its files: they were mended since.
+        # A set that was refused in the end for bad files, which have been repaired since.
         if files and not (bad and files == began.get("files")):
             raise _another(self.part, began, self._request)
         self._lines.truncate(0)
@@ -207,7 +207,7 @@ class Unfinished:
         self._images.seek(self._start)
 
     def _agrees(self, line: _Stretch) -> bool:
-        """Take in the images that a line speaks of, if they are what it says."""
+        """Add the images that a line describes, if they match it."""
         before = self._sha256.copy(), self.rows, self.shape
         self.shape = line.shape or None
         while self.shape and self.rows < line.rows:
@@ -266,7 +266,7 @@ def _sync(file: BinaryIO) -> None:
 
 
 def _parsed(line: bytes) -> Json | None:
-    """A line that was written to its end."""
+    """A complete line."""
     try:
         return parse_json(line, "a line") if line.endswith(b"\n") else None
     except DamagedFileError:

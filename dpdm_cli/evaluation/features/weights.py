@@ -1,4 +1,4 @@
-"""Where the weights of Inception lie, and how they get there. Knows files and the network; no
+"""Where the weights of Inception are, and how they get there. Knows files and the network; no
 images.
 
 A file that this module fetches or finds by itself is used only if it is the published one, by its

@@ -187,7 +187,7 @@ def calibrate(
             the sense of zero-concentrated privacy, where shares add up to 1.
 
     Raises:
-        UsageError, PrivacyError: as for `PrivacyPlan`; a share outside (0, 1); an epsilon that is no
+        UsageError, PrivacyError: as for `PrivacyPlan`; a share outside (0, 1); an epsilon that is not a
             positive number; one that no amount of noise between sigma = 0.01 and 10^6 reaches, or above 1000.
     """
     target = check_target(epsilon)

@@ -16,7 +16,7 @@ _FEWEST_RUNS = 1.0
 
 
 def replace_one_epsilon(plan: PrivacyPlan) -> float:
-    """Epsilon of a whole plan when neighbouring data sets differ by one image put in the place of another.
+    """Epsilon of a whole plan when neighbouring data sets differ by one image replaced by another.
 
     About twice that of adding or removing one. By dp-accounting's PLD of the subsampled Gaussian under that relation.
 
@@ -98,7 +98,7 @@ def selection_epsilon(plan: PrivacyPlan, mean_runs: float) -> float:
     mean = positive_number("the mean number of runs", mean_runs)
     if mean <= _FEWEST_RUNS:
         raise PrivacyError(
-            f"a selection among {mean:g} runs on average is none", "give a mean above 1"
+            f"a selection among {mean:g} runs on average is not a selection", "give a mean above 1"
         )
     from dp_accounting import dp_event
     from dp_accounting.rdp import RdpAccountant

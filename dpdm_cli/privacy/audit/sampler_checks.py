@@ -83,7 +83,7 @@ def _drawn(plan: PrivacyPlan, records: int, steps: int) -> _Batches:
     step.per_example = seen = _Seen(network)
     batches = []
     for _ in range(steps):
-        step(torch.empty_like)  # losses that nobody asks for
+        step(torch.empty_like)  # losses that are never computed
         batches.append(torch.cat(seen.indices).numpy())
         seen.indices = [torch.empty(0, dtype=torch.int64)]
     drawn = [np.unique(batch[(batch >= 0) & (batch < records)]) for batch in batches]

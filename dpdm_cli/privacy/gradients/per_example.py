@@ -5,7 +5,7 @@ and width) straight into [B, ...]; gradients of single copies never exist, and t
 the batch, is never computed. So a private backward pass costs the arithmetic of an ordinary one.
 
 Rows are example-major: row b*K + k is copy k of example b. Every layer must treat rows independently; one that
-couples them (batch normalisation) is refused, since its gradients have no owner.
+couples them (batch normalisation) is refused, since its gradients belong to no single row.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ class _RecordedLayer(torch.autograd.Function):
         module, this_pass = ctx.layer
         examples = len(this_pass.gradients)
         if g.shape[0] % examples:
-            raise ValueError(f"{g.shape[0]} rows are no multiple of {examples} examples")
+            raise ValueError(f"{g.shape[0]} rows are not a multiple of {examples} examples")
         call = Call(module, x, weight, extra, wants_x=ctx.needs_input_grad[0])
         rule, place = this_pass.layers[module].rule, this_pass.place_of(module)
         if module not in this_pass.written:

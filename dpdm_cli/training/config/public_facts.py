@@ -100,7 +100,7 @@ def public_facts(
 
 
 def public_count(data: str, public_metadata: bool) -> int:
-    """N of a source that is no named set, when it is declared public.
+    """N of a source that is not a named set, when it is declared public.
 
     Raises:
         PrivacyError: it is not.
@@ -188,6 +188,6 @@ def _unstated(data: str, found: Mapping[str, Any]) -> PrivacyError:
         f"If everybody may know them whatever the images are, say so; they are published with the model:\n"
         f"    {declare}\n"
         f"  or, better, state figures that do not come from single images: a round number and every class there could "
-        f"be, in the place of those that were found:\n"
+        f"be, instead of those that were found:\n"
         f"    {state}",
     )

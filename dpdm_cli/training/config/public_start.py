@@ -1,7 +1,7 @@
 """What a network starts from: nothing, a model of public images, or images drawn by a program.
 
 A model of public images costs the user's word that they are public. The network that ships with this package, which
-`examples/pretraining` makes anew, has seen no data. It goes on from what a warm start tells of a class, and needs one.
+`examples/pretraining` makes anew, has seen no data. Its input includes a warm start's estimate, so it needs one.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def check_start(init: str, plan: PrivacyPlan | None) -> None:
     """Raise `UsageError` when the run has no warm start for a procedural one to go on from."""
     if init == "procedural" and not (plan and plan.warm_releases):
         raise UsageError(
-            "a procedural start goes on from a warm start, and this run has none",
+            "a procedural start needs a warm start, and this run has none",
             "add --warm-start moments, or --init none",
         )
 
@@ -121,7 +121,7 @@ def shipped_start(channels: int) -> Path:
     """
     if channels not in _SHIPPED:
         raise UsageError(
-            "there is no procedural start for colour images yet", "leave --init procedural away"
+            "there is no procedural start for colour images yet", "leave out --init procedural"
         )
     return Path(str(resources.files(__package__))) / "starts" / _SHIPPED[channels]
 
@@ -141,7 +141,7 @@ def read_procedural(shape: UNetConfig) -> PublicStart:
         if name not in _MAY_DIFFER and theirs != ours:
             raise UsageError(
                 f"the procedural start is a network with {name} = {theirs}, this run's has {ours}",
-                "leave --init procedural away, or take the network of --preset small",
+                "leave out --init procedural, or take the network of --preset small",
             )
     if shape.classes:
         weights["classes.weight"] = torch.zeros(shape.classes + 1, shape.channels)

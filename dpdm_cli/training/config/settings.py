@@ -244,7 +244,7 @@ def sets_in(preset: str) -> tuple[str, ...]:
 
 
 def published_size(name: str) -> int | None:
-    """Images in the training split of a set that is published, also of those that are no named ones here."""
+    """Images in the training split of a published set, also of those that are not named sets here."""
     if name in NAMED:
         return NAMED[name].train_size
     sizes: dict[str, int] = _preset("paper")["published_size"]

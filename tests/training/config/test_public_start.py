@@ -172,8 +172,8 @@ def load_shape(classes: int) -> UNetConfig:
     ("changes", "message"),
     [
         ({"width": 16}, "a network with channels = 32"),
-        ({"warm_start": "none"}, "goes on from a warm start"),
-        ({"private": False}, "goes on from a warm start"),
+        ({"warm_start": "none"}, "needs a warm start"),
+        ({"private": False}, "needs a warm start"),
         ({"init_from": Path("other.safetensors")}, "are two starts"),
         ({"init": "wishful"}, "choose one of none, procedural"),
     ],

@@ -82,7 +82,7 @@ def _repeated(cells: npt.NDArray[np.int64]) -> int:
 
 
 def check_seeds(plan: PrivacyPlan, device: torch.device) -> Finding:
-    """Many short releases, each of a step of its own, all differ: a seed of 16 bits would soon come again."""
+    """Many short releases, each of a step of its own, all differ: a seed of 16 bits would soon repeat."""
     nobody = torch.empty(0, dtype=torch.int64)
     rows = torch.empty(0, _SHORT, device=device)
     ledger = Ledger(steps_alone(plan, plan.sigma, _SHORT_RELEASES))
