@@ -16,7 +16,6 @@ from dpdm_cli.privacy.accounting.claims import check_plan_file, claim, round_up
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.public_inputs import PublicInputs
 from dpdm_cli.privacy.statement import NOT_PRIVATE
-from dpdm_cli.privacy.step import parameter_count
 from dpdm_cli.training.config.network import network_config
 from dpdm_cli.training.config.planning import (
     check_batch_size,
@@ -86,10 +85,11 @@ class RunSpec:
                 **claimed.to_dict(),
                 "public_inputs": self.public_inputs.to_dict(),
             }
+        parameters = sum(p.numel() for p in UNet(self.network).parameters())
         return {
             "settings": {n: {"value": v, "from": origins[n]} for n, v in values.items()},
             "privacy": privacy,
-            "network": {**asdict(self.network), "parameters": parameter_count(UNet(self.network))},
+            "network": {**asdict(self.network), "parameters": parameters},
         }
 
 
