@@ -85,13 +85,11 @@ class RunSpec:
                 **claimed.to_dict(),
                 "public_inputs": self.public_inputs.to_dict(),
             }
+        parameters = sum(p.numel() for p in UNet(self.network).parameters())
         return {
             "settings": {n: {"value": v, "from": origins[n]} for n, v in values.items()},
             "privacy": privacy,
-            "network": {
-                **asdict(self.network),
-                "parameters": sum(p.numel() for p in UNet(self.network).parameters()),
-            },
+            "network": {**asdict(self.network), "parameters": parameters},
         }
 
 
