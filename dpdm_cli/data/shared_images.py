@@ -40,7 +40,7 @@ class SharedImages:
             self._images = found
             return {"shape": list(found.images.shape), "facts": describe(found)}
 
-        told = processes.from_first(described)
+        told = processes.broadcast(described)
         self.shape: tuple[int, int, int, int] = tuple(told["shape"])
         self.facts: dict[str, Any] = told["facts"]
 
@@ -63,5 +63,5 @@ class SharedImages:
                     given = torch.zeros(count * size, *self.shape[1:], dtype=torch.uint8)
                     given[: len(rows)] = rows
                 given = given.view(count, size, *self.shape[1:])
-            mine = self._processes.handed_out(given, (size, *self.shape[1:]), torch.uint8)
+            mine = self._processes.scatter(given, (size, *self.shape[1:]), torch.uint8)
             yield mine[: max(0, min(size, len(indices) - start - here * size))]

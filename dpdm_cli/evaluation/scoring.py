@@ -97,7 +97,7 @@ def fid(
         say = reporter if reporter and processes.is_first else SilentReporter()
         if extractor == "inception":
             # Other machines may have to fetch it too; the processes of one machine do so one after the other.
-            processes.from_first(
+            processes.broadcast(
                 lambda: str(inception_weights(weights, cache, download=download, note=say.note))
             )
         with processes.together():
@@ -107,7 +107,7 @@ def fid(
             "the network of the features or the kind of device",
             "give every machine the same file and the same command",
         )
-        splits = processes.from_first(lambda: _splits(against, split))
+        splits = processes.broadcast(lambda: _splits(against, split))
         images = SharedImages(
             processes, lambda: load_images(samples_in(synth), data_dir=data_dir, download=download)
         )
@@ -147,7 +147,7 @@ def fid(
             statistics = _reference_statistics(
                 reference, key, cache, network, batch_size, processes, say, theirs
             )
-            distance = processes.from_first(partial(frechet_distance, synthetic, statistics))
+            distance = processes.broadcast(partial(frechet_distance, synthetic, statistics))
             scores[name] = SplitScore(
                 distance,
                 len(reference),
@@ -252,7 +252,7 @@ def _reference_statistics(
         return bool(kept)
 
     title = f"features of {key['data']} ({key['split']})"
-    if processes.from_first(is_kept):
+    if processes.broadcast(is_kept):
         if features:
             _statistics(
                 images, network, batch_size, processes, say, title, features, features.chosen
@@ -304,11 +304,11 @@ def _statistics(
 
 
 def _together(mine: FeatureStatistics | None, processes: Processes) -> FeatureStatistics:
-    (dimension,) = processes.largest(0 if mine is None else len(mine.mean))
+    (dimension,) = processes.all_reduce_max(0 if mine is None else len(mine.mean))
     # More processes than batches: some have seen none.
     mine = mine or FeatureStatistics.empty(dimension)
-    counts = processes.at_first(torch.tensor(mine.count))
-    means, scatters = processes.at_first(mine.mean), processes.at_first(mine.scatter)
+    counts = processes.gather(torch.tensor(mine.count))
+    means, scatters = processes.gather(mine.mean), processes.gather(mine.scatter)
     if counts is None or means is None or scatters is None:
         return mine
     total = FeatureStatistics.empty(dimension)

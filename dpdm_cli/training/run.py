@@ -147,8 +147,8 @@ def train(
                 flags=settings,
             )
             set_precision(wanted.precision, torch_device)
-        processes.from_first(lambda: held.enter_context(folder.open(resume=resume)))
-        tensors, saved = processes.tensors_from_first(folder.load_state) if resume else ({}, None)
+        processes.broadcast(lambda: held.enter_context(folder.open(resume=resume)))
+        tensors, saved = processes.broadcast_tensors(folder.load_state) if resume else ({}, None)
         setup = set_up(
             data,
             wanted,
@@ -191,7 +191,7 @@ def train(
             trainer.warm_up()
             take_steps(trainer, folder, setup.facts(), stop, say, log_losses, processes)
         seconds = time.monotonic() - started
-        statement = processes.from_first(lambda: _publish(folder, setup, trainer, torch_device))
+        statement = processes.broadcast(lambda: _publish(folder, setup, trainer, torch_device))
     return TrainResult(
         folder=folder.path,
         model=folder.model,

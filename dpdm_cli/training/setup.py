@@ -166,7 +166,7 @@ def set_up(
         check_start(settings.init, ledger.plan if ledger else None)
     if ledger is not None:
         settings = replace(settings, noise_multiplicity=ledger.plan.noise_multiplicity)
-    salt = saved["salt"] if saved else processes.from_first(lambda: secrets.token_hex(16))
+    salt = saved["salt"] if saved else processes.broadcast(lambda: secrets.token_hex(16))
     with processes.together():
         found = fingerprint(images, salt, saved)
     setup = Setup(
