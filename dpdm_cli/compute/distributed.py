@@ -51,7 +51,7 @@ class Processes:
         """Whether this is the process that reads, writes and prints."""
         return self.rank == 0
 
-    def share(self, draw: Callable[[], Tensor]) -> Tensor:
+    def scatter_indices(self, draw: Callable[[], Tensor]) -> Tensor:
         """What the first process draws, an int64 [n], shared out by position: this process's part, [n / size]."""
         if self._store is None:
             return draw()
@@ -69,7 +69,7 @@ class Processes:
             count * (self.rank + 1) // self.size,
         )
 
-    def part_of_sum(self, total: Tensor) -> Tensor:
+    def reduce_scatter(self, total: Tensor) -> Tensor:
         """This process's part of the sum of all processes' `total` [P]: [P / size, rounded up], zeros beyond P.
 
         Each process is handed its coordinates of every `total` and adds them up, in the order of rank and in the dtype
@@ -85,7 +85,7 @@ class Processes:
         self._call(dist.all_to_all_single, received, padded)
         return received.view(self.size, each).sum(0)
 
-    def stacked(self, tensor: Tensor) -> Tensor:
+    def all_gather(self, tensor: Tensor) -> Tensor:
         """The tensors of all processes, of one shape, in the order of rank: [size, *shape]."""
         if self._store is None:
             return tensor[None]
@@ -97,10 +97,10 @@ class Processes:
     def _agree_before(self, tensor: Tensor) -> None:
         """NCCL learns late, and in words of its own, that a process is gone: let gloo find that out first."""
         if tensor.is_cuda:
-            self.largest(0)
+            self.all_reduce_max(0)
 
-    def at_first(self, tensor: Tensor) -> Tensor | None:
-        """As `stacked`, on the CPU, in the first process alone; None in the others, which may be ahead of it then."""
+    def gather(self, tensor: Tensor) -> Tensor | None:
+        """As `all_gather`, on the CPU, in the first process alone; None in the others, which may be ahead of it."""
         if self._store is None:
             return tensor[None]
         if not self.is_first:
@@ -110,9 +110,7 @@ class Processes:
         self._call(dist.gather, tensor.contiguous(), list(stacked))
         return stacked
 
-    def handed_out(
-        self, tensor: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype
-    ) -> Tensor:
+    def scatter(self, tensor: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """This process's row, of this shape and on the CPU, of the first one's tensor [size, *shape]."""
         if self._store is None:
             assert tensor is not None
@@ -122,7 +120,7 @@ class Processes:
         self._call(dist.scatter, mine, rows if self.is_first else None)
         return mine
 
-    def largest(self, *numbers: int) -> list[int]:
+    def all_reduce_max(self, *numbers: int) -> list[int]:
         """For each place the largest of the numbers that the processes give."""
         if self._store is None:
             return list(numbers)
@@ -130,7 +128,7 @@ class Processes:
         self._call(dist.all_reduce, agreed, dist.ReduceOp.MAX)
         return agreed.tolist()
 
-    def from_first(self, make: Callable[[], T]) -> T:
+    def broadcast(self, make: Callable[[], T]) -> T:
         """What `make` gives in the first process, where alone it is called; it must fit into JSON.
 
         Raises:
@@ -147,16 +145,16 @@ class Processes:
                 failure, answer = error, {"error": _described(error)}
         content = json.dumps(answer).encode()
         with _then_raise(failure):
-            told = json.loads(self._from_first_bytes(content))
-            self.largest(0)  # the first does not go on before the others have it
+            told = json.loads(self._broadcast_bytes(content))
+            self.all_reduce_max(0)  # the first does not go on before the others have it
         if "error" in told:
             raise _error(told["error"], 0)
         return told["value"]  # type: ignore[no-any-return]
 
-    def tensors_from_first(
+    def broadcast_tensors(
         self, read: Callable[[], tuple[dict[str, Tensor], T]]
     ) -> tuple[dict[str, Tensor], T]:
-        """As `from_first`, with tensors by name, which arrive on the CPU."""
+        """As `broadcast`, with tensors by name, which arrive on the CPU."""
         if self._store is None:
             return read()
         tensors: dict[str, Tensor] = {}
@@ -166,7 +164,7 @@ class Processes:
             tensors, facts = read()
             return {k: [str(v.dtype)[6:], list(v.shape)] for k, v in tensors.items()}, facts
 
-        shapes, facts = self.from_first(described)
+        shapes, facts = self.broadcast(described)
         for name, (dtype, shape) in shapes.items():
             tensor = (
                 tensors[name].contiguous()
@@ -214,7 +212,7 @@ class Processes:
                 f"{what} of process {odd[0]} of {self.size} differ from those of process 0", hint
             )
 
-    def _from_first_bytes(self, content: bytes) -> bytes:
+    def _broadcast_bytes(self, content: bytes) -> bytes:
         length = torch.tensor([len(content)])
         self._call(dist.broadcast, length, 0)
         data = (
@@ -226,12 +224,12 @@ class Processes:
         return data.numpy().tobytes()
 
     def _exchange(self, content: bytes) -> list[bytes]:
-        lengths = self.stacked(torch.tensor(len(content))).tolist()
+        lengths = self.all_gather(torch.tensor(len(content))).tolist()
         padded = torch.zeros(max(1, *lengths), dtype=torch.uint8)
         padded[: len(content)] = torch.frombuffer(bytearray(content or b"\0"), dtype=torch.uint8)[
             : len(content)
         ]
-        rows = self.stacked(padded)
+        rows = self.all_gather(padded)
         return [row.numpy().tobytes()[:n] for row, n in zip(rows, lengths, strict=True)]
 
     def _call(self, operation: Callable[..., Any], *args: Any) -> None:

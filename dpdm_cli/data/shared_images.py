@@ -39,7 +39,7 @@ class SharedImages:
             self._images = found
             return list(found.images.shape), describe(found)
 
-        (count, *sides), self.facts = processes.from_first(described)
+        (count, *sides), self.facts = processes.broadcast(described)
         channels, height, width = sides
         self.shape = count, channels, height, width
 
@@ -62,5 +62,5 @@ class SharedImages:
                     given = torch.zeros(count * size, *self.shape[1:], dtype=torch.uint8)
                     given[: len(rows)] = rows
                 given = given.view(count, size, *self.shape[1:])
-            mine = self._processes.handed_out(given, (size, *self.shape[1:]), torch.uint8)
+            mine = self._processes.scatter(given, (size, *self.shape[1:]), torch.uint8)
             yield mine[: max(0, min(size, len(indices) - start - here * size))]

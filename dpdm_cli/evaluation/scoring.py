@@ -99,7 +99,7 @@ def fid(
         say = reporter if reporter and processes.is_first else SilentReporter()
         if extractor == "inception":
             # Other machines may have to fetch it too; the processes of one machine do so one after the other.
-            processes.from_first(
+            processes.broadcast(
                 lambda: str(inception_weights(weights, cache, download=download, note=say.note))
             )
         with processes.together():
@@ -109,7 +109,7 @@ def fid(
             "the network of the features or the kind of device",
             "give every machine the same file and the same command",
         )
-        splits = processes.from_first(lambda: _splits(against, split))
+        splits = processes.broadcast(lambda: _splits(against, split))
         images = SharedImages(
             processes, lambda: load_images(samples_in(synth), data_dir=data_dir, download=download)
         )
@@ -146,7 +146,7 @@ def fid(
             }
             theirs = _kept(reference, kid or precision_recall)
             statistics = measuring.of_reference(reference, key, cache, theirs)
-            distance = processes.from_first(
+            distance = processes.broadcast(
                 functools.partial(frechet_distance, synthetic, statistics)
             )
             scores[name] = SplitScore(
@@ -253,7 +253,7 @@ class _Measuring:
             cached.append(read_statistics(file, key))
             return cached[0] is not None
 
-        if self.processes.from_first(is_cached):
+        if self.processes.broadcast(is_cached):
             if kept:
                 self.statistics(images, title, kept, kept.chosen)
             return (cached and cached[0]) or FeatureStatistics.empty(0)
@@ -292,11 +292,11 @@ class _Measuring:
                         if kept:
                             kept.take(looked_at, features)
                 progress.advance(len(looked_at))
-        (dimension,) = self.processes.largest(0 if mine is None else len(mine.mean))
+        (dimension,) = self.processes.all_reduce_max(0 if mine is None else len(mine.mean))
         # More processes than batches: some have seen none.
         mine = mine or FeatureStatistics.empty(dimension)
-        counts = self.processes.at_first(torch.tensor(mine.count))
-        means, scatters = self.processes.at_first(mine.mean), self.processes.at_first(mine.scatter)
+        counts = self.processes.gather(torch.tensor(mine.count))
+        means, scatters = self.processes.gather(mine.mean), self.processes.gather(mine.scatter)
         if counts is None or means is None or scatters is None:
             return mine
         parts = map(FeatureStatistics, counts.tolist(), means, scatters)

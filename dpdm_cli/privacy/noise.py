@@ -26,8 +26,8 @@ def with_noise(
 
     Noise is added once: each process adds it to the coordinates whose sum it has, and gives out what is noisy alone.
     """
-    part = processes.part_of_sum(total)
+    part = processes.reduce_scatter(total)
     noise = torch.from_numpy(standard_normal(len(part), entropy, workers)).to(part.device)
     grid = scale * _GRID
     noisy = ((part + scale * noise) / grid).round() * grid
-    return processes.stacked(noisy).flatten()[: len(total)]
+    return processes.all_gather(noisy).flatten()[: len(total)]

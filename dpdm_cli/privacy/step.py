@@ -76,7 +76,8 @@ class PrivateStep:
         self.ledger.require_budget()
 
         # Select: each record with probability q, independently; each process takes its share of them.
-        share = self._processes.share(lambda: self._sampler.draw(self._records)).to(self._device)
+        share = self._processes.scatter_indices(lambda: self._sampler.draw(self._records))
+        parts = micro_batches(share.to(self._device), self._micro_batch, self._workers)
 
         def sum_of_clipped(indices: Tensor) -> Tensor:
             # Differentiate: one gradient [P] for each example.
@@ -87,10 +88,8 @@ class PrivateStep:
         # Sum: over micro-batches in float64, which mps does not have.
         wide = torch.device("cpu") if self._device.type == "mps" else self._device
         total = torch.zeros(self.per_example.size, dtype=torch.float64, device=wide)
-        for part in parallel_map(
-            sum_of_clipped, micro_batches(share, self._micro_batch, self._workers), self._workers
-        ):
-            total += part.to(total)
+        for clipped in parallel_map(sum_of_clipped, parts, self._workers):
+            total += clipped.to(total)
 
         # Noise: once, on the sum over all processes.
         scale = plan.sigma * plan.clip_norm

@@ -59,7 +59,7 @@ class Drawing:
             UsageError, DataError, DamagedFileError, ResourceError: see `SampleSet`.
             InterruptedRunError: on SIGINT or SIGTERM to any of the processes, when their batches are written.
         """
-        first = self.processes.from_first
+        first = self.processes.broadcast
         try:
             missing = first(images.begin)
             with stop_requests() as stop:
@@ -84,14 +84,14 @@ class Drawing:
                 starts = missing[at : at + count]
                 with self.processes.together(), memory_errors("while sampling", _LESS_MEMORY):
                     rows = next(batches, self._nothing())
-                drawn = self.processes.at_first(rows)
-                self.processes.from_first(partial(_put, images, starts, drawn))
+                drawn = self.processes.gather(rows)
+                self.processes.broadcast(partial(_put, images, starts, drawn))
                 kept = sum(len(images.indices(start)) for start in starts)
                 done += kept
                 bar.advance(kept)
-                (signal_number,) = self.processes.largest(stop.signal_number)
+                (signal_number,) = self.processes.all_reduce_max(stop.signal_number)
                 if signal_number and done < total:
-                    self.processes.from_first(images.flush)
+                    self.processes.broadcast(images.flush)
                     raise InterruptedRunError(
                         f"interrupted: {done:,} of {total:,} images are in {where}",
                         "repeat the same command to continue",

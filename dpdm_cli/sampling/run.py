@@ -182,7 +182,7 @@ def sample(
                     "leave it out for an unconditional model",
                 )
         folder = Path(out).expanduser() if out else _default_folder(path, part)
-        size = processes.from_first(
+        size = processes.broadcast(
             lambda: batch_size or _recorded_size(folder) or _default_size(where)
         )
         metadata = SampleMetadata(

@@ -53,7 +53,7 @@ def take_steps(
                 f"after step {trainer.done} the weights",
                 "use machines of one kind, and have their memory tested; the last saved state is unchanged",
             )
-        processes.from_first(write)
+        processes.broadcast(write)
 
     def write() -> None:
         tensors = trainer.state()
@@ -77,7 +77,7 @@ def take_steps(
             if log_losses:
                 _log_loss(folder.losses, trainer.done, trainer.mean_loss(), processes)
             due = time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES
-            signal_number, is_due = processes.largest(stop.signal_number, due)
+            signal_number, is_due = processes.all_reduce_max(stop.signal_number, due)
             if signal_number or is_due:
                 save()
                 saved_at, saved_steps = time.monotonic(), trainer.done

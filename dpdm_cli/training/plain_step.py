@@ -36,7 +36,7 @@ def plain_step(
             total += part
     count = totals[0].new_tensor([len(share)])
     mine = torch.cat([*(total.flatten() for total in totals), count])
-    whole = processes.stacked(processes.part_of_sum(mine)).flatten()[: len(mine)]
+    whole = processes.all_gather(processes.reduce_scatter(mine)).flatten()[: len(mine)]
     mean = whole[:-1] / whole[-1].clamp(min=1)
     for parameter, total, flat in zip(
         parameters, totals, torch.split(mean, [p.numel() for p in parameters]), strict=True

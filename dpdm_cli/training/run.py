@@ -170,7 +170,7 @@ def train(
                 **settings,
             )
             set_precision(request.settings.precision, torch_device)
-        processes.from_first(lambda: held.enter_context(folder.open(resume=resume)))
+        processes.broadcast(lambda: held.enter_context(folder.open(resume=resume)))
         tensors, saved = _saved(folder, processes) if resume else ({}, None)
         setup = set_up(request, load, saved=saved, device=torch_device, processes=processes)
         spec = setup.spec
@@ -202,7 +202,7 @@ def train(
             trainer.warm_up()
             take_steps(trainer, folder, setup.state(), stop, say, log_losses, processes)
         seconds = time.monotonic() - started
-        told = processes.from_first(lambda: _publish(folder, setup, trainer, torch_device))
+        told = processes.broadcast(lambda: _publish(folder, setup, trainer, torch_device))
     return TrainResult(
         folder=folder.path,
         model=folder.model,
@@ -255,7 +255,7 @@ def _saved(folder: RunFolder, processes: Processes) -> tuple[dict[str, Tensor], 
         tensors, state = folder.load_state()
         return tensors, state.to_json()
 
-    tensors, state = processes.tensors_from_first(read)
+    tensors, state = processes.broadcast_tensors(read)
     return tensors, RunState.from_json(state)
 
 

@@ -105,7 +105,7 @@ def set_up(
         else:
             spec = _restored(request, images, saved)
             ledger = saved.ledger
-    salt = saved.salt if saved else processes.from_first(lambda: secrets.token_hex(16))
+    salt = saved.salt if saved else processes.broadcast(lambda: secrets.token_hex(16))
     with processes.together():
         found = fingerprint(images, salt, saved)
     setup = Setup(spec=spec, images=images, ledger=ledger, salt=salt, fingerprint=found)

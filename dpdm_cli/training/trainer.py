@@ -86,7 +86,7 @@ class Trainer:
         # Noise goes by an image's place in the set, and all places behind an image change when it is removed. Only
         # because nobody knows the key are an image's draws the same to others wherever it stands, and its gradient
         # all that its removal takes from the sum. A resumed run draws another key.
-        self._noise_key = processes.from_first(secret_key)
+        self._noise_key = processes.broadcast(secret_key)
         self._seen: list[Tensor] = []
         self._workers = workers_on(device)
         self.tuning = None if settings.micro_batch else self._tuned()
@@ -109,7 +109,7 @@ class Trainer:
         if self._private_step is not None:
             self._private_step(self._losses)
         else:
-            share = self._processes.share(self._drawn).to(self._device)
+            share = self._processes.scatter_indices(self._drawn).to(self._device)
             plain_step(
                 network, self._losses, share, self._micro_batch, self._workers, self._processes
             )
@@ -185,7 +185,7 @@ class Trainer:
         if self.ledger is not None and prior is not None and not self.ledger.is_warm:
             learn_prior(prior.cpu(), self._set, self.ledger, processes=self._processes)
             # The same to the bit, whatever computed the eigenvectors.
-            tensors, _ = self._processes.tensors_from_first(lambda: (prior.state_dict(), None))
+            tensors, _ = self._processes.broadcast_tensors(lambda: (prior.state_dict(), None))
             prior.load_state_dict(tensors)
             prior.to(self._device)
 
@@ -204,7 +204,7 @@ class Trainer:
         """Over the last step's batch, of all processes; 0 if it was empty. Private: no noise protects it."""
         seen = torch.cat(self._seen).cpu().double() if self._seen else torch.zeros(0).double()
         mine = torch.stack([seen.sum(), seen.new_tensor(len(seen))])
-        total, count = self._processes.stacked(mine).sum(0).tolist()
+        total, count = self._processes.all_gather(mine).sum(0).tolist()
         return float(total / max(1.0, count))
 
     def digest(self) -> str:

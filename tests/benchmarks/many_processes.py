@@ -27,12 +27,12 @@ from dpdm_cli.privacy.entropy import bernoulli, standard_normal
 
 def timed(act: Callable[[], Any], processes: Processes, device: torch.device) -> float:
     """Seconds until all are done."""
-    processes.largest(0)
+    processes.all_reduce_max(0)
     start = time.perf_counter()
     act()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    processes.largest(0)
+    processes.all_reduce_max(0)
     return time.perf_counter() - start
 
 
@@ -43,15 +43,15 @@ def measured(case: Case, processes: Processes, turns: int) -> dict[str, Any]:
     alone, together = case.private(micro_batch), case.private(micro_batch, processes)
     parameters = sum(p.numel() for p in case.network.parameters())
     total = torch.zeros(parameters, dtype=torch.float64, device=case.device)
-    part = processes.part_of_sum(total)
+    part = processes.reduce_scatter(total)
     parts = {
         "mask among 1.28 million": lambda: bernoulli(2048 / 1_281_167, 1_281_167),
         "mask among 10 million": lambda: bernoulli(4e-4, 10_000_000),
-        "mask of 4096": lambda: processes.share(lambda: torch.arange(4096)),
-        "sum": lambda: processes.part_of_sum(total),
+        "mask of 4096": lambda: processes.scatter_indices(lambda: torch.arange(4096)),
+        "sum": lambda: processes.reduce_scatter(total),
         "noise": lambda: standard_normal(len(part)),
-        "gather": lambda: processes.stacked(part),
-        "requests": lambda: processes.largest(0, 0),
+        "gather": lambda: processes.all_gather(part),
+        "requests": lambda: processes.all_reduce_max(0, 0),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ("alone", "together", *parts)}
     for turn in range(turns + 1):

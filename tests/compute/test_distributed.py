@@ -44,7 +44,7 @@ def shares(processes: Processes) -> list[list[int]]:
         assert processes.is_first
         return torch.arange(100, 100 + length)
 
-    return [processes.share(lambda n=n: draw(n)).tolist() for n in LENGTHS]  # type: ignore[misc]
+    return [processes.scatter_indices(lambda n=n: draw(n)).tolist() for n in LENGTHS]  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -66,8 +66,8 @@ def sums(processes: Processes) -> list[tuple[int, list[float]]]:
     found = []
     for n in LENGTHS[1:]:
         mine = torch.arange(n, dtype=torch.float32) * 10**processes.rank
-        part = processes.part_of_sum(mine)
-        found.append((len(part), processes.stacked(part).flatten()[:n].tolist()))
+        part = processes.reduce_scatter(mine)
+        found.append((len(part), processes.all_gather(part).flatten()[:n].tolist()))
     return found
 
 
@@ -82,7 +82,7 @@ def test_a_sum_lies_in_parts_and_is_put_together_to_its_length(size: int) -> Non
 
 def exchanges(processes: Processes) -> dict[str, Any]:
     mine = torch.full((2, 3), processes.rank, dtype=torch.uint8)
-    at_first = processes.at_first(mine.T)
+    gather = processes.gather(mine.T)
     rows = torch.arange(processes.size * 6, dtype=torch.uint8).reshape(processes.size, 2, 3)
     given = rows if processes.is_first else None
     tensors = {"a": torch.arange(3.0), "empty": torch.zeros(0, 2), "one": torch.tensor(7)}
@@ -91,13 +91,13 @@ def exchanges(processes: Processes) -> dict[str, Any]:
         assert processes.is_first
         return tensors, {"n": 5}
 
-    sent, facts = processes.tensors_from_first(read)
+    sent, facts = processes.broadcast_tensors(read)
     return {
-        "stacked": processes.stacked(mine)[:, 0, 0].tolist(),
-        "at_first": None if at_first is None else at_first[:, 0, 0].tolist(),
-        "row": processes.handed_out(given, (2, 3), torch.uint8).flatten().tolist(),
-        "largest": processes.largest(processes.rank, -processes.rank, 5),
-        "from_first": processes.from_first(lambda: [processes.rank, None, "é"]),
+        "all_gather": processes.all_gather(mine)[:, 0, 0].tolist(),
+        "gather": None if gather is None else gather[:, 0, 0].tolist(),
+        "row": processes.scatter(given, (2, 3), torch.uint8).flatten().tolist(),
+        "all_reduce_max": processes.all_reduce_max(processes.rank, -processes.rank, 5),
+        "broadcast": processes.broadcast(lambda: [processes.rank, None, "é"]),
         "sent": {name: (tensor.dtype, tensor.tolist()) for name, tensor in sent.items()},
         "facts": facts,
     }
@@ -107,11 +107,11 @@ def exchanges(processes: Processes) -> dict[str, Any]:
 def test_what_processes_hand_each_other_arrives(size: int) -> None:
     for rank, found in enumerate(several(size, exchanges)):
         everyone = list(range(size))
-        assert found["stacked"] == everyone
-        assert found["at_first"] == (everyone if rank == 0 else None)
+        assert found["all_gather"] == everyone
+        assert found["gather"] == (everyone if rank == 0 else None)
         assert found["row"] == list(range(6 * rank, 6 * rank + 6))
-        assert found["largest"] == [size - 1, 0, 5]
-        assert found["from_first"] == [0, None, "é"]
+        assert found["all_reduce_max"] == [size - 1, 0, 5]
+        assert found["broadcast"] == [0, None, "é"]
         assert found["sent"] == {
             "a": (torch.float32, [0.0, 1.0, 2.0]),
             "empty": (torch.float32, []),
@@ -153,7 +153,7 @@ def join_again_and_again() -> list[int]:
     found = []
     for turn in range(3):
         with joined(torch.device("cpu")) as processes:
-            found += processes.largest(10 * turn + processes.rank)
+            found += processes.all_reduce_max(10 * turn + processes.rank)
     return found
 
 
@@ -204,7 +204,7 @@ def fail_in_first(processes: Processes) -> None:
     def make() -> None:
         raise DataError(f"from {processes.rank}")
 
-    processes.from_first(make)
+    processes.broadcast(make)
 
 
 def test_what_the_first_raises_all_raise() -> None:
@@ -218,8 +218,8 @@ def test_what_the_first_raises_all_raise() -> None:
 def fail_outside(processes: Processes) -> None:
     if processes.rank == 1:
         raise DataError("no such thing", "look elsewhere")
-    processes.largest(processes.rank)
-    processes.largest(processes.rank)
+    processes.all_reduce_max(processes.rank)
+    processes.all_reduce_max(processes.rank)
 
 
 def test_who_fails_between_two_calls_leaves_word_for_those_who_wait() -> None:
@@ -259,15 +259,15 @@ _SLEEP = 12.0  # seconds
 
 
 def die(processes: Processes, dying: int, how: str) -> None:
-    processes.largest(0)
+    processes.all_reduce_max(0)
     if processes.rank == dying:
         if how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(_SLEEP)
     for _ in range(3):
-        processes.largest(0)
-        processes.at_first(torch.zeros(1))
-        processes.from_first(lambda: None)
+        processes.all_reduce_max(0)
+        processes.gather(torch.zeros(1))
+        processes.broadcast(lambda: None)
 
 
 def give_up_on_one(processes: Processes, dying: int, how: str) -> float:

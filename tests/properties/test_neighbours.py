@@ -160,12 +160,12 @@ def traced(images: ImageSet, patch: pytest.MonkeyPatch) -> Run:
     for owner, names in {
         Ledger: ("require_budget", "record"),
         Processes: (
-            "share",
-            "part_of_sum",
-            "stacked",
+            "scatter_indices",
+            "reduce_scatter",
+            "all_gather",
             "check_same",
-            "from_first",
-            "largest",
+            "broadcast",
+            "all_reduce_max",
         ),
         PerExampleGradients: ("assign",),
         EMA: ("update",),

@@ -18,9 +18,9 @@ from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNet
 from dpdm_cli.privacy import class_sums, clipping, noise, step
-from dpdm_cli.privacy.audit import canaries
+from dpdm_cli.privacy.audit import canaries, step_checks
 from dpdm_cli.privacy.audit.tensor_records import TensorRecords
-from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
+from dpdm_cli.privacy.gradients.per_example import Losses, PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.poisson import PoissonSampler
 from dpdm_cli.privacy.step import PrivateStep
@@ -166,14 +166,20 @@ def _copies_clipped_one_by_one(patch: Patch) -> None:
         values = denoising_losses(self._denoiser, images, labels, 1, KeyedNoise((1,), keys))
         return values * self._weights[piece].repeat_interleave(COPIES)
 
+    def step_on_copies(*args: Any) -> tuple[PrivateStep, Losses]:
+        made, losses = real_step_on(*args)
+        return made, lambda indices: losses(indices.repeat_interleave(COPIES))
+
     real = canaries.Canaries.losses
     real_known = TensorRecords.losses
+    real_step_on = step_checks.step_on
     patch.setattr(
         TensorRecords,
         "losses",
         lambda self, piece: real_known(self, piece.repeat_interleave(COPIES)),
     )
     patch.setattr(PerExampleGradients, "__call__", of_copies)
+    patch.setattr(step_checks, "step_on", step_on_copies)
     patch.setattr(step, "clipped_sum", lambda rows, clip_norm: rows.sum(0))
     patch.setattr(MadeUpRecords, "losses", made_up_losses)
     patch.setattr(

@@ -139,8 +139,8 @@ def _noise_by_all(processes: Processes) -> None:
 
     def with_noise(total: Any, scale: float, entropy: Any, workers: int = 1, *_: Any) -> Any:
         noisy = total + scale * torch.from_numpy(np.random.default_rng().normal(size=len(total)))
-        part = processes.part_of_sum(noisy)
-        return processes.stacked(part).flatten()[: len(total)].double()
+        part = processes.reduce_scatter(noisy)
+        return processes.all_gather(part).flatten()[: len(total)].double()
 
     step.with_noise = with_noise  # type: ignore[assignment]
 
@@ -149,23 +149,23 @@ def _mean_of_sums(processes: Processes) -> None:
     """What DistributedDataParallel does: the mean over the processes instead of the sum."""
 
     def with_noise(total: Any, scale: float, *args: Any) -> Any:
-        part = processes.part_of_sum(total).double() / processes.size
+        part = processes.reduce_scatter(total).double() / processes.size
         noise = scale / processes.size * np.random.default_rng().normal(size=len(part))
         noisy = part + torch.from_numpy(noise)
-        return processes.stacked(noisy).flatten()[: len(total)].double()
+        return processes.all_gather(noisy).flatten()[: len(total)].double()
 
     step.with_noise = with_noise  # type: ignore[assignment]
 
 
 def _everyone_takes_the_batch(processes: Processes) -> None:
     """Every process differentiates the whole batch."""
-    ordinary = processes.share
+    ordinary = processes.scatter_indices
 
     def share(draw: Callable[[], torch.Tensor]) -> torch.Tensor:
         ordinary(draw)
         return draw()
 
-    processes.share = share  # type: ignore[method-assign]
+    processes.scatter_indices = share  # type: ignore[method-assign]
 
 
 def _noise_from_a_seed(processes: Processes) -> None:
@@ -175,8 +175,8 @@ def _noise_from_a_seed(processes: Processes) -> None:
 
 
 def _sums_in_float32(processes: Processes) -> None:
-    ordinary = processes.part_of_sum
-    processes.part_of_sum = lambda total: ordinary(total.float()).double()  # type: ignore[method-assign]
+    ordinary = processes.reduce_scatter
+    processes.reduce_scatter = lambda total: ordinary(total.float()).double()  # type: ignore[method-assign]
 
 
 def _no_noise_beyond_the_first(processes: Processes) -> None:
@@ -206,7 +206,9 @@ def shares_of_masks(steps: int, records: int, rate: float) -> list[list[int]]:
         )
         sampler = step._sampler
         assert isinstance(sampler, PoissonSampler)
-        return [processes.share(lambda: sampler.draw(records)).tolist() for _ in range(steps)]
+        return [
+            processes.scatter_indices(lambda: sampler.draw(records)).tolist() for _ in range(steps)
+        ]
 
 
 # ---------------------------------------------------------------- runs, and what goes wrong in one process
@@ -368,7 +370,7 @@ def _killed_by_the_first(module: Any, name: str) -> Callable[[bool, dict[str, An
         victims: list[int] = []
 
         def found(self: Trainer) -> None:
-            pids = self._processes.stacked(torch.tensor(os.getpid() if here else 0)).tolist()
+            pids = self._processes.all_gather(torch.tensor(os.getpid() if here else 0)).tolist()
             victims.extend(filter(None, pids))
             warm_up(self)
 

@@ -40,7 +40,7 @@ def check_warm_start(plan: PrivacyPlan, processes: Processes = ALONE) -> list[Fi
         ("squares", noisy_class_squares, 1 << 7),
     ):
         drawn = torch.from_numpy(standard_normal(count * size)).float().view(count, size)
-        vectors = processes.stacked(drawn)[0]
+        vectors = processes.all_gather(drawn)[0]
         vectors[0] *= 1e8
         vectors[1] = math.nan
 
