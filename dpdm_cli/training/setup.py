@@ -105,6 +105,8 @@ def set_up(
         else:
             spec = _restored(request, images, saved)
             ledger = saved.ledger
+            if ledger is not None:
+                ledger.check_chain()
     salt = saved.salt if saved else processes.broadcast(lambda: secrets.token_hex(16))
     with processes.together():
         found = fingerprint(images, salt, saved)

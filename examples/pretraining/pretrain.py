@@ -24,10 +24,10 @@ from shapes import Dice
 from torch import Tensor
 
 from dpdm_cli.checkpoint import read_tensors, write_tensors
+from dpdm_cli.compute.device import resolve_device
 from dpdm_cli.data import ImageSet
 from dpdm_cli.diffusion.denoiser import EDM, Denoiser
 from dpdm_cli.diffusion.ema import EMA
-from dpdm_cli.diffusion.gaussian_prior import GaussianPrior
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
@@ -47,6 +47,7 @@ DECAY = 0.996
 LARGEST_GRADIENT = 1.0
 NOISE = (0.05, 1.5)  # of the moments; 1 to 30 for classes of 6,000 images
 LEVELS = EDM(p_mean=0.0, p_std=1.3)
+CPU = torch.device("cpu")
 UNSEEN = 1 << 40  # seeds from here on are of families that are only looked at
 
 
@@ -78,16 +79,17 @@ class Round:
         learn_prior(self.prior, self.images, Ledger(plan), entropy=random.Random(seed).randbytes)
         self._dice, self._seed = dice, seed
 
-    def losses(self, network: UNet, prior: GaussianPrior, step: int, count: int) -> Tensor:
-        """Of some images, drawn anew in each step, [count]."""
+    def losses(self, network: UNet, step: int, count: int) -> Tensor:
+        """Of some images, drawn anew in each step, [count]; on the network's device."""
+        device = network.head.weight.device
         chosen = self._dice.choice(torch.ones(len(self.images.images)), count)
         assert self.images.labels is not None
         return denoising_losses(
-            Denoiser(network, LEVELS, prior, sees_prior=True),
-            self.images.rows(chosen).float() / 127.5 - 1,
-            self.images.labels[chosen],
+            Denoiser(network, LEVELS, self.prior.to(device), sees_prior=True),
+            self.images.rows(chosen).to(device).float() / 127.5 - 1,
+            self.images.labels[chosen].to(device),
             1,
-            KeyedNoise((self._seed, step), torch.arange(count)),
+            KeyedNoise((self._seed, step), torch.arange(count, device=device)),
         )
 
 
@@ -98,15 +100,16 @@ class Pretraining:
         size: side of the images in pixels.
         steps: of the whole training.
         seed: gives everything.
+        device: where the network is; families are drawn on the CPU.
     """
 
-    def __init__(self, size: int, steps: int, seed: int) -> None:
+    def __init__(self, size: int, steps: int, seed: int, device: torch.device = CPU) -> None:
         settings = replace(preset_settings("small", "mnist", 10.0), init="procedural")
         blank = torch.zeros(1, 1, size, size, dtype=torch.uint8)
         images = ImageSet(name="blank", images=blank, labels=None, classes=())
         self.config: UNetConfig = network_config(images, settings)
         torch.manual_seed(seed)
-        self.network = UNet(self.config).to(memory_format=torch.channels_last)
+        self.network = UNet(self.config).to(device, memory_format=torch.channels_last)
         self.average = EMA(self.network, DECAY)
         self.adam = torch.optim.Adam(self.network.parameters(), lr=LEARNING_RATE)
         self.steps, self.seed, self.done = steps, seed, 0
@@ -120,7 +123,7 @@ class Pretraining:
             for group in self.adam.param_groups:
                 group["lr"] = LEARNING_RATE * min(1.0, (self.done + 1) / WARM_UP)
                 group["lr"] *= 0.5 * (1 + math.cos(math.pi * self.done / self.steps))
-            loss = data.losses(self.network, data.prior, self.done, BATCH).mean()
+            loss = data.losses(self.network, self.done, BATCH).mean()
             self.adam.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), LARGEST_GRADIENT)
@@ -134,12 +137,12 @@ class Pretraining:
     def unseen(self) -> tuple[float, float]:
         """Mean losses on families it is not trained on: of the priors alone, and of the averaged network."""
         data = Round(UNSEEN // FAMILIES, self.config.image_size, families=8)
-        alone = UNet(self.config)
+        alone = UNet(self.config).to(self.network.head.weight.device)
         alone.head.weight.zero_()
         found = []
         for network in (alone, self.average.averaged):
             data._dice = Dice(0)
-            found.append(float(data.losses(network, data.prior, 0, 1000).mean()))
+            found.append(float(data.losses(network, 0, 1000).mean()))
         return found[0], found[1]
 
     def save(self, path: Path) -> None:
@@ -170,8 +173,8 @@ class Pretraining:
         for name, parameter in self.network.named_parameters():
             self.adam.state[parameter] = {
                 "step": torch.tensor(float(facts["done"])),
-                "exp_avg": tensors[f"exp_avg/{name}"],
-                "exp_avg_sq": tensors[f"exp_avg_sq/{name}"],
+                "exp_avg": tensors[f"exp_avg/{name}"].to(parameter.device),
+                "exp_avg_sq": tensors[f"exp_avg_sq/{name}"].to(parameter.device),
             }
         self.done = facts["done"]
 
@@ -183,10 +186,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=28, help="their side in pixels")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     steps = max(1, round(arguments.images / BATCH))
-    training = Pretraining(arguments.size, steps, arguments.seed)
+    device = resolve_device(arguments.device)
+    training = Pretraining(arguments.size, steps, arguments.seed, device)
     state = arguments.out.with_name(arguments.out.name + ".state")
     if state.exists():
         training.restore(state)

@@ -1,4 +1,4 @@
-"""By how much the clipped sum of a batch moves when one record is taken out: `python tests/benchmarks/removal.py --json`.
+"""How far a batch's clipped sum moves when one record is removed: `python tests/benchmarks/removal.py --json`.
 
 It may move by C and not more. In exact arithmetic it moves by that record's clipped gradient; on a device, kernels and
 the order of rounding may change with the shape of a micro-batch, so that the other records' gradients change too. The
