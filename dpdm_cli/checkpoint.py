@@ -138,6 +138,8 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     if not is_ours or _digest(tensors, header) != written:
         raise DamagedFileError(f"{path}: damaged: its SHA-256 is not the one written", hint)
     for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.dtype.itemsize < 2:
+            raise DamagedFileError(f"{path}: {name} is of {tensor.dtype}, as none of ours", hint)
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise DamagedFileError(f"{path}: {name} holds values that are not finite", hint)
     return tensors, header

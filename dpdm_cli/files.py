@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from dpdm_cli.errors import DamagedFileError, ResourceError, UsageError
 
 _TRIES = 10
+_MOST_BYTES = 1 << 26
 _COPY_AGAIN = "copy it again from where it was made, or make it anew"
 
 
@@ -61,6 +62,24 @@ def write_bytes(path: Path, content: bytes, *, private: bool = False) -> None:
             temporary.chmod(0o600)
 
 
+def read_bytes(path: Path, most: int = _MOST_BYTES) -> bytes:
+    """A whole file that somebody else may have written: never more of it than is expected.
+
+    Raises:
+        OSError: it cannot be read, or is larger.
+    """
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"more than {most:,} bytes", str(path))
+    return content
+
+
+def expanded(path: Path | str) -> Path:
+    """A path with the user's folder for `~`; where there is no such user, or no folder, as it is."""
+    return Path(os.path.expanduser(path))
+
+
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
@@ -93,7 +112,7 @@ def read_json(path: Path) -> dict[str, Any]:
         DamagedFileError: there is no such file or no such object, see `parse_json`.
     """
     try:
-        return parse_json(path.read_bytes())
+        return parse_json(read_bytes(path))
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedFileError(f"{path}: damaged: {error}", _COPY_AGAIN) from error
 

@@ -31,9 +31,10 @@ def joined(device: torch.device) -> Iterator[Processes]:
         ResourceError: they do not find each other in time.
         UsageError: this is one of several processes, but nothing says where the others are.
     """
+    several = are_several()
     absent = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} - os.environ.keys()
     if absent:
-        if are_several():
+        if several:
             raise UsageError(
                 f"WORLD_SIZE says {os.environ['WORLD_SIZE']} processes, but {', '.join(sorted(absent))} is unset",
                 "start them with torchrun, or unset WORLD_SIZE to work in one process",

@@ -16,6 +16,7 @@ from dpdm_cli.data.prepare.prepared import SUFFIX, PreparedFile
 from dpdm_cli.data.readers.archives import read_archive
 from dpdm_cli.data.readers.folders import read_folder
 from dpdm_cli.errors import DamagedFileError
+from dpdm_cli.files import expanded
 
 _SPLITS = frozenset({"train", "test", "val", "valid", "validation"})
 _METADATA = "metadata.json"
@@ -30,7 +31,7 @@ def splits_of(source: str | Path) -> tuple[str, ...]:
     """
     if str(source) in NAMED:
         return ("train", "test")
-    tree = _tree(Path(source).expanduser())
+    tree = _tree(expanded(source))
     if tree is None:
         return ()
     folders = {path[:depth] for path in tree.folders for depth in range(1, len(path) + 1)}
@@ -54,7 +55,7 @@ def classes_of(source: str | Path, split: Split) -> tuple[str, ...]:
     """
     if str(source) in NAMED:
         return NAMED[str(source)].classes
-    tree = _tree(Path(source).expanduser())
+    tree = _tree(expanded(source))
     if tree is None:
         return load_images(source, split=split).classes
     return arrange(tree, split, None).classes
@@ -66,7 +67,7 @@ def size_of(source: str | Path) -> int:
     Raises:
         UsageError, DataError, DamagedFileError, ResourceError: as `load_images`.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if str(source) not in NAMED and path.suffix.lower() == SUFFIX and path.is_file():
         return PreparedFile(path).facts.shape[0]
     return len(list_images(source, fit=Fit()))
@@ -74,7 +75,7 @@ def size_of(source: str | Path) -> int:
 
 def samples_in(source: str | Path) -> str | Path:
     """`source`, or the one file in it when it is a folder that `dpdm sample` wrote an npz or zip into."""
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     if (folder / _METADATA).is_file():
         for name in ("samples.npz", "samples.zip"):
             if (folder / name).is_file():
@@ -90,7 +91,7 @@ def sample_metadata(source: str | Path) -> dict[str, Any]:
     Raises:
         DamagedFileError: the file is no JSON object.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     text = None
     if path.is_dir() and (path / _METADATA).is_file():
         text = (path / _METADATA).read_bytes()

@@ -18,7 +18,7 @@ from dpdm_cli.diffusion.deformation import deform
 from dpdm_cli.diffusion.denoiser import Denoiser
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.samplers import SAMPLERS, Churn, Denoise, guided, noise_grid
-from dpdm_cli.errors import DpdmError, UsageError
+from dpdm_cli.errors import UsageError
 
 CHURNING = ("euler", "heun")
 """The samplers that can add noise back."""
@@ -254,7 +254,7 @@ def generate(
         start = start * grid[0]
     x = sampler(denoise, start, grid, draws, settings.churn)
     if not x.isfinite().all():
-        raise DpdmError(
+        raise UsageError(
             f"the sampler ({settings}) ran into numbers that are not finite",
             "take less guidance or churn, or more steps",
         )

@@ -18,7 +18,7 @@ from dpdm_cli.cards import CARD, data_card, model_card
 from dpdm_cli.checkpoint import load_model, save_model
 from dpdm_cli.compute.device import resolve_device
 from dpdm_cli.errors import DataError, PrivacyError, ResourceError, UsageError
-from dpdm_cli.files import json_text, read_json, sha256_of, write_bytes
+from dpdm_cli.files import expanded, json_text, read_json, sha256_of, write_bytes
 from dpdm_cli.privacy.statement import rebuilt_statement
 from dpdm_cli.publishing.verification import Artefact
 from dpdm_cli.publishing.verifying import verify
@@ -64,7 +64,7 @@ def release(source: Path | str, out: Path | str, *, evaluation: str = "") -> Rel
         UsageError: `out` exists, or lies in the source.
         ResourceError: it cannot be written; nothing is left of it.
     """
-    path, target = Path(source).expanduser(), Path(out).expanduser()
+    path, target = expanded(source), expanded(out)
     if _is_below_private(path):
         raise PrivacyError(
             f"{path} lies under private/, which is not covered by the claim",

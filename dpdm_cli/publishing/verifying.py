@@ -9,7 +9,7 @@ from typing import Any
 
 from dpdm_cli.checkpoint import Model, load_model
 from dpdm_cli.errors import DamagedFileError, DataError, DpdmError, UsageError
-from dpdm_cli.files import check_digests, others_in, read_json
+from dpdm_cli.files import check_digests, expanded, others_in, read_json
 from dpdm_cli.privacy.accounting.accountants import Part
 from dpdm_cli.privacy.accounting.claims import Claim, claim, compose
 from dpdm_cli.privacy.accounting.restating import (
@@ -56,7 +56,7 @@ def verify(
     if not paths:
         raise UsageError("nothing to verify", "name a run, a model or a set of samples")
     mean_runs = None if selection is None else _mean_runs(selection)
-    artefacts = tuple(_named(Path(path).expanduser()) for path in paths)
+    artefacts = tuple(_named(expanded(path)) for path in paths)
     plan = artefacts[0].ledger.plan
     if len(artefacts) > 1:
         delta = max(found.ledger.plan.delta for found in artefacts)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from dpdm_cli.errors import DamagedFileError, DpdmError, ResourceError, UsageError
-from dpdm_cli.files import is_left_over, json_text, lock_file, write_bytes
+from dpdm_cli.files import is_left_over, json_text, lock_file, read_bytes, write_bytes
 from dpdm_cli.sampling.shards import Shard
 
 KIND = "dpdm samples"
@@ -248,7 +248,7 @@ def _called(shard: Any) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_bytes(path))
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedFileError(f"{path}: cannot be read: {error}", _ANOTHER) from error
     if not isinstance(values, dict):

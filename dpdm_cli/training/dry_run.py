@@ -13,6 +13,7 @@ import torch
 from dpdm_cli.compute.device import placed, resolve_device
 from dpdm_cli.compute.threads import parallel_map, workers_on
 from dpdm_cli.data import load_images
+from dpdm_cli.data.decoding import Fit
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
@@ -88,6 +89,7 @@ def forecast(
         flags=flags,
     )
     if data in NAMED:
+        Fit(channels=channels)
         images = blank_images(data, settings)
     else:
         images = load_images(

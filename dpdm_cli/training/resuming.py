@@ -13,6 +13,12 @@ from dpdm_cli.training.config.planning import asked_for
 from dpdm_cli.training.config.public_facts import Stated
 from dpdm_cli.training.config.settings import TrainSettings
 
+_FACTS = {
+    *("data", "private", "settings", "dataset_size", "plan", "init_from", "salt", "fingerprint"),
+    *("done", "ledger"),
+}
+"""What every resume state says; see `Setup.facts`."""
+
 _FREE_TO_CHANGE = {"micro_batch", "precision"}
 """Settings a resumed run may change: they touch speed, not the mechanism."""
 
@@ -28,8 +34,13 @@ def resumed_settings(
 
     Raises:
         PrivacyError: something explicitly asked for differs from what the run was started with.
-        DamagedFileError: the saved settings make no sense.
+        DamagedFileError: the saved settings make no sense, or the state lacks something.
     """
+    if missing := _FACTS - saved.keys():
+        raise DamagedFileError(
+            f"the resume state lacks {', '.join(sorted(missing))}",
+            "take it as it was written, or start a new run in another --out",
+        )
     try:
         stored: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in saved["settings"].items()

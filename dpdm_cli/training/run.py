@@ -20,6 +20,7 @@ from dpdm_cli.compute.rendezvous import joined
 from dpdm_cli.data import duplicate_count, load_images
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.errors import DamagedFileError
+from dpdm_cli.files import expanded
 from dpdm_cli.privacy.accounting.claims import claim
 from dpdm_cli.privacy.statement import NOT_PRIVATE, non_private_statement, private_statement
 from dpdm_cli.reporter import Reporter, SilentReporter
@@ -120,7 +121,7 @@ def train(
         InterruptedRunError: on SIGINT or SIGTERM, after the state was saved.
     """
     torch_device = resolve_device(device)
-    folder = RunFolder(Path(out))
+    folder = RunFolder(expanded(out))
     load = partial(load_images, data, data_dir=data_dir, download=download)
     stated = Stated(
         classes=None if classes is None else tuple(classes),

@@ -33,6 +33,7 @@ from dpdm_cli.data.prepare.prepared import (
 )
 from dpdm_cli.data.prepare.unfinished import Unfinished, forget
 from dpdm_cli.errors import DataError, InterruptedRunError, ResourceError, UsageError
+from dpdm_cli.files import expanded
 from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.signals import stop_requests
 
@@ -116,7 +117,7 @@ def prepare(
         InterruptedRunError: on SIGINT or SIGTERM, when what is decoded is saved.
     """
     say = reporter or SilentReporter()
-    path = Path(out).expanduser()
+    path = expanded(out)
     _check_places(source, path)
     complete = _complete(path) if path.exists() else None
     say.note(f"looking through {source}")
@@ -315,7 +316,7 @@ def _check_places(source: str | Path, path: Path) -> None:
         raise UsageError(f"OUT must end in {SUFFIX}, found {path}", f"for example {path}{SUFFIX}")
     if path.is_dir():
         raise UsageError(f"{path} is a folder", "name a file that is to be made")
-    origin = Path(source).expanduser()
+    origin = expanded(source)
     if str(source) in NAMED:
         return
     if origin.suffix.lower() == SUFFIX and origin.is_file():

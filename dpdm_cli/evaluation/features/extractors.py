@@ -30,6 +30,7 @@ from torch import Tensor
 
 from dpdm_cli.errors import DamagedFileError, ResourceError, UsageError
 from dpdm_cli.evaluation.features.weights import FILE_NAME, sha256_of
+from dpdm_cli.files import expanded
 
 RESIZE_MODES = ("clean", "legacy_tensorflow")
 """`clean` resizes to 299x299 by PIL's bicubic filter with antialiasing; `legacy_tensorflow` leaves
@@ -178,7 +179,11 @@ class TorchScriptExtractor:
                 f"{_first_line(error)}",
                 "it must take float32 [B, 3, H, W] in [0, 255]",
             ) from error
-        if not isinstance(features, Tensor) or features.shape[:1] != pixels.shape[:1]:
+        if (
+            not isinstance(features, Tensor)
+            or features.shape[:1] != pixels.shape[:1]
+            or not features.numel()
+        ):
             raise DamagedFileError(
                 f"{self._file}: expected one row of features for each image, "
                 f"found {_describe(features)}",
@@ -194,7 +199,7 @@ def in_colour(images: Tensor) -> Tensor:
 
 def load_torchscript(name: str, device: torch.device) -> TorchScriptExtractor:
     """The extractor in a user's file. Raises `UsageError` when `name` is no file."""
-    file = Path(name)
+    file = expanded(name)
     if not file.is_file():
         raise UsageError(
             f"unknown extractor {name!r}, and there is no such file",

@@ -18,7 +18,7 @@ from dpdm_cli.data import ImageSet
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.diffusion.unet import UNetConfig
 from dpdm_cli.errors import PrivacyError, UsageError
-from dpdm_cli.files import sha256_of
+from dpdm_cli.files import expanded, sha256_of
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.training.config.network import network_config
 from dpdm_cli.training.config.planning import asked_for
@@ -155,7 +155,7 @@ def read_public(path: Path, shape: UNetConfig, private_set: str | None) -> Publi
         UsageError: its network is another one.
         DataError, DamagedFileError: see `load_model`.
     """
-    model = load_model(path.expanduser())
+    model = load_model(expanded(path))
     if model.statement.get("private"):
         raise PrivacyError(
             f"{path} was trained on private images: its budget would add to this run's",
