@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,17 +20,17 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from dpdm_cli.data.class_names import check_classes
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
 from dpdm_cli.diffusion.gaussian_prior import GaussianPrior
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.errors import DamagedFileError, DataError
-from dpdm_cli.files import replacing, sha256_of
+from dpdm_cli.files import sha256_of, write_bytes
 
 FORMAT = 1
 CUSTOM = "custom"
 """What any set is called that is none of `NAMED`."""
-LONGEST_CLASS_NAME = 255  # bytes of UTF-8: of a folder's name on most systems
 _KEY = "dpdm"
 _DIGEST = "sha256"
 _PRIOR = "prior/"
@@ -84,11 +83,7 @@ def write_tensors(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {"format": FORMAT, "kind": kind, **facts}
     text = _text({**header, _DIGEST: _digest(tensors, header)})
-    content = safetensors.torch.save(tensors, metadata={_KEY: text})
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-        if private:
-            temporary.chmod(0o600)
+    write_bytes(path, safetensors.torch.save(tensors, metadata={_KEY: text}), private=private)
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -221,20 +216,6 @@ def check_dataset(name: object) -> str:
     if not isinstance(name, str) or name not in (*NAMED, CUSTOM):
         raise ValueError(f"dataset is {str(name)[:80]!a}, no set that is known by name")
     return name
-
-
-def check_classes(names: Sequence[object]) -> tuple[str, ...]:
-    """What classes are called. Raises ValueError: one has no name of one short line, or that of another."""
-    found = []
-    for name in names:
-        if not isinstance(name, str) or not name or not name.isprintable():
-            raise ValueError(f"classes hold {str(name)[:80]!a}, no name")
-        if len(name.encode()) > LONGEST_CLASS_NAME:
-            raise ValueError(f"classes hold a name of more than {LONGEST_CLASS_NAME} bytes")
-        found.append(name)
-    if len(set(found)) < len(found):
-        raise ValueError("classes hold a name twice")
-    return tuple(found)
 
 
 def _prior(config: UNetConfig, described: dict[str, int] | None) -> GaussianPrior | None:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import socket
+import stat
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -19,6 +20,7 @@ from dpdm_cli.errors import DamagedFileError, ResourceError, UsageError
 
 _TRIES = 10
 _MOST_BYTES = 1 << 26
+_OWN_FILE, _OWN_FOLDER = 0o600, 0o700
 _COPY_AGAIN = "copy it again from where it was made, or make it anew"
 
 
@@ -37,19 +39,10 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        if error.errno in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EFBIG,
-            errno.EIO,
-            errno.EACCES,
-            errno.EROFS,
-        ):
-            raise ResourceError(
-                f"{path}: cannot write: {error.strerror}",
-                "free space or choose another place; what was there before is unchanged",
-            ) from error
-        raise
+        raise ResourceError(
+            f"{path}: cannot write: {error.strerror or error}",
+            "free space or choose another place; what was there before is unchanged",
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -57,9 +50,22 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_bytes(path: Path, content: bytes, *, private: bool = False) -> None:
     """Write a whole file or none; `private` files are readable by their owner alone."""
     with replacing(path) as temporary:
-        temporary.write_bytes(content)
         if private:
-            temporary.chmod(0o600)
+            temporary.touch(_OWN_FILE, exist_ok=False)
+        temporary.write_bytes(content)
+
+
+def private_folder(path: Path) -> Path:
+    """A folder for what is not to be published, which its owner alone can enter; made, or tightened, if need be.
+
+    Raises:
+        OSError: it cannot be made, or is open to others and of another owner.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(_OWN_FOLDER, exist_ok=True)
+    if path.stat().st_mode & 0o077:
+        path.chmod(_OWN_FOLDER)
+    return path
 
 
 def read_bytes(path: Path, most: int = _MOST_BYTES) -> bytes:
@@ -150,6 +156,28 @@ def others_in(folder: Path, known: Collection[str]) -> list[str]:
         if name not in known and not is_home:
             found.append(name)
     return sorted(found)
+
+
+def check_plain(folder: Path, but: str = "") -> None:
+    """Refuse links, pipes and devices at any depth: they lead out of the folder, or never end.
+
+    Args:
+        but: a name in the folder below which nothing is looked at.
+
+    Raises:
+        DamagedFileError: there is one; it is named.
+    """
+    for place, folders, names in os.walk(folder):
+        if but and Path(place) == folder:
+            folders[:] = [name for name in folders if name != but]
+        for name in (*folders, *names):
+            entry = Path(place, name)
+            mode = entry.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise DamagedFileError(
+                    f"{str(entry)!a} is neither a file nor a folder",
+                    "put what it stands for in its place, or take it out",
+                )
 
 
 def is_left_over(file: Path) -> bool:

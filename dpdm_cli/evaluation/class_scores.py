@@ -13,7 +13,7 @@ import torch
 from dpdm_cli.errors import ResourceError
 from dpdm_cli.evaluation.classifiers.confusion import Panel, draw_confusions
 from dpdm_cli.evaluation.classifiers.networks import CLASSIFIERS
-from dpdm_cli.files import write_bytes
+from dpdm_cli.files import private_folder, write_bytes
 
 SCATTERING = "scattering"
 TITLES = {**CLASSIFIERS, SCATTERING: "linear classifier"}
@@ -112,8 +112,11 @@ def write_picture(result: ClassifyResult, file: Path) -> None:
     buffer = io.BytesIO()
     draw_confusions(rows, result.classes).save(buffer, format="PNG")
     try:
+        is_private = file.parent.name == "private"
+        if is_private:
+            private_folder(file.parent)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(file, buffer.getvalue())
+        write_bytes(file, buffer.getvalue(), private=is_private)
     except OSError as error:
         raise ResourceError(
             f"{file}: cannot write the picture: {error.strerror or error}",

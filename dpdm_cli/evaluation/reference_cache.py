@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from dpdm_cli.evaluation.distances.frechet import FeatureStatistics
-from dpdm_cli.files import write_bytes
+from dpdm_cli.files import private_folder, write_bytes
 
 
 def cache_file(cache: Path, key: dict[str, str]) -> Path:
@@ -60,5 +60,6 @@ def write_statistics(file: Path, key: dict[str, str], statistics: FeatureStatist
         mean=statistics.mean.numpy(),
         scatter=statistics.scatter.numpy(),
     )
-    file.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(file.parents[1])
+    private_folder(file.parent)
     write_bytes(file, buffer.getvalue(), private=True)

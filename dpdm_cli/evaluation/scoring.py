@@ -93,7 +93,7 @@ def fid(
         require_one_process("dpdm fid with --kid or --precision-recall")
     cache = cache_dir or platformdirs.user_cache_path("dpdm", appauthor=False)
     where = resolve_device(device)
-    with joined(where) as processes:
+    with joined(where, "fid") as processes:
         say = reporter if reporter and processes.is_first else SilentReporter()
         if extractor == "inception":
             # Other machines may have to fetch it too; the processes of one machine do so one after the other.
@@ -171,7 +171,9 @@ def fid(
 def content_digest(images: ImageSet) -> str:
     """SHA-256 (hex) of the images' shape and pixels, in order."""
     digest = hashlib.sha256(str(tuple(images.images.shape)).encode())
-    digest.update(images.images.contiguous().numpy().data)
+    # By calls and not through a map, whose file may be cut meanwhile.
+    for indices in torch.split(torch.arange(len(images.images)), 1024):
+        digest.update(images.rows(indices).numpy().data)
     return digest.hexdigest()
 
 

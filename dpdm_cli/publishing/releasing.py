@@ -7,11 +7,12 @@ along.
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from dpdm_cli.cards import CARD, data_card, model_card
@@ -84,6 +85,7 @@ def release(source: Path | str, out: Path | str, *, evaluation: str = "") -> Rel
             statement = _samples(artefact, folder, evaluation)
         else:
             statement = _model(artefact, folder, evaluation)
+        verify([folder])  # whole, before it has its name
         files = sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file())
     return Release(
         folder=target,
@@ -156,20 +158,32 @@ def _samples(artefact: Artefact, folder: Path, evaluation: str) -> dict[str, Any
 
 @contextmanager
 def _whole_folder(target: Path) -> Iterator[Path]:
-    """Fill a folder beside the target and move it there when it is whole; leave nothing when it is not."""
-    part = target.with_name(f".{target.name}.part")
+    """Fill a folder of this process's own beside the target and move it there when it is whole; leave nothing when it
+    is not.
+    """
     with _disk_errors(target):
         if not target.parent.is_dir():
             raise DataError(
                 f"there is no folder {target.parent}", f"make it: mkdir -p {target.parent}"
             )
-        shutil.rmtree(part, ignore_errors=True)
-        try:
+        with TemporaryDirectory(
+            prefix=f".{target.name[:40]}-",
+            suffix=".part",
+            dir=target.parent,
+            ignore_cleanup_errors=True,
+        ) as own:
+            part = Path(own, "release")  # as open to others as any new folder
             part.mkdir()
             yield part
-            part.rename(target)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+            try:
+                part.rename(target)
+            except OSError as error:
+                if os.path.lexists(target):
+                    raise UsageError(
+                        f"{target} has come into being meanwhile",
+                        "choose another folder for the release",
+                    ) from error
+                raise
 
 
 @contextmanager

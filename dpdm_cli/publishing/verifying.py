@@ -9,7 +9,7 @@ from typing import Any
 
 from dpdm_cli.checkpoint import Model, load_model
 from dpdm_cli.errors import DamagedFileError, DataError, DpdmError, UsageError
-from dpdm_cli.files import check_digests, expanded, others_in, read_json
+from dpdm_cli.files import check_digests, check_plain, expanded, others_in, read_json
 from dpdm_cli.privacy.accounting.accountants import Part
 from dpdm_cli.privacy.accounting.claims import Claim, claim, compose
 from dpdm_cli.privacy.accounting.restating import (
@@ -127,6 +127,7 @@ def _run(path: Path) -> Artefact:
             f"{path}: this run is not finished: it has no manifest",
             "go on with it by --resume, then verify it",
         )
+    check_plain(path, but=folder.private.name)
     # Sets of samples have a manifest of their own.
     if others := [entry for entry in folder.check_manifest() if not is_sample_folder(entry)]:
         raise DamagedFileError(
@@ -197,6 +198,7 @@ def _samples(path: Path, home: Path) -> Artefact:
             f"{path}: neither a run nor a model nor a set of samples",
             "name what `dpdm train` or `dpdm sample` wrote",
         )
+    check_plain(home)
     try:
         folder = SampleFolder(home)
     except UsageError as error:  # what lies here is of no kind that dpdm writes

@@ -142,7 +142,7 @@ def sample(
     part = None if shard is None else _shard(shard, format)
     where = resolve_device(device)
     path = expanded(checkpoint)
-    with joined(where) as processes:
+    with joined(where, "sample") as processes:
         say = reporter if reporter and processes.is_first else SilentReporter()
         with processes.together():
             model = load_model(path)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dpdm_cli.cards import CARD
-from dpdm_cli.checkpoint import check_classes, check_dataset
+from dpdm_cli.checkpoint import check_dataset
+from dpdm_cli.data.class_names import check_classes
 from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.diffusion.unet import LARGEST_SIDE
 from dpdm_cli.errors import DamagedFileError, UsageError

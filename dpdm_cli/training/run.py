@@ -129,7 +129,7 @@ def train(
         public_metadata=public_metadata,
     )
     with ExitStack() as held:
-        processes = held.enter_context(joined(torch_device))
+        processes = held.enter_context(joined(torch_device, "train"))
         say = reporter if reporter and processes.is_first else SilentReporter()
         # They decide which calls follow: processes that differ would wait for each other in different ones.
         processes.check_same(
@@ -185,6 +185,7 @@ def train(
             elif setup.public is not None:
                 trainer.start_from(setup.public.weights)
         if trainer.done < trainer.steps:
+            processes.from_first(lambda: folder.check_room(trainer.state()))
             with memory_errors("while the training step was checked", _LESS_AT_FIRST):
                 trainer.check()
         started = time.monotonic()

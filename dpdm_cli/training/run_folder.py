@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from shutil import disk_usage
 from typing import Any
 
 from torch import Tensor
@@ -28,6 +29,7 @@ from dpdm_cli.files import (
     is_left_over,
     json_text,
     lock_file,
+    private_folder,
     read_json,
     sha256_of,
     write_bytes,
@@ -74,7 +76,7 @@ class RunFolder:
         with ExitStack() as held:
             try:
                 self._check(resume)
-                self.private.mkdir(parents=True, exist_ok=True, mode=0o700)
+                private_folder(self.private)
                 held.callback(self._remove_if_empty)
                 held.enter_context(
                     lock_file(self._lock, f"{self.path}: another run holds this folder")
@@ -131,8 +133,27 @@ class RunFolder:
             self.private.rmdir()
             self.path.rmdir()
 
+    def check_room(self, tensors: dict[str, Tensor]) -> None:
+        """Refuse to begin what the disk has no room for: two states, the old one beside the new, and the model.
+
+        Raises:
+            ResourceError: there is less.
+        """
+        needed = 3 * sum(tensor.nbytes for tensor in tensors.values())
+        free = disk_usage(self.path).free
+        if free < needed:
+            raise ResourceError(
+                f"{self.path}: the run needs {needed:,} bytes of the disk, {free:,} are free",
+                "free space, or choose another --out; no step was taken",
+            )
+
     def save_state(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Replace the resume state; the old one stays whole until the new one is."""
+        """Replace the resume state; the old one stays whole until the new one is.
+
+        A folder that has been removed is made anew.
+        """
+        with suppress(OSError):  # what it is, writing says
+            private_folder(self.private)
         write_tensors(self.state, tensors, "state", facts, private=True)
 
     def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

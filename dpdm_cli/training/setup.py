@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-from dpdm_cli.checkpoint import check_classes
 from dpdm_cli.compute.distributed import Processes
 from dpdm_cli.compute.launched import local_rank
 from dpdm_cli.data import ImageSet
+from dpdm_cli.data.class_names import check_new_classes
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.diffusion.unet import UNetConfig
-from dpdm_cli.errors import DataError, PrivacyError
+from dpdm_cli.errors import PrivacyError
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.plan_file import load_plan
@@ -147,7 +147,7 @@ def set_up(
         images = load(
             image_size=settings.image_size, channels=stated.channels, classes=stated.classes
         )
-        _check_classes(images)
+        check_new_classes(images.classes, data)
         if local_rank() == 0:
             images.verify()
         if saved is None:
@@ -189,14 +189,6 @@ def set_up(
         "give every machine the same files and the same command",
     )
     return setup
-
-
-def _check_classes(images: ImageSet) -> None:
-    """Refuse names, before the first step, under which no model is ever published."""
-    try:
-        check_classes(images.classes)
-    except ValueError as error:
-        raise DataError(f"the {error}", "rename the classes") from None
 
 
 def _public_inputs(

@@ -6,13 +6,17 @@ import io
 import multiprocessing
 import os
 import resource
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from dpdm_cli.__main__ import main
+from dpdm_cli.data import load_images
 from dpdm_cli.privacy.plan_file import write_plan_file
 from support import fault_children
 from support.trained import digits_folder
@@ -159,6 +163,10 @@ def make(home: Path) -> None:
     network = "width = 8\nembedding = 8\nmultipliers = [1]\nmicro_batch = 64\n"
     (home / "tiny.toml").write_text(network)
     drawn = ["sample", "run", "-n", "4", "-B", "2", "--steps", "1"]
+    images = load_images(home / "images")
+    pixels, labels = images.images[:, 0].numpy(), images.labels
+    np.savez(home / "images.npz", images=pixels, labels=labels, classes=np.array(images.classes))
+    shutil.make_archive(str(home / "images"), "zip", home / "images")
     for words in (
         [*TRAIN, "--out", "run"],
         *([*drawn, "--format", format, "--out", format] for format in ("png", "npz", "zip")),

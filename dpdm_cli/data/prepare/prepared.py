@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dpdm_cli.data.class_names import check_classes
 from dpdm_cli.data.decoding import Fit
 from dpdm_cli.data.images import ImageSet, renamed
-from dpdm_cli.data.layout import is_class_name
 from dpdm_cli.data.named import Split
 from dpdm_cli.errors import DamagedFileError, DataError, UsageError
 
@@ -296,8 +296,7 @@ class PreparedFile:
             counts, names = (facts.duplicates, facts.bad), facts.classes
             if not all(type(count) is int and count >= 0 for count in counts):
                 raise ValueError
-            if not all(isinstance(name, str) and is_class_name(name) for name in names):
-                raise ValueError
+            check_classes(names)
             return facts
         except (KeyError, TypeError, ValueError):
             raise self._damaged("its description is not complete") from None

@@ -17,6 +17,7 @@ import torch
 
 from dpdm_cli import __version__
 from dpdm_cli.compute.threads import parallel_map
+from dpdm_cli.data.class_names import check_new_classes
 from dpdm_cli.data.collecting import Findings, read_chunk
 from dpdm_cli.data.decoder_process import decoders
 from dpdm_cli.data.decoding import Decoded, Fit, Pixels, planes, refit
@@ -129,6 +130,7 @@ def prepare(
         fit=Fit(image_size=image_size, channels=channels),
         classes=classes,
     )
+    check_new_classes(listing.classes, str(source))
     request = {
         "split": split,
         "image_size": listing.fit.image_size,
