@@ -66,7 +66,7 @@ def fid(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="TorchScript file of Inception.",
+            help="TorchScript file of Inception; loading one of your own runs the code in it.",
             rich_help_panel=MODEL,
             show_default="the published one, fetched once",
         ),
@@ -100,11 +100,15 @@ def fid(
         Path | None,
         typer.Option(
             envvar="DPDM_CACHE_DIR",
-            help="Where weights and reference statistics are kept.",
+            help="Where weights and reference statistics are kept; those of your own images only when this is given.",
             rich_help_panel=DATA,
             show_default="the user's cache",
         ),
     ] = None,
+    keep: Annotated[
+        bool,
+        typer.Option("--cache/--no-cache", help="Keep reference statistics.", rich_help_panel=DATA),
+    ] = True,
     device: Device = "auto",
     batch_size: Annotated[
         int, typer.Option(min=1, help="Images at a time.", rich_help_panel=TRAINING)
@@ -135,6 +139,7 @@ def fid(
         device=device,
         batch_size=batch_size,
         cache_dir=cache_dir,
+        keep=keep,
         reporter=console,
     )
     console.result(result.to_dict(), lambda: _table(result, synth))

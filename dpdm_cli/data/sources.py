@@ -20,6 +20,7 @@ from dpdm_cli.files import expanded
 
 _SPLITS = frozenset({"train", "test", "val", "valid", "validation"})
 _METADATA = "metadata.json"
+_SINGLE_FILES = {"samples.npz", "samples.zip"}
 _NO_TREES = frozenset({".npz", ".safetensors"})  # whose bytes may look like a zip
 
 
@@ -74,12 +75,16 @@ def size_of(source: str | Path) -> int:
 
 
 def samples_in(source: str | Path) -> str | Path:
-    """`source`, or the one file in it when it is a folder that `dpdm sample` wrote an npz or zip into."""
+    """`source`, or the one file in it when it is a folder that says `dpdm sample` wrote an npz or zip into it.
+
+    Raises:
+        DamagedFileError: what says so is no JSON object.
+    """
     folder = expanded(source)
     if (folder / _METADATA).is_file():
-        for name in ("samples.npz", "samples.zip"):
-            if (folder / name).is_file():
-                return folder / name
+        file = folder / f"samples.{sample_metadata(folder).get('format')}"
+        if file.name in _SINGLE_FILES and file.is_file():
+            return file
     return source
 
 

@@ -16,6 +16,7 @@ from dpdm_cli.compute.distributed import Processes
 from dpdm_cli.compute.launched import require_one_process
 from dpdm_cli.compute.rendezvous import joined
 from dpdm_cli.data import ImageSet, load_images
+from dpdm_cli.data.named import NAMED
 from dpdm_cli.data.shared_images import SharedImages
 from dpdm_cli.data.sources import samples_in, splits_of
 from dpdm_cli.errors import ResourceError, UsageError
@@ -56,6 +57,7 @@ def fid(
     device: str = "auto",
     batch_size: int = BATCH_SIZE,
     cache_dir: Path | None = None,
+    keep: bool = True,
     reporter: Reporter | None = None,
 ) -> FidResult:
     """Fréchet distance between synthetic and real images (Heusel et al. 2017, arXiv 1706.08500).
@@ -77,7 +79,9 @@ def fid(
         data_dir, download: for named sets and for the weights.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         batch_size: images at a time; no figure depends on it but by rounding.
-        cache_dir: where weights and reference statistics are kept; by default the user's cache.
+        cache_dir: where weights and reference statistics are kept; by default the user's cache, where nothing is kept
+            of images that are not published.
+        keep: False keeps no statistics and takes none that were.
 
     Raises:
         UsageError: options that do not go together.
@@ -92,6 +96,7 @@ def fid(
     if kid or precision_recall:
         require_one_process("dpdm fid with --kid or --precision-recall")
     cache = cache_dir or platformdirs.user_cache_path("dpdm", appauthor=False)
+    keep = keep and (cache_dir is not None or str(against) in NAMED)
     where = resolve_device(device)
     with joined(where, "fid") as processes:
         say = reporter if reporter and processes.is_first else SilentReporter()
@@ -145,7 +150,7 @@ def fid(
             }
             theirs = _kept(reference, kid or precision_recall)
             statistics = _reference_statistics(
-                reference, key, cache, network, batch_size, processes, say, theirs
+                reference, key, cache if keep else None, network, batch_size, processes, say, theirs
             )
             distance = processes.from_first(partial(frechet_distance, synthetic, statistics))
             scores[name] = SplitScore(
@@ -234,17 +239,20 @@ def _further(
 def _reference_statistics(
     images: SharedImages,
     key: dict[str, str],
-    cache: Path,
+    cache: Path | None,
     network: Extractor,
     batch_size: int,
     processes: Processes,
     say: Reporter,
     features: KeptFeatures | None,
 ) -> FeatureStatistics:
-    """As `_statistics`, from the cache where they are in it, and kept there.
+    """As `_statistics`, from the cache, if there is one, where they are in it, and kept there.
 
     Beside cached statistics only the images are looked at whose features are kept.
     """
+    title = f"features of {key['data']} ({key['split']})"
+    if cache is None:
+        return _statistics(images, network, batch_size, processes, say, title, features)
     file = cache_file(cache, key)
     kept: list[FeatureStatistics] = []
 
@@ -253,7 +261,6 @@ def _reference_statistics(
             kept.append(found)
         return bool(kept)
 
-    title = f"features of {key['data']} ({key['split']})"
     if processes.from_first(is_kept):
         if features:
             _statistics(
@@ -264,6 +271,7 @@ def _reference_statistics(
     if processes.is_first:
         try:
             write_statistics(file, key, statistics)
+            say.note(f"mean and covariance of {key['data']} are kept in {file}")
         except (OSError, ResourceError) as error:
             say.warn(f"the reference's statistics are not kept: {error}")
     return statistics
