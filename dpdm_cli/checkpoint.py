@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,19 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from dpdm_cli.data.class_names import check_classes
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
 from dpdm_cli.diffusion.gaussian_prior import GaussianPrior
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.errors import DamagedFileError, DataError, PrivacyError
-from dpdm_cli.files import replacing, sha256_of
+from dpdm_cli.files import sha256_of, write_bytes
 from dpdm_cli.privacy.statement import AnyStatement, read_statement
 from dpdm_cli.stored import Json, parse_json, understood
 
 FORMAT = 1
 CUSTOM = "custom"
 """The name of any set that is not in `NAMED`."""
-LONGEST_CLASS_NAME = 255  # bytes of UTF-8: of a folder's name on most systems
 _KEY = "dpdm"
 _DIGEST = "sha256"
 _PRIOR = "prior/"
@@ -86,11 +86,7 @@ def write_tensors(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {"format": FORMAT, "kind": kind, **facts}
     text = _text({**header, _DIGEST: _digest(tensors, header)})
-    content = safetensors.torch.save(tensors, metadata={_KEY: text})
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-        if private:
-            temporary.chmod(0o600)
+    write_bytes(path, safetensors.torch.save(tensors, metadata={_KEY: text}), private=private)
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], Json]:
@@ -140,6 +136,8 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], Json]:
     if not is_ours or _digest(tensors, header) != written:
         raise DamagedFileError(f"{path}: damaged: its SHA-256 is not the one written", hint)
     for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.dtype.itemsize < 2:
+            raise DamagedFileError(f"{path}: {name} is of {tensor.dtype}, as none of ours", hint)
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise DamagedFileError(f"{path}: {name} holds values that are not finite", hint)
     return tensors, {
@@ -266,20 +264,6 @@ def check_dataset(name: object) -> str:
     if not isinstance(name, str) or name not in (*NAMED, CUSTOM):
         raise ValueError(f"dataset is {str(name)[:80]!a}, no set that is known by name")
     return name
-
-
-def check_classes(names: Sequence[object]) -> tuple[str, ...]:
-    """What classes are called. Raises ValueError: one has no name of one short line, or that of another."""
-    found = []
-    for name in names:
-        if not isinstance(name, str) or not name or not name.isprintable():
-            raise ValueError(f"classes hold {str(name)[:80]!a}, no name")
-        if len(name.encode()) > LONGEST_CLASS_NAME:
-            raise ValueError(f"classes hold a name of more than {LONGEST_CLASS_NAME} bytes")
-        found.append(name)
-    if len(set(found)) < len(found):
-        raise ValueError("classes hold a name twice")
-    return tuple(found)
 
 
 def _load(denoiser: Denoiser, tensors: dict[str, Tensor]) -> None:

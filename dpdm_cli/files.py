@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import socket
+import stat
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,7 @@ CARD = "README.md"
 """What a card is called, so that people and hosts find it."""
 
 _PATIENCE = 0.1  # seconds; a lock that is removed while it is opened is made anew
+_OWN_FILE, _OWN_FOLDER = 0o600, 0o700
 _WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 
 
@@ -59,9 +61,40 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_bytes(path: Path, content: bytes, *, private: bool = False) -> None:
     """Write a whole file or none; `private` files are readable by their owner alone."""
     with replacing(path) as temporary:
-        temporary.write_bytes(content)
         if private:
-            temporary.chmod(0o600)
+            temporary.touch(_OWN_FILE, exist_ok=False)
+        temporary.write_bytes(content)
+
+
+def private_folder(path: Path) -> Path:
+    """A folder for what is not to be published, which its owner alone can enter; made, or tightened, if need be.
+
+    Raises:
+        OSError: it cannot be made, or is open to others and of another owner.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(_OWN_FOLDER, exist_ok=True)
+    if path.stat().st_mode & 0o077:
+        path.chmod(_OWN_FOLDER)
+    return path
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """A whole file that somebody else may have written: never more of it than is expected.
+
+    Raises:
+        OSError: it cannot be read, or is larger.
+    """
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"more than {most:,} bytes", str(path))
+    return content
+
+
+def expanded(path: Path | str) -> Path:
+    """A path with the user's folder for `~`; where there is no such user, or no folder, as it is."""
+    return Path(os.path.expanduser(path))
 
 
 def sha256_of(path: Path) -> str:
@@ -77,8 +110,7 @@ def read_json(path: Path, *, hint: str = COPY_AGAIN, bare: bool = True) -> Json:
         DamagedFileError: there is no such file or no such object, see `parse_json`.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+        content = read_bytes(path)
     except OSError as error:
         raise DamagedFileError(
             f"{path}: cannot be read: {error.strerror or error}", hint
@@ -112,6 +144,28 @@ def others_in(folder: Path, known: Collection[str]) -> list[str]:
         if name not in known and not is_home:
             found.append(name)
     return sorted(found)
+
+
+def check_plain(folder: Path, but: str = "") -> None:
+    """Refuse links, pipes and devices at any depth: they lead out of the folder, or never end.
+
+    Args:
+        but: a name in the folder below which nothing is looked at.
+
+    Raises:
+        DamagedFileError: there is one; it is named.
+    """
+    for place, folders, names in os.walk(folder):
+        if but and Path(place) == folder:
+            folders[:] = [name for name in folders if name != but]
+        for name in (*folders, *names):
+            entry = Path(place, name)
+            mode = entry.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise DamagedFileError(
+                    f"{str(entry)!a} is neither a file nor a folder",
+                    "put what it stands for in its place, or take it out",
+                )
 
 
 def is_left_over(file: Path) -> bool:

@@ -25,6 +25,39 @@ class StopRequest:
         return self.signal_number != 0
 
 
+class Stopped(KeyboardInterrupt):
+    """SIGINT or SIGTERM where nothing has to be saved.
+
+    Args:
+        signal_number: the signal received.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__()
+        self.signal_number = signal_number
+
+
+@contextmanager
+def stops() -> Iterator[None]:
+    """Raise `Stopped` on SIGINT or SIGTERM wherever no `stop_requests` catches them, so that what is half done is
+    removed; a second one ends the process. Does nothing outside the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise Stopped(number)
+
+    previous = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
     """Catch SIGINT and SIGTERM for the duration. Does nothing outside the main thread."""

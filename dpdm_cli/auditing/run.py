@@ -18,6 +18,7 @@ from dpdm_cli.data.named import NAMED
 from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser, with_noise_levels
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.errors import PrivacyError, UsageError
+from dpdm_cli.files import expanded
 from dpdm_cli.privacy.accounting.claims import calibrate, check_plan_file
 from dpdm_cli.privacy.audit.canaries import Canaries, CanaryAudit, play
 from dpdm_cli.privacy.audit.checks import check_all
@@ -234,7 +235,7 @@ def _subject(
     """The denoiser, its network's shape, what it is in words, and the plan to replay."""
     given = None if plan_file is None else check_plan_file(plan_file)[0]
     if checkpoint is not None:
-        model = load_model(Path(checkpoint).expanduser())
+        model = load_model(expanded(checkpoint))
         config = model.config
         network = UNet(config)
         network.load_state_dict(model.denoiser.network.state_dict())

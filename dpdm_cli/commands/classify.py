@@ -24,6 +24,7 @@ from dpdm_cli.commands.options import (
     option,
 )
 from dpdm_cli.compute.launched import require_one_process
+from dpdm_cli.files import expanded
 
 if TYPE_CHECKING:
     import rich.table
@@ -126,7 +127,7 @@ def classify(
     from dpdm_cli.evaluation import classification
 
     if out is None:
-        out = _beside(Path(synth).expanduser().resolve()) if synth else Path("private")
+        out = _beside(expanded(synth).resolve()) if synth else Path("private")
     result = classification.classify(
         synth,
         test=test,

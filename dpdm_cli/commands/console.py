@@ -14,22 +14,45 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import ParamSpec
+from typing import Any, NoReturn, ParamSpec
 
 import rich.box
 import rich.console
 import rich.progress
 import rich.table
-import typer
 from rich.markup import escape
+from rich.segment import Segment
 
 from dpdm_cli.compute.launched import are_several, rank
-from dpdm_cli.errors import DpdmError, InterruptedRunError, UsageError
+from dpdm_cli.errors import DpdmError, InterruptedRunError, UsageError, foreseen
 from dpdm_cli.reporter import Progress
+from dpdm_cli.signals import Stopped, stops
 
 P = ParamSpec("P")
 
 SECONDS_BETWEEN_LINES = 5.0
+
+
+class Screen(rich.console.Console):
+    """A console that shows text as it is: no control characters, no emoji for their names, no colours for words."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, emoji=False, **options)
+
+    def render(
+        self,
+        renderable: rich.console.RenderableType,
+        options: rich.console.ConsoleOptions | None = None,
+    ) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=shown(segment.text))
+
+
+def shown(text: str) -> str:
+    """A text that steers no terminal, with escapes for what is neither printable nor the end of a line."""
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 class BarProgress:
@@ -77,12 +100,15 @@ class Console:
     def __init__(
         self, *, as_json: bool = False, quiet: bool = False, verbose: bool = False
     ) -> None:
-        self.speaks = rank() == 0
+        try:
+            self.speaks = rank() == 0
+        except UsageError:  # for whoever starts the processes
+            self.speaks = True
         self.as_json = as_json
         self.quiet = quiet or not self.speaks
         self.verbose = verbose
-        self.out = rich.console.Console(highlight=False)
-        self.err = rich.console.Console(stderr=True, highlight=False)
+        self.out = Screen()
+        self.err = Screen(stderr=True)
 
     def note(self, text: str) -> None:
         if not self.quiet:
@@ -116,12 +142,12 @@ class Console:
             yield LineProgress(self, title, total, unit, done)
         else:
             columns = (
-                rich.progress.TextColumn("{task.description}"),
+                rich.progress.TextColumn("{task.description}", markup=False),
                 rich.progress.BarColumn(),
                 rich.progress.MofNCompleteColumn(),
                 rich.progress.TextColumn(unit),
                 rich.progress.TimeRemainingColumn(),
-                rich.progress.TextColumn("{task.fields[details]}"),
+                rich.progress.TextColumn("{task.fields[details]}", markup=False),
             )
             with rich.progress.Progress(*columns, console=self.err) as bars:
                 task = bars.add_task(title, total=total, completed=done, details="")
@@ -140,6 +166,7 @@ class Console:
             sys.stdout.write(json.dumps(values, indent=2, allow_nan=False) + "\n")
         elif not self.quiet:
             self.out.print(human() if human else pairs_table(values))
+        sys.stdout.flush()  # so that a full disk is found here
 
 
 def pairs_table(values: Mapping[str, object], title: str | None = None) -> rich.table.Table:
@@ -154,17 +181,32 @@ def pairs_table(values: Mapping[str, object], title: str | None = None) -> rich.
     return table
 
 
+@contextmanager
+def errors_reported() -> Iterator[None]:
+    """Turn what can go wrong into its message and exit code; anything else is a bug and keeps its traceback."""
+    try:
+        with stops():
+            yield
+    except Stopped as stop:
+        _end(InterruptedRunError("stopped", "repeat the command", stop.signal_number))
+    except Exception as error:
+        known = foreseen(error)
+        if known is None or os.environ.get("DPDM_DEBUG"):
+            raise
+        _end(known)
+
+
+def _end(error: DpdmError) -> NoReturn:
+    Console().error(error)
+    raise SystemExit(error.exit_code)
+
+
 def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn a `DpdmError` into its message and exit code; anything else is a bug and keeps its traceback."""
+    """A command within `errors_reported`."""
 
     @functools.wraps(command)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
+        with errors_reported():
             command(*args, **kwargs)
-        except DpdmError as error:
-            if os.environ.get("DPDM_DEBUG"):
-                raise
-            Console().error(error)
-            raise typer.Exit(error.exit_code) from None
 
     return guarded

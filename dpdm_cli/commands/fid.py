@@ -60,7 +60,7 @@ def fid(
     inception_weights: Annotated[
         Path | None,
         option(
-            "TorchScript file of Inception.",
+            "TorchScript file of Inception; loading one of your own runs the code in it.",
             metavar="FILE",
             default="the published one, fetched once",
         ),
@@ -77,12 +77,16 @@ def fid(
     cache_dir: Annotated[
         Path | None,
         option(
-            "Where weights and reference statistics are kept.",
+            "Where weights and reference statistics are kept; those of your own images only when this is given.",
             envvar="DPDM_CACHE_DIR",
             panel=DATA,
             default="the user's cache",
         ),
     ] = None,
+    keep: Annotated[
+        bool,
+        option("Keep reference statistics.", "--cache/--no-cache", panel=DATA),
+    ] = True,
     device: Device = "auto",
     batch_size: Annotated[
         int, option("Images at a time.", "--batch-size", "-B", min=1, panel=TRAINING)
@@ -113,6 +117,7 @@ def fid(
         device=device,
         batch_size=batch_size,
         cache_dir=cache_dir,
+        keep=keep,
         reporter=console,
     )
     console.result(result.to_dict(), lambda: _table(result, synth))

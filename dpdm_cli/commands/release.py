@@ -11,6 +11,7 @@ from dpdm_cli.commands.console import Console, pairs_table
 from dpdm_cli.commands.options import Json, Quiet, option
 from dpdm_cli.compute.launched import require_one_process
 from dpdm_cli.errors import DataError
+from dpdm_cli.files import read_bytes
 
 _A_TEXT = "give a text file in UTF-8, or leave --evaluation out"
 
@@ -50,7 +51,7 @@ def release(
     text = ""
     if evaluation is not None:
         try:
-            text = evaluation.read_text(encoding="utf-8")
+            text = read_bytes(evaluation).decode()
         except OSError as error:
             raise DataError(
                 f"{evaluation}: cannot read the evaluation: {error.strerror or error}", _A_TEXT

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dpdm_cli.compute.launched import are_several, local_rank
-from dpdm_cli.errors import ResourceError, UsageError
+from dpdm_cli.errors import ResourceError, UsageError, is_out_of_memory
 
 
 def resolve_device(name: str) -> torch.device:
@@ -103,12 +103,9 @@ def memory_errors(when: str, hint: str) -> Iterator[None]:
     Raises:
         ResourceError: out of memory `when`, with `hint`.
     """
-    message = f"out of memory {when}"
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise ResourceError(message, hint) from error
-    except RuntimeError as error:
-        if "not enough memory" in str(error) or "can't allocate memory" in str(error):
-            raise ResourceError(message, hint) from error
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise ResourceError(f"out of memory {when}", hint) from error
         raise

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dpdm_cli import errors
-from dpdm_cli.errors import DpdmError, InterruptedRunError, ResourceError
+from dpdm_cli.errors import DpdmError, InterruptedRunError, ResourceError, foreseen
 
 T = TypeVar("T")
 
@@ -300,17 +300,18 @@ def _in_time(act: Callable[[], object]) -> None:
 
 
 def _described(error: BaseException) -> dict[str, Any]:
-    if not isinstance(error, DpdmError):
+    known = foreseen(error)
+    if known is None:
         return {
             "kind": "ResourceError",
             "message": f"{type(error).__name__}: {error}",
             "hint": "see its traceback",
         }
     return {
-        "kind": type(error).__name__,
-        "message": error.message,
-        "hint": error.hint,
-        "exit_code": error.exit_code,
+        "kind": type(known).__name__,
+        "message": known.message,
+        "hint": known.hint,
+        "exit_code": known.exit_code,
     }
 
 

@@ -11,18 +11,28 @@ from dpdm_cli.errors import UsageError
 
 
 def are_several() -> bool:
-    """Whether this process was started as one of several."""
-    return int(os.environ.get("WORLD_SIZE") or 1) > 1
+    """Whether this process was started as one of several. Raises UsageError: what should say so is no number."""
+    return _number("WORLD_SIZE", 1) > 1
 
 
 def rank() -> int:
-    """Number of this process among those of the run; 0 is the one that reads, writes and prints."""
-    return int(os.environ.get("RANK") or 0) if are_several() else 0
+    """Number of this process among those of the run; 0 is the one that reads, writes and speaks for all."""
+    return _number("RANK", 0) if are_several() else 0
 
 
 def local_rank() -> int:
     """Number of this process on its machine, which is that of its device."""
-    return int(os.environ.get("LOCAL_RANK") or 0)
+    return _number("LOCAL_RANK", 0)
+
+
+def _number(variable: str, otherwise: int) -> int:
+    text = os.environ.get(variable) or str(otherwise)
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise UsageError(
+            f"{variable} is {text[:80]!r}, expected a number of processes or of one",
+            f"start several processes with torchrun, or unset {variable}",
+        )
+    return int(text)
 
 
 def require_one_process(command: str) -> None:

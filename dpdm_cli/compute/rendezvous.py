@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
+from dpdm_cli import __version__
 from dpdm_cli.compute.distributed import ALONE, TIMEOUT_VARIABLE, Processes
 from dpdm_cli.compute.launched import are_several
 from dpdm_cli.errors import ResourceError, UsageError
@@ -22,18 +25,22 @@ _joins = itertools.count()
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Processes]:
+def joined(device: torch.device, task: str = "") -> Iterator[Processes]:
     """Join the processes that torchrun started, or be alone when it did not.
 
     NCCL moves what is on CUDA devices, gloo everything else.
 
+    Args:
+        task: what they are to do together.
+
     Raises:
-        ResourceError: they do not connect in time.
+        ResourceError: they do not find each other in time, or are to do something else, or by other code.
         UsageError: this is one of several processes, but nothing says where the others are.
     """
+    several = are_several()
     absent = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} - os.environ.keys()
     if absent:
-        if are_several():
+        if several:
             raise UsageError(
                 f"WORLD_SIZE says {os.environ['WORLD_SIZE']} processes, but {', '.join(sorted(absent))} is unset",
                 "start them with torchrun, or unset WORLD_SIZE to work in one process",
@@ -63,6 +70,10 @@ def joined(device: torch.device) -> Iterator[Processes]:
         ) from error
     processes = Processes(rank, size, store)
     try:
+        processes.check_same(task, "the command", "give every machine the same command")
+        processes.check_same(
+            _code(), "the version or the code of dpdm", "install the same dpdm on every machine"
+        )
         yield processes
     except BaseException as error:
         processes.tell_failure(error)
@@ -70,6 +81,16 @@ def joined(device: torch.device) -> Iterator[Processes]:
             dist.destroy_process_group()
         raise
     dist.destroy_process_group()
+
+
+def _code() -> str:
+    """The version, and SHA-256 of all that the package runs."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256(__version__.encode())
+    for path in sorted((*root.rglob("*.py"), *root.rglob("*.toml"))):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
 
 
 def _seconds() -> float:

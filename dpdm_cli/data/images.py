@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -91,6 +91,17 @@ class ImageSet:
         if self.storage is not None:
             return self.storage.rows(indices)
         return self.images.index_select(0, indices)
+
+    def in_memory(self) -> ImageSet:
+        """The same images, none of them mapped: they may be used whole while their file is cut.
+
+        Raises:
+            DamagedFileError: the file cannot be read any more.
+        """
+        if self.storage is None:
+            return self
+        everyone = torch.arange(len(self.images))
+        return replace(self, images=self.storage.rows(everyone), storage=None)
 
     def verify(self) -> None:
         """Read the whole file that the images are mapped from, and compare it with what was written.

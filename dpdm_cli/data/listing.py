@@ -22,6 +22,7 @@ from dpdm_cli.data.readers.arrays import read_arrays
 from dpdm_cli.data.readers.folders import read_folder
 from dpdm_cli.data.readers.public_sets import default_data_dir, read_named
 from dpdm_cli.errors import DataError, UsageError
+from dpdm_cli.files import expanded
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +100,7 @@ def list_images(
         facts = NAMED[name]
         _check_own_classes(facts, declared)
         return _named(facts, split, data_dir, download, fit)
-    path = Path(os.path.expanduser(name))
+    path = expanded(name)
     # os.path answers False where pathlib raises: for names that are too long, or below folders that may not be entered.
     if not name or not os.path.exists(path):
         raise _nothing_there(name)
@@ -121,7 +122,7 @@ def _named(
 ) -> Listing:
     if facts.name == "celeba" and fit.image_size is None:
         fit = Fit(image_size=facts.image_size, channels=fit.channels)
-    folder = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
+    folder = default_data_dir() if data_dir is None else expanded(data_dir)
     images, labels = read_named(facts, split, folder, download)
     where = f"{facts.name} ({folder})"
     return Listing(facts.name, where, images, labels, facts.classes, fit)

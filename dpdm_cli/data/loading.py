@@ -17,6 +17,7 @@ from dpdm_cli.data.images import ImageSet
 from dpdm_cli.data.listing import checked_classes, list_images
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.data.prepare.prepared import SUFFIX, load_prepared
+from dpdm_cli.files import expanded
 
 
 def load_images(
@@ -60,7 +61,7 @@ def load_images(
         ResourceError: a download failed, or there is not enough memory.
     """
     fit = Fit(image_size=image_size, channels=channels)
-    path = Path(os.path.expanduser(str(source)))
+    path = expanded(source)
     if str(source) not in NAMED and path.suffix.lower() == SUFFIX and os.path.isfile(path):
         return load_prepared(path, split=split, fit=fit, classes=checked_classes(classes))
     listing = list_images(

@@ -14,9 +14,11 @@ from dpdm_cli.data.named import NAMED
 from dpdm_cli.data.prepare.prepared import SUFFIX, PreparedFile
 from dpdm_cli.data.readers.archives import read_archive
 from dpdm_cli.data.readers.folders import read_folder
+from dpdm_cli.files import expanded
 from dpdm_cli.stored import Json, parse_json
 
 _METADATA = "metadata.json"
+_SINGLE_FILES = {"samples.npz", "samples.zip"}
 _NO_TREES = frozenset({".npz", ".safetensors"})  # whose bytes may look like a zip
 
 
@@ -28,7 +30,7 @@ def splits_of(source: str | Path) -> tuple[str, ...]:
     """
     if str(source) in NAMED:
         return ("train", "test")
-    tree = _tree(Path(source).expanduser())
+    tree = _tree(expanded(source))
     return () if tree is None else splits_in(tree)
 
 
@@ -40,7 +42,7 @@ def classes_of(source: str | Path, split: Split) -> tuple[str, ...]:
     """
     if str(source) in NAMED:
         return NAMED[str(source)].classes
-    tree = _tree(Path(source).expanduser())
+    tree = _tree(expanded(source))
     if tree is None:
         return load_images(source, split=split).classes
     return arrange(tree, split, None).classes
@@ -52,7 +54,7 @@ def size_of(source: str | Path) -> int:
     Raises:
         UsageError, DataError, DamagedFileError, ResourceError: as `load_images`.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if str(source) not in NAMED and path.suffix.lower() == SUFFIX and path.is_file():
         return PreparedFile(path).facts.shape[0]
     return len(list_images(source, fit=Fit()))
@@ -60,11 +62,11 @@ def size_of(source: str | Path) -> int:
 
 def samples_in(source: str | Path) -> str | Path:
     """`source`; or the npz or zip in it, when `dpdm sample` wrote one into that folder."""
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     if (folder / _METADATA).is_file():
-        for name in ("samples.npz", "samples.zip"):
-            if (folder / name).is_file():
-                return folder / name
+        file = folder / f"samples.{sample_metadata(folder).get('format')}"
+        if file.name in _SINGLE_FILES and file.is_file():
+            return file
     return source
 
 
@@ -76,7 +78,7 @@ def sample_metadata(source: str | Path) -> Json:
     Raises:
         DamagedFileError: the file is not a JSON object.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     text = None
     if path.is_dir() and (path / _METADATA).is_file():
         text = (path / _METADATA).read_bytes()

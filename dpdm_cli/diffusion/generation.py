@@ -20,7 +20,7 @@ from dpdm_cli.diffusion.deformation import deform
 from dpdm_cli.diffusion.denoiser import Denoiser
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.samplers import SAMPLERS, Churn, Denoise, guided, noise_grid
-from dpdm_cli.errors import DpdmError, UsageError
+from dpdm_cli.errors import UsageError
 from dpdm_cli.stored import Json
 
 CHURNING = ("euler", "heun")
@@ -247,7 +247,7 @@ def generate(
         start = start * grid[0]
     x = sampler(denoise, start, grid, draw, settings.churn)
     if not x.isfinite().all():
-        raise DpdmError(
+        raise UsageError(
             f"the sampler ({settings}) produced numbers that are not finite",
             "take less guidance or churn, or more steps",
         )

@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+LARGEST_BASIS = 1 << 28  # numbers: 1 GiB
+
 
 class LowFrequencies(nn.Module):
     """Images as coefficients of their lowest frequencies, and back.
@@ -18,6 +20,9 @@ class LowFrequencies(nn.Module):
     Args:
         shape: (C, H, W) of an image.
         most: coefficients kept, at most; fewer when an image has no more pixels.
+
+    Raises:
+        ValueError: the basis is larger than any that is used.
     """
 
     _basis: Tensor
@@ -26,6 +31,10 @@ class LowFrequencies(nn.Module):
         super().__init__()
         self.shape = shape
         channels, height, width = shape
+        if most * math.prod(shape) > LARGEST_BASIS:
+            raise ValueError(
+                f"{most} frequencies of {height}x{width}x{channels} pixels are more than are kept in memory"
+            )
         # Colour counts as twice the frequency, as in JPEG: it changes more slowly than brightness. A frequency of
         # `most` or more has as many below it.
         rows, columns = range(min(height, most)), range(min(width, most))

@@ -10,7 +10,7 @@ import torch
 
 from dpdm_cli.evaluation.classifiers.confusion import Panel, draw_confusions
 from dpdm_cli.evaluation.classifiers.networks import CLASSIFIERS
-from dpdm_cli.files import disk_errors, replacing
+from dpdm_cli.files import disk_errors, private_folder, replacing
 from dpdm_cli.privacy.accounting.claims import Claim
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.stored import Json
@@ -129,8 +129,12 @@ def write_picture(result: ClassifyResult, file: Path) -> None:
     ]
     figure = draw_confusions(rows, result.classes)
     with disk_errors(file, "free some space, or choose another folder with --out"):
+        is_private = file.parent.name == "private"
+        if is_private:
+            private_folder(file.parent)
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as temporary:
+            temporary.touch(0o600 if is_private else 0o666)
             figure.savefig(temporary, format="png")
 
 

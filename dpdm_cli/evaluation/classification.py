@@ -133,7 +133,7 @@ def classify(
     if synth is not None:
         synthetic = load_images(
             samples_in(synth), data_dir=data_dir, download=download, classes=classes
-        )
+        ).in_memory()
         synthetic = _limited(synthetic, limit, seed)
 
     def real(split: Split) -> ImageSet:
@@ -146,7 +146,7 @@ def classify(
             image_size=size[0] if size[0] == size[1] else None,
             channels=synthetic.channels if synthetic else None,
             classes=classes,
-        )
+        ).in_memory()
 
     bench = _Bench(real(test_split), models or tuple(CLASSIFIERS), seed, where, reporter)
     scores = {} if synthetic is None else bench.by_protocol(synthetic, epochs, "synthetic images")

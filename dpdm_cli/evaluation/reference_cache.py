@@ -16,7 +16,7 @@ import torch
 
 from dpdm_cli.errors import DpdmError
 from dpdm_cli.evaluation.distances.frechet import FeatureStatistics
-from dpdm_cli.files import write_bytes
+from dpdm_cli.files import private_folder, write_bytes
 from dpdm_cli.stored import json_digest, parse_json
 
 
@@ -61,5 +61,6 @@ def write_statistics(file: Path, key: dict[str, str], statistics: FeatureStatist
         mean=statistics.mean.numpy(),
         scatter=statistics.scatter.numpy(),
     )
-    file.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(file.parents[1])
+    private_folder(file.parent)
     write_bytes(file, buffer.getvalue(), private=True)

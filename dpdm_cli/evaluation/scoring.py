@@ -18,6 +18,7 @@ from dpdm_cli.compute.distributed import Processes
 from dpdm_cli.compute.launched import require_one_process
 from dpdm_cli.compute.rendezvous import joined
 from dpdm_cli.data import ImageSet, load_images
+from dpdm_cli.data.named import NAMED
 from dpdm_cli.data.shared_images import SharedImages
 from dpdm_cli.data.sources import samples_in, splits_of
 from dpdm_cli.errors import ResourceError, UsageError
@@ -58,6 +59,7 @@ def fid(
     device: str = "auto",
     batch_size: int = BATCH_SIZE,
     cache_dir: Path | None = None,
+    keep: bool = True,
     reporter: Reporter | None = None,
 ) -> FidResult:
     """Fréchet distance between synthetic and real images (Heusel et al. 2017, arXiv 1706.08500).
@@ -79,7 +81,9 @@ def fid(
         data_dir, download: for named sets and for the weights.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         batch_size: images at a time; figures depend on it only by rounding.
-        cache_dir: where weights and reference statistics are kept; by default the user's cache.
+        cache_dir: where weights and reference statistics are kept; by default the user's cache, where nothing is kept
+            of images that are not published.
+        keep: False keeps no statistics and reads none.
 
     Raises:
         UsageError: options that cannot be combined.
@@ -94,8 +98,9 @@ def fid(
     if kid or precision_recall:
         require_one_process("dpdm fid with --kid or --precision-recall")
     cache = cache_dir or platformdirs.user_cache_path("dpdm", appauthor=False)
+    keep = keep and (cache_dir is not None or str(against) in NAMED)
     where = resolve_device(device)
-    with joined(where) as processes:
+    with joined(where, "fid") as processes:
         say = reporter if reporter and processes.is_first else SilentReporter()
         if extractor == "inception":
             # Other machines may have to fetch it too; the processes of one machine do so one after the other.
@@ -145,7 +150,7 @@ def fid(
                 "resize": network.resize,
             }
             theirs = _kept(reference, kid or precision_recall)
-            statistics = measuring.of_reference(reference, key, cache, theirs)
+            statistics = measuring.of_reference(reference, key, cache if keep else None, theirs)
             distance = processes.broadcast(
                 functools.partial(frechet_distance, synthetic, statistics)
             )
@@ -172,7 +177,9 @@ def fid(
 def content_digest(images: ImageSet) -> str:
     """SHA-256 (hex) of the images' shape and pixels, in order."""
     digest = hashlib.sha256(str(tuple(images.images.shape)).encode())
-    digest.update(images.images.contiguous().numpy().data)
+    # By calls and not through a map, whose file may be cut meanwhile.
+    for indices in torch.split(torch.arange(len(images.images)), 1024):
+        digest.update(images.rows(indices).numpy().data)
     return digest.hexdigest()
 
 
@@ -240,13 +247,20 @@ class _Measuring:
     say: Reporter
 
     def of_reference(
-        self, images: SharedImages, key: dict[str, str], cache: Path, kept: KeptFeatures | None
+        self,
+        images: SharedImages,
+        key: dict[str, str],
+        cache: Path | None,
+        kept: KeptFeatures | None,
     ) -> FeatureStatistics:
-        """As `statistics`, from the cache where they are in it, and kept there.
+        """As `statistics`, from the cache, if there is one, where they are in it, and kept there.
 
         With cached statistics, only images whose features are kept are read.
         """
-        file, title = cache_file(cache, key), f"features of {key['data']} ({key['split']})"
+        title = f"features of {key['data']} ({key['split']})"
+        if cache is None:
+            return self.statistics(images, title, kept)
+        file = cache_file(cache, key)
         cached: list[FeatureStatistics | None] = []
 
         def is_cached() -> bool:
@@ -261,6 +275,7 @@ class _Measuring:
         if self.processes.is_first:
             try:
                 write_statistics(file, key, statistics)
+                self.say.note(f"mean and covariance of {key['data']} are kept in {file}")
             except (OSError, ResourceError) as error:
                 self.say.warn(f"the reference's statistics are not kept: {error}")
         return statistics

@@ -29,6 +29,7 @@ WARM_SHARE = 0.1
 """Of the budget, for a warm start; a public choice."""
 
 LARGEST_INTEGER = 10**9
+SMALLEST_CLIP, LARGEST_CLIP = 1e-12, 1e12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,12 @@ class PrivacyPlan:
             self._set("warm_sigma", positive_number("warm_sigma", self.warm_sigma))
         elif self.warm_sigma is not None:
             raise UsageError(f"warm_sigma is {self.warm_sigma!r}, but there is no warm start")
+        if not SMALLEST_CLIP <= self.clip_norm <= LARGEST_CLIP:
+            raise UsageError(
+                f"clip_norm must be between {SMALLEST_CLIP:g} and {LARGEST_CLIP:g}, found {self.clip_norm:g}: sums "
+                "are computed in single precision",
+                "give clip_norm near the norm of a gradient, 1 for example",
+            )
         if self.expected_batch_size > self.dataset_size:
             raise UsageError(
                 f"expected_batch_size is {self.expected_batch_size:g}, more than the "

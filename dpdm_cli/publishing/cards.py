@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 from dpdm_cli.privacy.statement import Statement
 from dpdm_cli.sampling.sample_metadata import SampleMetadata
 
@@ -34,7 +37,7 @@ def model_card(
             "| | |",
             "|---|---|",
             f"| draws | {side}x{side} {colours} images |",
-            f"| classes | {', '.join(classes) or 'none: unconditional'} |",
+            f"| classes | {_listed(classes) or 'none: unconditional'} |",
             f"| trained on | {_dataset(dataset)} |",
             f"| network | a diffusion U-Net of {parameters:,} parameters |",
             f"| SHA-256 of model.safetensors | `{sha256}` |",
@@ -68,7 +71,7 @@ def data_card(
             "| | |",
             "|---|---|",
             f"| images | {metadata.count:,}, {metadata.format}{_shard(metadata)} |",
-            f"| classes | {', '.join(metadata.drawn) or 'none'}, drawn in turn: their shares tell nothing |",
+            f"| classes | {_listed(metadata.drawn) or 'none'}, drawn in turn: their shares tell nothing |",
             f"| model trained on | {_dataset(metadata.dataset)} |",
             f"| sampler | {sampler}; seed {metadata.seed} |",
             f"| SHA-256 of the model | `{metadata.checkpoint_sha256}` |",
@@ -79,6 +82,17 @@ def data_card(
             *_not_covered(statement),
         ]
     )
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Names that somebody chose, each in a code span of a table: no link, no HTML and no cell of its own."""
+
+    def literal(name: str) -> str:
+        fence = "`" * (1 + max(map(len, re.findall("`+", name)), default=0))
+        space = " " if len(fence) > 1 else ""
+        return f"{fence}{space}{name}{space}{fence}".replace("|", "\\|")
+
+    return ", ".join(map(literal, names))
 
 
 def _shard(metadata: SampleMetadata) -> str:

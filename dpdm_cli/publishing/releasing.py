@@ -7,16 +7,17 @@ along.
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from dpdm_cli.checkpoint import load_model, save_model
 from dpdm_cli.compute.device import resolve_device
 from dpdm_cli.errors import DataError, PrivacyError, UsageError
-from dpdm_cli.files import CARD, disk_errors, sha256_of, write_bytes
+from dpdm_cli.files import CARD, disk_errors, expanded, sha256_of, write_bytes
 from dpdm_cli.privacy.statement import Statement
 from dpdm_cli.publishing.cards import data_card, model_card
 from dpdm_cli.publishing.verification import Artefact
@@ -65,7 +66,7 @@ def release(source: Path | str, out: Path | str, *, evaluation: str = "") -> Rel
         UsageError: `out` exists, or lies in the source.
         ResourceError: it cannot be written; nothing is left of it.
     """
-    path, target = Path(source).expanduser(), Path(out).expanduser()
+    path, target = expanded(source), expanded(out)
     if _is_below_private(path):
         raise PrivacyError(
             f"{path} is under private/, which is not covered by the claim",
@@ -85,6 +86,7 @@ def release(source: Path | str, out: Path | str, *, evaluation: str = "") -> Rel
             statement = _samples(artefact, folder, evaluation)
         else:
             statement = _model(artefact, folder, evaluation)
+        verify([folder])  # whole, before it has its name
         files = sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file())
     return Release(
         folder=target,
@@ -157,17 +159,29 @@ def _samples(artefact: Artefact, folder: Path, evaluation: str) -> Statement:
 
 @contextmanager
 def _whole_folder(target: Path) -> Iterator[Path]:
-    """Fill a folder beside the target and move it there when it is whole; leave nothing when it is not."""
-    part = target.with_name(f".{target.name}.part")
+    """Fill a folder of this process's own beside the target and move it there when it is whole; leave nothing when it
+    is not.
+    """
     with disk_errors(target, _NOTHING_LEFT):
         if not target.parent.is_dir():
             raise DataError(
                 f"there is no folder {target.parent}", f"make it: mkdir -p {target.parent}"
             )
-        shutil.rmtree(part, ignore_errors=True)
-        try:
+        with TemporaryDirectory(
+            prefix=f".{target.name[:40]}-",
+            suffix=".part",
+            dir=target.parent,
+            ignore_cleanup_errors=True,
+        ) as own:
+            part = Path(own, "release")  # as open to others as any new folder
             part.mkdir()
             yield part
-            part.rename(target)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+            try:
+                part.rename(target)
+            except OSError as error:
+                if os.path.lexists(target):
+                    raise UsageError(
+                        f"{target} has come into being meanwhile",
+                        "choose another folder for the release",
+                    ) from error
+                raise

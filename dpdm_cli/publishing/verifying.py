@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dpdm_cli.checkpoint import Model, load_model
 from dpdm_cli.errors import DamagedFileError, DataError, DpdmError, PrivacyError, UsageError
-from dpdm_cli.files import check_digests, others_in, read_json
+from dpdm_cli.files import check_digests, check_plain, expanded, others_in, read_json
 from dpdm_cli.privacy.accounting.accountants import Part
 from dpdm_cli.privacy.accounting.claims import Claim, claim, compose
 from dpdm_cli.privacy.accounting.restating import (
@@ -54,7 +54,7 @@ def verify(
     if not paths:
         raise UsageError("nothing to verify", "name a run, a model or a set of samples")
     mean_runs = None if selection is None else _mean_runs(selection)
-    artefacts = tuple(_named(Path(path).expanduser()) for path in paths)
+    artefacts = tuple(_named(expanded(path)) for path in paths)
     plan = artefacts[0].ledger.plan
     if len(artefacts) > 1:
         delta = max(found.ledger.plan.delta for found in artefacts)
@@ -125,6 +125,7 @@ def _run(path: Path) -> Artefact:
             f"{path}: this run is not finished: it has no manifest",
             "complete it with --resume, then verify it",
         )
+    check_plain(path, but=folder.private.name)
     # Sets of samples have a manifest of their own.
     if others := [entry for entry in folder.check_manifest() if not is_sample_folder(entry)]:
         raise DamagedFileError(
@@ -191,6 +192,7 @@ def _samples(path: Path, home: Path) -> Artefact:
             f"{path}: neither a run nor a model nor a set of samples",
             "name what `dpdm train` or `dpdm sample` wrote",
         )
+    check_plain(home)
     try:
         folder = SampleFolder(home)
     except UsageError as error:  # what lies here is of no kind that dpdm writes

@@ -20,6 +20,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from dpdm_cli.errors import DamagedFileError
+from dpdm_cli.files import read_bytes
 from dpdm_cli.sampling.png import Pixels, PngEncoder
 from dpdm_cli.sampling.writing import Album, Format, place_of
 from dpdm_cli.stored import Json, parse_json, same_json
@@ -49,12 +50,12 @@ def finished_images(
 
 
 def _from_files(folder: Path, album: Album) -> Iterator[tuple[int, Pixels]]:
-    png = PngEncoder(album.shape)
+    png, largest = PngEncoder(album.shape), _largest_of(album)
 
     def read(index: int) -> Pixels:
         path = folder / album.member(index)
         with _named(path):
-            return png.decode(path.read_bytes())
+            return png.decode(read_bytes(path, largest))
 
     return _pieces(album.indices, read)
 
@@ -79,7 +80,7 @@ def _from_members(
         raise ValueError(f"{len(archive.infolist()):,} members are not those of {album.n:,} images")
     _check_members(archive, ["metadata.json", *map(album.member, album.indices)])
     _check_text(_content(archive, "metadata.json", _TEXT), metadata)
-    png, largest = PngEncoder(album.shape), _HEADER + 2 * int(np.prod(album.shape))
+    png, largest = PngEncoder(album.shape), _largest_of(album)
 
     def read(index: int) -> Pixels:
         return png.decode(_content(archive, album.member(index), largest))
@@ -119,6 +120,11 @@ def _pieces(indices: Sequence[int], read: Callable[[int], Pixels]) -> Iterator[t
         for start in range(first, last, _MOST):
             piece = indices[start : min(start + _MOST, last)]
             yield piece[0], np.stack([read(index) for index in piece])
+
+
+def _largest_of(album: Album) -> int:
+    """Bytes that the file of one image has, at most."""
+    return _HEADER + 2 * int(np.prod(album.shape))
 
 
 def _check_members(archive: zipfile.ZipFile, expected: list[str]) -> None:

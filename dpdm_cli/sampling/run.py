@@ -16,7 +16,7 @@ from dpdm_cli.compute.launched import are_several
 from dpdm_cli.compute.rendezvous import joined
 from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.errors import UsageError
-from dpdm_cli.files import disk_errors
+from dpdm_cli.files import disk_errors, expanded
 from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.sampling.drawing import Drawing
 from dpdm_cli.sampling.sample_folder import GOES_ON, SampleFolder
@@ -30,6 +30,7 @@ from dpdm_cli.stored import Json, json_digest
 CPU_BATCH, CUDA_BATCH = 64, 1000
 """Images at a time when nothing else is said."""
 
+_MOST_AT_A_TIME = 1 << 20
 DEFAULT_FOLDER = "synth"
 """Beside the model."""
 
@@ -159,8 +160,8 @@ def sample(
     }
     part = None if shard is None else _shard(shard, format)
     where = resolve_device(device)
-    path = Path(checkpoint).expanduser()
-    with joined(where) as processes:
+    path = expanded(checkpoint)
+    with joined(where, "sample") as processes:
         say = reporter if reporter and processes.is_first else SilentReporter()
         with processes.together():
             model = load_model(path)
@@ -181,7 +182,7 @@ def sample(
                     f"guidance is {choice.settings.guidance:g}, but the model knows no classes",
                     "leave it out for an unconditional model",
                 )
-        folder = Path(out).expanduser() if out else _default_folder(path, part)
+        folder = expanded(out) if out else _default_folder(path, part)
         size = processes.broadcast(
             lambda: batch_size or _recorded_size(folder) or _default_size(where)
         )
@@ -241,8 +242,10 @@ def _check_numbers(n: int, seed: int, batch_size: int | None, format: str) -> No
         raise UsageError(f"the number of images must be at least 1, found {n}")
     if not 0 <= seed < 1 << 63:
         raise UsageError(f"the seed must be at least 0 and below 2^63, found {seed}")
-    if batch_size is not None and batch_size < 1:
-        raise UsageError(f"the batch size must be at least 1, found {batch_size}")
+    if batch_size is not None and not 1 <= batch_size <= _MOST_AT_A_TIME:
+        raise UsageError(
+            f"the batch size must be between 1 and {_MOST_AT_A_TIME:,}, found {batch_size}"
+        )
     if format not in FORMATS:
         raise UsageError(f"unknown format {format!r}", f"choose one of {', '.join(FORMATS)}")
 
@@ -280,11 +283,12 @@ def _cycle(classes: tuple[str, ...], labels: Sequence[str | int] | None) -> tupl
         given = given.strip() if isinstance(given, str) else given
         if isinstance(given, str) and given in classes:
             return classes.index(given)
-        index = int(given) if isinstance(given, int) or given.isdecimal() else -1
+        is_index = isinstance(given, int) or (given.isdecimal() and len(given) < 10)
+        index = int(given) if is_index else -1
         if not 0 <= index < len(classes):
             known = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
             raise UsageError(
-                f"the model knows no class {given!r}",
+                f"the model knows no class {str(given)[:80]!r}",
                 f"name one of {known}, or an index from 0 to {len(classes) - 1}",
             )
         return index

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from dpdm_cli.checkpoint import check_classes, check_dataset
+from dpdm_cli.checkpoint import check_dataset
+from dpdm_cli.data.class_names import check_classes
 from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.diffusion.unet import LARGEST_SIDE
 from dpdm_cli.errors import DamagedFileError

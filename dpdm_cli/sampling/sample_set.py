@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shutil import disk_usage
 
 import torch
 
-from dpdm_cli.errors import DamagedFileError
+from dpdm_cli.errors import DamagedFileError, ResourceError
 from dpdm_cli.files import check_digests, disk_errors, sha256_of
 from dpdm_cli.reporter import Reporter
 from dpdm_cli.sampling import grids
@@ -22,6 +23,8 @@ from dpdm_cli.sampling.sample_metadata import Digests, SampleMetadata
 from dpdm_cli.sampling.shards import Shard
 from dpdm_cli.sampling.writing import ImageSink, open_sink
 from dpdm_cli.stored import Json
+
+_LEAST_BYTES = 67  # of a PNG file
 
 
 @dataclass
@@ -65,6 +68,7 @@ class SampleSet:
             if folder.is_complete:
                 self._check_complete()
                 return []
+            self._check_room()
             starts = (self.metadata.shard or Shard(1, 1)).starts(
                 self.album.n, self.metadata.batch_size
             )
@@ -115,6 +119,15 @@ class SampleSet:
     def _sink(self) -> ImageSink:
         assert self._opened, "begin comes first"
         return self._opened[1]
+
+    def _check_room(self) -> None:
+        """Refuse a set that no disk like this one holds, before each image is given a name."""
+        count, size = len(self.album.indices), disk_usage(self.path).total
+        if count * _LEAST_BYTES > size:
+            raise ResourceError(
+                f"{self.path}: {count:,} images are more than a disk of {size:,} bytes holds",
+                "draw fewer, or choose another --out",
+            )
 
     def _check_complete(self) -> None:
         assert self._folder.recorded

@@ -199,13 +199,13 @@ class PngFolder:
         lines = hashlib.sha256()
         for member in sorted(map(self._album.member, self._album.indices)):
             try:
-                content = (self.path / member).read_bytes()
+                digest = sha256_of(self.path / member)
             except OSError as error:
                 raise DamagedFileError(
                     f"{self.path / member}: cannot be read: {error.strerror}",
                     "the images were changed after they were drawn: draw them into another folder",
                 ) from error
-            lines.update(f"{hashlib.sha256(content).hexdigest()}  {member}\n".encode())
+            lines.update(f"{digest}  {member}\n".encode())
         return lines.hexdigest()
 
     def discard(self) -> None:

@@ -9,6 +9,7 @@ from typing import Unpack
 from dpdm_cli.choices import Preset
 from dpdm_cli.compute.device import resolve_device
 from dpdm_cli.data import load_images
+from dpdm_cli.data.decoding import Fit
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.keywords import keywords_shown
 from dpdm_cli.training.config.network import blank_images
@@ -53,6 +54,7 @@ def dry_run(
         **settings,
     )
     if data in NAMED:
+        Fit(channels=channels)  # of images that are not looked at
         return resolve(request, blank_images(data, request.settings))
     images = load_images(
         data,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -74,13 +76,20 @@ def take_steps(
             trainer.step()
             rate = (trainer.done - first) * images_a_step / (time.monotonic() - started)
             progress.advance(1, **{"images/s": f"{rate:,.0f}", "epsilon": epsilon(trainer.done)})
-            if log_losses:
-                _log_loss(folder.losses, trainer.done, trainer.mean_loss(), processes)
+            failed = _log_loss(folder.losses, trainer, processes) if log_losses else 0
             due = time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES
-            signal_number, is_due = processes.all_reduce_max(stop.signal_number, due)
-            if signal_number or is_due:
+            signal_number, is_due, number = processes.all_reduce_max(
+                stop.signal_number, due, failed
+            )
+            if signal_number or is_due or number:
                 save()
                 saved_at, saved_steps = time.monotonic(), trainer.done
+            if number:
+                raise ResourceError(
+                    f"{folder.losses}: cannot write: {os.strerror(number)}; stopped after step {trainer.done}, the "
+                    "state is saved",
+                    "free space and go on with --resume, or without --log-losses",
+                )
             if signal_number and trainer.done < trainer.steps:
                 raise InterruptedRunError(
                     f"stopped after step {trainer.done} of {trainer.steps}; the state is saved",
@@ -106,7 +115,19 @@ def _epsilon_so_far(trainer: Trainer) -> Any:
     return text
 
 
-def _log_loss(path: Path, step: int, loss: float, processes: Processes) -> None:
-    if processes.is_first:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "loss": loss}) + "\n")
+def _log_loss(path: Path, trainer: Trainer, processes: Processes) -> int:
+    """Write the loss of the step down, in the first process; gives the number of the system's error, or 0."""
+    loss = trainer.mean_loss()
+    if not processes.is_first:
+        return 0
+    try:
+        with open(path, "a", encoding="utf-8", opener=_own) as file:
+            file.write(json.dumps({"step": trainer.done, "loss": loss}) + "\n")
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
+
+
+def _own(path: str, flags: int) -> int:
+    """Open for the owner alone."""
+    return os.open(path, flags, 0o600)

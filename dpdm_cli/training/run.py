@@ -21,6 +21,7 @@ from dpdm_cli.compute.distributed import Processes
 from dpdm_cli.compute.rendezvous import joined
 from dpdm_cli.data import duplicate_count, load_images
 from dpdm_cli.data.named import NAMED
+from dpdm_cli.files import expanded
 from dpdm_cli.keywords import keywords_shown
 from dpdm_cli.privacy.accounting.claims import claim
 from dpdm_cli.privacy.statement import (
@@ -144,10 +145,10 @@ def train(
         InterruptedRunError: on SIGINT or SIGTERM, after the state was saved.
     """
     torch_device = resolve_device(device)
-    folder = RunFolder(Path(out))
+    folder = RunFolder(expanded(out))
     load = partial(load_images, data, data_dir=data_dir, download=download)
     with ExitStack() as held:
-        processes = held.enter_context(joined(torch_device))
+        processes = held.enter_context(joined(torch_device, "train"))
         say = reporter if reporter and processes.is_first else SilentReporter()
         # They decide which calls follow: processes that differ would wait for each other in different ones.
         processes.check_same(
@@ -195,6 +196,7 @@ def train(
             elif spec.start is not None:
                 trainer.start_from(spec.start.weights)
         if trainer.done < trainer.steps:
+            processes.broadcast(lambda: folder.check_room(trainer.state()))
             with memory_errors("while the training step was checked", _LESS_AT_FIRST):
                 trainer.check()
         started = time.monotonic()

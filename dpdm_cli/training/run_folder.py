@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from shutil import disk_usage
 
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from dpdm_cli.files import (
     check_digests,
     is_left_over,
     lock_file,
+    private_folder,
     read_json,
     sha256_of,
     write_bytes,
@@ -70,7 +72,7 @@ class RunFolder:
         with ExitStack() as held:
             try:
                 self._check(resume)
-                self.private.mkdir(parents=True, exist_ok=True, mode=0o700)
+                private_folder(self.private)
                 held.callback(self._remove_if_empty)
                 held.enter_context(
                     lock_file(self._lock, f"{self.path}: another run holds this folder")
@@ -127,8 +129,27 @@ class RunFolder:
             self.private.rmdir()
             self.path.rmdir()
 
+    def check_room(self, tensors: dict[str, Tensor]) -> None:
+        """Refuse to begin what the disk has no room for: two states, the old one beside the new, and the model.
+
+        Raises:
+            ResourceError: there is less.
+        """
+        needed = 3 * sum(tensor.nbytes for tensor in tensors.values())
+        free = disk_usage(self.path).free
+        if free < needed:
+            raise ResourceError(
+                f"{self.path}: the run needs {needed:,} bytes of the disk, {free:,} are free",
+                "free space, or choose another --out; no step was taken",
+            )
+
     def save_state(self, tensors: dict[str, Tensor], state: RunState) -> None:
-        """Replace the resume state; the old one stays whole until the new one is."""
+        """Replace the resume state; the old one stays whole until the new one is.
+
+        A folder that has been removed is made anew.
+        """
+        with suppress(OSError):  # what it is, writing says
+            private_folder(self.private)
         write_tensors(self.state, tensors, "state", state.to_json(), private=True)
 
     def load_state(self) -> tuple[dict[str, Tensor], RunState]:

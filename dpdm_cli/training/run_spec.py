@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dpdm_cli.checkpoint import check_classes
 from dpdm_cli.choices import Preset
 from dpdm_cli.data import ImageSet
+from dpdm_cli.data.class_names import check_new_classes
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
-from dpdm_cli.errors import DataError
 from dpdm_cli.privacy.accounting.claims import check_plan_file, claim, round_up
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.public_inputs import PublicInputs
@@ -101,7 +100,7 @@ def resolve(request: RunRequest, images: ImageSet) -> RunSpec:
         PrivacyError: what is to be public is neither stated nor declared; or what would make the claim false.
         DamagedFileError: the plan or the public model is damaged.
     """
-    _check_classes(images)
+    check_new_classes(images.classes, request.data)
     file = request.plan_file if request.private else None
     plan = None if file is None else check_plan_file(file)[0]
     warm_start = "none"
@@ -139,14 +138,6 @@ def resolve(request: RunRequest, images: ImageSet) -> RunSpec:
         plan=plan,
         plan_file=file,
     )
-
-
-def _check_classes(images: ImageSet) -> None:
-    """Refuse names, before the first step, under which no model is ever published."""
-    try:
-        check_classes(images.classes)
-    except ValueError as error:
-        raise DataError(f"the {error}", "rename the classes") from None
 
 
 def _as_settings(plan: PrivacyPlan) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from dpdm_cli.compute.distributed import ALONE, Processes
 from dpdm_cli.compute.pixels import to_floats
 from dpdm_cli.data import ImageSet
 from dpdm_cli.diffusion.gaussian_prior import GaussianPrior
+from dpdm_cli.errors import UsageError
 from dpdm_cli.privacy.class_sums import noisy_class_squares, noisy_class_sums
 from dpdm_cli.privacy.entropy import Entropy
 from dpdm_cli.privacy.ledger import Ledger
@@ -36,8 +37,17 @@ _PIECE = 4096
 
 
 def new_prior(shape: tuple[int, int, int], classes: int) -> GaussianPrior:
-    """An uninformed prior: the same for all classes, as EDM's."""
-    return GaussianPrior(shape, classes, COEFFICIENTS, DIRECTIONS)
+    """A prior that knows nothing yet: the same for all classes, as EDM's.
+
+    Raises:
+        UsageError: the images are too large for one.
+    """
+    try:
+        return GaussianPrior(shape, classes, COEFFICIENTS, DIRECTIONS)
+    except ValueError as error:
+        raise UsageError(
+            f"no warm start for such images: {error}", "choose --warm-start none, or --image-size"
+        ) from error
 
 
 def learn_prior(

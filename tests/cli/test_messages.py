@@ -81,8 +81,15 @@ def test_data_sets_and_statistics_lie_in_one_cache(
     monkeypatch.delenv("DPDM_CACHE_DIR", raising=False)
     samples = tmp_path / "x.npz"
     np.savez(samples, images=np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8))
-    assert run("fid", samples, "--against", samples, "--extractor", "pixels")[0] == 0
-    assert os.listdir(cache) == ["dpdm"]
+    words = ("fid", samples, "--extractor", "pixels", "--against")
+    for further in ([samples], [samples, "--no-cache"], ["digits", "--no-cache"]):
+        assert run(*words, *further)[0] == 0
+        assert not cache.exists()
+    assert run(*words, samples, "--cache-dir", tmp_path / "own")[0] == 0
+    code, _, said = run(*words, "digits")
+    assert code == 0
+    assert f"kept in {cache / 'dpdm' / 'private'}" in said
+    assert (os.listdir(cache), os.listdir(tmp_path / "own")) == (["dpdm"], ["private"])
     monkeypatch.delenv("DPDM_DATA_DIR", raising=False)
     assert default_data_dir() == cache / "dpdm" / "data"
 

@@ -13,7 +13,7 @@ import torch
 from support.processes_launcher import Exited, launch
 from torch import Tensor
 
-from dpdm_cli.compute import launched
+from dpdm_cli.compute import launched, rendezvous
 from dpdm_cli.compute.distributed import ALONE, Processes
 from dpdm_cli.compute.rendezvous import joined
 from dpdm_cli.errors import (
@@ -181,10 +181,10 @@ def test_what_one_raises_in_a_block_all_raise_and_say_whose_it_is(
 
 
 def test_an_error_that_is_a_bug_keeps_its_kind_where_it_is_and_ends_the_others() -> None:
-    first, second = several(2, fail_in_block, 1, ZeroDivisionError("by nought"))
-    assert isinstance(second, ZeroDivisionError)
+    first, second = several(2, fail_in_block, 1, LookupError("by nought"))
+    assert isinstance(second, LookupError)
     assert isinstance(first, ResourceError)
-    assert "process 1: ZeroDivisionError: by nought" in first.message
+    assert "process 1: LookupError: by nought" in first.message
 
 
 def stop_in_block(processes: Processes) -> None:
@@ -333,3 +333,33 @@ def test_what_works_in_one_process_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     assert launched.rank() == 1
     with pytest.raises(UsageError, match="this works in one process"):
         launched.require_one_process("this")
+
+
+def join_for(tasks: list[str]) -> None:
+    with joined(CPU, tasks[launched.rank()]):
+        pass
+
+
+def test_processes_of_two_commands_do_not_work_together() -> None:
+    for found in launch(2, join_for, ["train", "sample"]):
+        assert isinstance(found, ResourceError)
+        assert found.message == "the command of process 1 of 2 differ from those of process 0"
+
+
+def join_with(codes: list[str]) -> None:
+    rendezvous._code = lambda: codes[launched.rank()]
+    with joined(CPU):
+        pass
+
+
+def test_processes_of_other_code_do_not_work_together() -> None:
+    for found in launch(3, join_with, ["a", "a", "b"]):
+        assert isinstance(found, ResourceError)
+        assert "the code of dpdm of process 2 of 3 differ" in found.message
+        assert "install the same" in found.hint
+    assert launch(2, join_with, ["a", "a"]) == [None, None]
+
+
+def test_the_code_of_a_package_is_all_its_files() -> None:
+    assert rendezvous._code() == rendezvous._code()
+    assert len(rendezvous._code()) == 64

@@ -97,7 +97,10 @@ def test_a_folder_of_samples_in_one_file_is_that_file(tmp_path: Path, name: str)
     assert (
         samples_in(tmp_path) == tmp_path
     )  # a user's own folder, until `dpdm sample` has described it
-    (tmp_path / "metadata.json").write_text("{}")
+    for format in ("", "png", "../samples"):  # a set of PNG files, beside which somebody has put it
+        (tmp_path / "metadata.json").write_text(f'{{"format": "{format}"}}')
+        assert samples_in(tmp_path) == tmp_path
+    (tmp_path / "metadata.json").write_text(f'{{"format": "{name[8:]}"}}')
     assert samples_in(tmp_path) == tmp_path / name
 
 

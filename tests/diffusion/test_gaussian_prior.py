@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from dpdm_cli.diffusion.denoiser import EDM, Denoiser
 from dpdm_cli.diffusion.gaussian_prior import GaussianPrior
 from dpdm_cli.diffusion.low_frequencies import LowFrequencies
+from dpdm_cli.errors import UsageError
+from dpdm_cli.training.warm_start import new_prior
 
 SHAPES = [(1, 8, 8), (3, 6, 6), (1, 5, 7)]
 
@@ -180,3 +182,10 @@ def test_noisy_images_have_its_mean_and_its_covariance_with_the_noise(
     expected = along @ torch.diag(prior.variances[1] - prior.elsewhere) @ along.T
     expected = expected + (prior.elsewhere + 0.49) * torch.eye(size)
     torch.testing.assert_close(root.T @ root, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_basis_that_no_memory_is_worth_is_refused_before_it_is_made() -> None:
+    with torch.device("meta"), pytest.raises(ValueError, match="more than are kept in memory"):
+        GaussianPrior((3, 1024, 1024), 10, 1024, 1024)
+    with pytest.raises(UsageError, match="no warm start for such images"):
+        new_prior((3, 1024, 1024), 10)

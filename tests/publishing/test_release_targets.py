@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.drawn import contents, draw
 
-from dpdm_cli import release
+from dpdm_cli import release, verify
+from dpdm_cli.commands.console import errors_reported
 from dpdm_cli.errors import ResourceError, UsageError
+from dpdm_cli.publishing import releasing
 
 PRETRAINED = Path(__file__).parents[2] / "examples" / "pretrained" / "mnist-eps10"
 
@@ -78,3 +81,54 @@ def test_a_release_that_cannot_be_written_is_a_lack_of_resources_and_leaves_noth
     assert "choose another" in caught.value.hint
     assert not list(tmp_path.iterdir())
     release(samples, target)
+
+
+def test_two_releases_into_one_place_leave_the_first_that_is_whole(
+    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, inner = tmp_path / "out", []
+    real = releasing.write_set_grid
+
+    def meanwhile(*args: Any, **named: Any) -> bool:
+        monkeypatch.setattr(releasing, "write_set_grid", real)
+        inner.append(release(samples, target))
+        return real(*args, **named)
+
+    monkeypatch.setattr(releasing, "write_set_grid", meanwhile)
+    with pytest.raises(UsageError, match="come into being meanwhile"):
+        release(samples, target)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert sorted(contents(target)) == list(inner[0].files)
+    verify([target])
+
+
+def test_a_release_removes_nothing_that_it_has_not_made(samples: Path, tmp_path: Path) -> None:
+    other = tmp_path / ".out.part"
+    other.mkdir()
+    (other / "of another").write_text("mine")
+    release(samples, tmp_path / "out")
+    assert (other / "of another").read_text() == "mine"
+
+
+def test_a_released_folder_is_as_open_to_others_as_any_new_one(
+    samples: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "new").mkdir()
+    folder = release(samples, tmp_path / "out").folder
+    assert folder.stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_release_that_is_stopped_leaves_nothing(
+    number: int,
+    samples: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(releasing, "write_set_grid", lambda *_, **__: os.kill(os.getpid(), number))
+    with pytest.raises(SystemExit) as end, errors_reported():
+        release(samples, tmp_path / "out")
+    assert end.value.code == 128 + number
+    assert capsys.readouterr().err.startswith("error: stopped")
+    assert not list(tmp_path.iterdir())

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import process_children as children
-from support import tiny
 from support.processes_launcher import launch
 
-from dpdm_cli.errors import DataError, ResourceError
-from dpdm_cli.training.run_spec import _check_classes
+from dpdm_cli.errors import ResourceError
 
 
 def train_unlike(out: Path, odd: int, changes: dict[str, Any]) -> None:
@@ -36,13 +33,3 @@ def test_options_that_decide_which_calls_follow_are_compared_before_any(
             "the data, --non-private, --resume or --log-losses of process 1 of 2 differ from those of process 0"
         )
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("name", ["", "two\nlines", "x" * 300, "a"])
-def test_a_class_name_under_which_no_model_can_be_published_is_refused_before_a_step(
-    name: str,
-) -> None:
-    images = tiny.images(6)
-    _check_classes(images)
-    with pytest.raises(DataError, match="classes hold"):
-        _check_classes(replace(images, classes=("a", "b", name)))

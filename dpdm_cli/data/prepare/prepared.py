@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 from dpdm_cli.choices import Split
+from dpdm_cli.data.class_names import check_classes
 from dpdm_cli.data.decoding import Fit
 from dpdm_cli.data.images import ImageSet, renamed
-from dpdm_cli.data.layout import is_class_name
 from dpdm_cli.errors import DamagedFileError, DataError, UsageError
 from dpdm_cli.stored import Json, json_digest, parse_json, understood
 
@@ -295,8 +295,10 @@ class PreparedFile:
             raise self._damaged(error.message) from None
         if min(*facts.shape, facts.duplicates + 1, facts.bad + 1) < 1:
             raise self._damaged("its description counts less than nothing")
-        if not all(map(is_class_name, facts.classes)):
-            raise self._damaged("its description names classes by what is no name")
+        try:
+            check_classes(facts.classes)
+        except ValueError:
+            raise self._damaged("its description holds names that no class has") from None
         return facts
 
     def _read_labels(self) -> Tensor | None:

@@ -17,6 +17,7 @@ import torch
 from dpdm_cli import __version__
 from dpdm_cli.choices import Split
 from dpdm_cli.compute.threads import parallel_map
+from dpdm_cli.data.class_names import check_new_classes
 from dpdm_cli.data.collecting import Findings, read_chunk
 from dpdm_cli.data.decoder_process import decoders
 from dpdm_cli.data.decoding import Decoded, Fit, Pixels, planes, refit
@@ -33,7 +34,7 @@ from dpdm_cli.data.prepare.prepared import (
 )
 from dpdm_cli.data.prepare.unfinished import Unfinished, forget
 from dpdm_cli.errors import DataError, InterruptedRunError, ResourceError, UsageError
-from dpdm_cli.files import disk_errors
+from dpdm_cli.files import disk_errors, expanded
 from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.signals import stop_requests
 from dpdm_cli.stored import Json
@@ -118,7 +119,7 @@ def prepare(
         InterruptedRunError: on SIGINT or SIGTERM, when what is decoded is saved.
     """
     say = reporter or SilentReporter()
-    path = Path(out).expanduser()
+    path = expanded(out)
     _check_places(source, path)
     complete = _complete(path) if path.exists() else None
     say.note(f"looking through {source}")
@@ -130,6 +131,7 @@ def prepare(
         fit=Fit(image_size=image_size, channels=channels),
         classes=classes,
     )
+    check_new_classes(listing.classes, str(source))
     request: Json = {
         "split": split,
         "image_size": listing.fit.image_size,
@@ -317,7 +319,7 @@ def _check_places(source: str | Path, path: Path) -> None:
         raise UsageError(f"OUT must end in {SUFFIX}, found {path}", f"for example {path}{SUFFIX}")
     if path.is_dir():
         raise UsageError(f"{path} is a folder", "name a file that is to be made")
-    origin = Path(source).expanduser()
+    origin = expanded(source)
     if str(source) in NAMED:
         return
     if origin.suffix.lower() == SUFFIX and origin.is_file():

@@ -118,7 +118,10 @@ def _read(path: Path, archive: Archive, member: Member) -> NDArray[Any]:
             _HINT,
         )
     flat: NDArray[Any] = np.frombuffer(data, dtype, count, start)
-    return flat.reshape(shape, order="F" if fortran else "C")
+    try:
+        return flat.reshape(shape, order="F" if fortran else "C")
+    except ValueError as error:  # empty, with sides whose product no machine can count to
+        raise DataError(f"{where} has the shape {list(shape)}: {error}", _HINT) from None
 
 
 def _checked_pixels(path: Path, pixels: NDArray[Any]) -> Pixels:

@@ -24,7 +24,7 @@ from dpdm_cli.data.layout import Entry
 from dpdm_cli.data.named import NamedSet
 from dpdm_cli.data.readers.folders import Files
 from dpdm_cli.errors import DataError, ResourceError
-from dpdm_cli.files import network_timeout
+from dpdm_cli.files import expanded, network_timeout
 
 _TIMEOUT = 60.0  # seconds without a byte
 
@@ -37,7 +37,7 @@ def default_data_dir() -> Path:
 
     stated = os.environ.get("DPDM_DATA_DIR")
     if stated:
-        return Path(stated).expanduser()
+        return expanded(stated)
     return platformdirs.user_cache_path("dpdm", appauthor=False) / "data"
 
 

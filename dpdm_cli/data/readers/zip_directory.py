@@ -146,6 +146,8 @@ class Directory:
         return Member(at, name, flags, method, crc, compressed, size, attributes, place), length
 
     def _content(self, member: Member) -> bytes:
+        if member.header > self._length:
+            raise BadZipError("a member lies beyond its end")
         self._file.seek(member.header)
         header = self._file.read(_LOCAL.size)
         if len(header) < _LOCAL.size or not header.startswith(b"PK\3\4"):

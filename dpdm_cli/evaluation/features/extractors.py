@@ -30,7 +30,7 @@ from torch import Tensor
 
 from dpdm_cli.errors import DamagedFileError, ResourceError, UsageError
 from dpdm_cli.evaluation.features.weights import FILE_NAME
-from dpdm_cli.files import sha256_of
+from dpdm_cli.files import expanded, sha256_of
 
 RESIZE_MODES = ("clean", "legacy_tensorflow")
 """`clean` resizes to 299x299 by PIL's bicubic filter with antialiasing; `legacy_tensorflow` leaves
@@ -179,7 +179,11 @@ class TorchScriptExtractor:
                 f"{_first_line(error)}",
                 "it must take float32 [B, 3, H, W] in [0, 255]",
             ) from error
-        if not isinstance(features, Tensor) or features.shape[:1] != pixels.shape[:1]:
+        if (
+            not isinstance(features, Tensor)
+            or features.shape[:1] != pixels.shape[:1]
+            or not features.numel()
+        ):
             raise DamagedFileError(
                 f"{self._file}: expected one row of features for each image, "
                 f"found {_describe(features)}",
@@ -195,7 +199,7 @@ def in_colour(images: Tensor) -> Tensor:
 
 def load_torchscript(name: str, device: torch.device) -> TorchScriptExtractor:
     """The extractor in a user's file. Raises `UsageError` when `name` is not a file."""
-    file = Path(name)
+    file = expanded(name)
     if not file.is_file():
         raise UsageError(
             f"unknown extractor {name!r}, and there is no such file",

@@ -19,7 +19,7 @@ from dpdm_cli.data import ImageSet
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.diffusion.unet import UNetConfig
 from dpdm_cli.errors import PrivacyError, UsageError
-from dpdm_cli.files import sha256_of
+from dpdm_cli.files import expanded, sha256_of
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.statement import Statement
 from dpdm_cli.stored import Json, understood
@@ -162,7 +162,7 @@ def read_public(path: Path, shape: UNetConfig, private_set: str | None) -> Publi
         UsageError: its network is another one.
         DataError, DamagedFileError: see `load_model`.
     """
-    model = load_model(path.expanduser())
+    model = load_model(expanded(path))
     if isinstance(model.statement, Statement):
         raise PrivacyError(
             f"{path} was trained on private images: its budget would add to this run's",

@@ -19,9 +19,12 @@ from typing import Any, Literal, TypedDict
 
 from dpdm_cli.choices import Init, Parameterisation, Precision, Preset, Schedule, WarmStart
 from dpdm_cli.data.named import NAMED
+from dpdm_cli.diffusion.unet import LARGEST_SIDE
 from dpdm_cli.errors import UsageError
+from dpdm_cli.files import read_bytes
 from dpdm_cli.privacy.plan import WARM_SHARE
 
+_LONGEST_TOML = 1 << 20  # bytes
 PRESETS: tuple[Preset, ...] = typing.get_args(Preset)
 
 
@@ -97,6 +100,12 @@ class TrainSettings:
         for name in ("width", "blocks", "patch", "embedding", "batch_size", "noise_multiplicity"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, found {getattr(self, name)}")
+        if not 1 <= (1 if self.image_size is None else self.image_size) <= LARGEST_SIDE:
+            raise UsageError(
+                f"image_size must be between 1 and {LARGEST_SIDE}, found {self.image_size}"
+            )
+        if not 0 <= self.seed < 1 << 63:
+            raise UsageError(f"seed must be at least 0 and below 2^63, found {self.seed}")
         for name in ("warmup", "micro_batch"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} must not be negative, found {getattr(self, name)}")
@@ -292,10 +301,10 @@ def _preset_layers(
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_bytes(path, _LONGEST_TOML).decode())
     except OSError as error:
         raise UsageError(f"{path}: cannot read the configuration: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path}: not a TOML file: {error}") from error
 
 

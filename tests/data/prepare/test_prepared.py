@@ -12,10 +12,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from dpdm_cli.data import duplicate_count, load_images
+from dpdm_cli.data import ImageSet, duplicate_count, load_images
 from dpdm_cli.data.prepare.prepared import Facts, PreparedFile, header_of, reserved_bytes
 from dpdm_cli.data.prepare.preparing import prepare
 from dpdm_cli.errors import DamagedFileError, DataError, DpdmError, UsageError
+from dpdm_cli.evaluation.scoring import content_digest
 
 
 def write(path: Path, shape: tuple[int, ...], classes: tuple[str, ...] = ("a", "b")) -> Path:
@@ -234,3 +235,15 @@ def test_the_header_always_fits_its_place() -> None:
         written_by="dpdm 0.1.0",
     )
     assert len(header_of(facts)) == reserved_bytes(classes)
+
+
+def test_a_file_that_is_cut_while_it_is_compared_ends_nothing(path: Path) -> None:
+    for use in (content_digest, ImageSet.in_memory):
+        images = load_images(path)
+        whole = path.read_bytes()
+        os.truncate(path, 100)
+        with pytest.raises(DamagedFileError, match="has been cut"):
+            use(images)
+        path.write_bytes(whole)
+        assert use(load_images(path))
+    assert load_images(path).in_memory().storage is None
