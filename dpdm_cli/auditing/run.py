@@ -33,9 +33,9 @@ from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.stored import Json
 from dpdm_cli.training.config.network import blank_images
 from dpdm_cli.training.config.request import request_run
+from dpdm_cli.training.config.run_spec import RunSpec, resolve
 from dpdm_cli.training.config.settings import SettingOptions, TrainSettings
 from dpdm_cli.training.probe_records import MadeUpRecords, off_zero
-from dpdm_cli.training.run_spec import RunSpec, resolve
 from dpdm_cli.training.trainer import seldom_exceeded
 from dpdm_cli.training.warm_start import new_prior
 

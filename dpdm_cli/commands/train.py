@@ -47,8 +47,8 @@ from dpdm_cli.commands.options import (
 if TYPE_CHECKING:
     import rich.console
 
+    from dpdm_cli.training.config.run_spec import RunSpec
     from dpdm_cli.training.run import TrainResult
-    from dpdm_cli.training.run_spec import RunSpec
 
 
 def train(
@@ -165,9 +165,9 @@ def train(
     Example: dpdm train mnist --eps 10 --out runs/mnist
     """
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
+    from dpdm_cli.training.config.run_spec import RunSpec
     from dpdm_cli.training.dry_run import dry_run as show
     from dpdm_cli.training.run import train as run
-    from dpdm_cli.training.run_spec import RunSpec
 
     call: Callable[..., RunSpec | TrainResult] = show
     if not dry_run:

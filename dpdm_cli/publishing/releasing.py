@@ -29,7 +29,7 @@ from dpdm_cli.sampling.sample_metadata import Digests
 from dpdm_cli.sampling.sample_set import write_set_grid
 from dpdm_cli.sampling.writing import open_sink
 from dpdm_cli.stored import Json, json_text
-from dpdm_cli.training.run_folder import RunFolder
+from dpdm_cli.training.folder.run_folder import RunFolder
 
 _NOTHING_LEFT = "free space or choose another folder; nothing is left of this one"
 _LONGEST_EVALUATION = 100_000  # characters

@@ -26,8 +26,8 @@ from dpdm_cli.sampling.sample_metadata import GRID
 from dpdm_cli.sampling.writing import open_sink
 from dpdm_cli.stored import COPY_AGAIN, same_json
 from dpdm_cli.training.config.public_facts import check_sources
-from dpdm_cli.training.manifest import MANIFEST
-from dpdm_cli.training.run_folder import RunFolder
+from dpdm_cli.training.folder.manifest import MANIFEST
+from dpdm_cli.training.folder.run_folder import RunFolder
 
 
 def verify(

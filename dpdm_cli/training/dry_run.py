@@ -14,8 +14,8 @@ from dpdm_cli.data.named import NAMED
 from dpdm_cli.keywords import keywords_shown
 from dpdm_cli.training.config.network import blank_images
 from dpdm_cli.training.config.request import request_run
+from dpdm_cli.training.config.run_spec import RunSpec, resolve
 from dpdm_cli.training.config.settings import SettingOptions, default_preset
-from dpdm_cli.training.run_spec import RunSpec, resolve
 
 
 @keywords_shown

@@ -16,8 +16,8 @@ from dpdm_cli.privacy.accounting.accountants import composed_rdp_epsilon
 from dpdm_cli.privacy.accounting.claims import claim
 from dpdm_cli.reporter import Reporter
 from dpdm_cli.signals import StopRequest
-from dpdm_cli.training.run_folder import RunFolder
-from dpdm_cli.training.run_state import RunState
+from dpdm_cli.training.folder.run_folder import RunFolder
+from dpdm_cli.training.folder.run_state import RunState
 from dpdm_cli.training.trainer import Trainer
 
 SECONDS_BETWEEN_SAVES = 120.0

@@ -15,8 +15,8 @@ from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNet
 from dpdm_cli.training.config.network import blank_images, network_config
 from dpdm_cli.training.config.planning import step_count
+from dpdm_cli.training.config.run_spec import RunSpec
 from dpdm_cli.training.config.settings import TrainSettings, preset_settings
-from dpdm_cli.training.run_spec import RunSpec
 from dpdm_cli.training.warm_start import new_prior
 
 

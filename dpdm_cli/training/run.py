@@ -37,10 +37,10 @@ from dpdm_cli.signals import stop_requests
 from dpdm_cli.stored import Json
 from dpdm_cli.training.config.request import request_run
 from dpdm_cli.training.config.settings import SettingOptions, default_preset
+from dpdm_cli.training.folder.run_folder import RunFolder
+from dpdm_cli.training.folder.run_state import RunState
 from dpdm_cli.training.loop import take_steps
 from dpdm_cli.training.preset_remark import preset_remark
-from dpdm_cli.training.run_folder import RunFolder
-from dpdm_cli.training.run_state import RunState
 from dpdm_cli.training.setup import Setup, set_up
 from dpdm_cli.training.trainer import Trainer
 

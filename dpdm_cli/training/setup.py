@@ -20,9 +20,9 @@ from dpdm_cli.training.config.network import network_config
 from dpdm_cli.training.config.planning import check_planned_size
 from dpdm_cli.training.config.public_start import read_public
 from dpdm_cli.training.config.request import RunRequest
-from dpdm_cli.training.resuming import fingerprint, resumed_settings, resumed_stated
-from dpdm_cli.training.run_spec import RunSpec, resolve
-from dpdm_cli.training.run_state import RunState
+from dpdm_cli.training.config.run_spec import RunSpec, resolve
+from dpdm_cli.training.folder.resuming import fingerprint, resumed_settings, resumed_stated
+from dpdm_cli.training.folder.run_state import RunState
 
 
 @dataclass(frozen=True, kw_only=True)

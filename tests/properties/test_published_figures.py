@@ -21,7 +21,7 @@ from dpdm_cli import train
 from dpdm_cli.data import NAMED, ImageSet
 from dpdm_cli.privacy import ledger
 from dpdm_cli.training import run as training
-from dpdm_cli.training.run_folder import RunFolder
+from dpdm_cli.training.folder.run_folder import RunFolder
 from dpdm_cli.training.trainer import Trainer
 
 TINY = {"width": 8, "embedding": 8, "batch_size": 32, "steps": 2, "micro_batch": 16}

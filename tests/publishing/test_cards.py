@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from dpdm_cli.publishing.cards import _listed
 
 

@@ -31,7 +31,7 @@ from dpdm_cli.sampling.png import PngEncoder, _chunk
 from dpdm_cli.sampling.sample_metadata import Digests, SampleMetadata
 from dpdm_cli.sampling.shards import Shard
 from dpdm_cli.sampling.writing import FORMATS, Album, open_sink
-from dpdm_cli.training.run_folder import RunFolder
+from dpdm_cli.training.folder.run_folder import RunFolder
 
 PRETRAINED = Path(__file__).parents[2] / "examples" / "pretrained" / "mnist-eps10"
 MARK = "Ada Lovelace"

@@ -19,7 +19,7 @@ from dpdm_cli.errors import DamagedFileError, DataError, DpdmError, PrivacyError
 from dpdm_cli.files import sha256_of
 from dpdm_cli.privacy.accounting.claims import calibrate, claim, compose
 from dpdm_cli.publishing import verifying
-from dpdm_cli.training.run_folder import RunFolder
+from dpdm_cli.training.folder.run_folder import RunFolder
 from dpdm_cli.training.trainer import Trainer
 
 TINY = {"width": 8, "embedding": 8, "batch_size": 32, "steps": 4, "epsilon": 10.0}

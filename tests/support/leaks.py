@@ -13,7 +13,7 @@ from typing import Any
 from dpdm_cli.checkpoint import Model
 from dpdm_cli.privacy.statement import AnyStatement
 from dpdm_cli.training import run as training
-from dpdm_cli.training.run_folder import RunFolder
+from dpdm_cli.training.folder.run_folder import RunFolder
 from dpdm_cli.training.trainer import Trainer
 from support.mutants import Mutant, Patch
 

@@ -31,8 +31,8 @@ from dpdm_cli.privacy.step import PrivateStep
 from dpdm_cli.sampling import grids
 from dpdm_cli.training import run as training
 from dpdm_cli.training.config.settings import TrainSettings
+from dpdm_cli.training.folder.run_folder import RunFolder
 from dpdm_cli.training.probe_records import MadeUpRecords
-from dpdm_cli.training.run_folder import RunFolder
 from dpdm_cli.training.trainer import Trainer
 from support import tiny
 

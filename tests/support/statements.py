@@ -11,7 +11,7 @@ from dpdm_cli.privacy.statement import Statement, private_statement, read_statem
 from dpdm_cli.training.config.public_facts import Stated
 from dpdm_cli.training.config.public_start import PublicStart
 from dpdm_cli.training.config.settings import TrainSettings
-from dpdm_cli.training.run_state import RunState
+from dpdm_cli.training.folder.run_state import RunState
 
 
 def stated(ledger: Ledger) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.training import loop as training_loop
 from dpdm_cli.training import run as training
 from dpdm_cli.training.config.request import RunRequest
+from dpdm_cli.training.folder.run_folder import RunFolder
 from dpdm_cli.training.run import TrainResult, train
-from dpdm_cli.training.run_folder import RunFolder
 from dpdm_cli.training.trainer import Trainer
 
 

@@ -18,7 +18,7 @@ from dpdm_cli.errors import InterruptedRunError, PrivacyError
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.publishing.verifying import verify
-from dpdm_cli.training.run_folder import RunFolder
+from dpdm_cli.training.folder.run_folder import RunFolder
 from dpdm_cli.training.trainer import Trainer
 from dpdm_cli.training.warm_start import covariances_from, learn_prior, new_prior
 

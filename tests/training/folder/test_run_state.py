@@ -11,7 +11,7 @@ from support.statements import state_of
 
 from dpdm_cli.errors import DamagedFileError, PrivacyError
 from dpdm_cli.privacy.ledger import Ledger
-from dpdm_cli.training.run_state import RunState
+from dpdm_cli.training.folder.run_state import RunState
 
 FOREIGN = ("a word", 12.5, -1, True, [1], {"more": 1}, None)
 KEYS = sorted(state_of(None).to_json())

@@ -16,7 +16,7 @@ from support import tiny
 from support.statements import state_of
 
 from dpdm_cli.errors import DataError, ResourceError, UsageError
-from dpdm_cli.training.run_folder import RunFolder
+from dpdm_cli.training.folder.run_folder import RunFolder
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from dpdm_cli.errors import PrivacyError
 from dpdm_cli.training.config.planning import asked_for
 from dpdm_cli.training.config.public_facts import Stated
 from dpdm_cli.training.config.settings import TrainSettings
-from dpdm_cli.training.run_state import RunState
+from dpdm_cli.training.folder.run_state import RunState
 
 _FACTS = {
     *("data", "private", "settings", "dataset_size", "plan", "init_from", "salt", "fingerprint"),

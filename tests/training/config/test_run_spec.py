@@ -13,7 +13,7 @@ from dpdm_cli.auditing import run as auditing
 from dpdm_cli.privacy.accounting.claims import claim
 from dpdm_cli.privacy.plan_file import write_plan_file
 from dpdm_cli.training import run as training
-from dpdm_cli.training.run_spec import RunSpec
+from dpdm_cli.training.config.run_spec import RunSpec
 from dpdm_cli.training.setup import set_up
 
 SMALL = {name: trained.TINY[name] for name in ("width", "multipliers", "embedding", "device")}

@@ -33,8 +33,8 @@ from dpdm_cli.files import (
 )
 from dpdm_cli.privacy.statement import AnyStatement
 from dpdm_cli.stored import COPY_AGAIN, json_text
-from dpdm_cli.training.manifest import MANIFEST, REQUIRED, Manifest
-from dpdm_cli.training.run_state import RunState
+from dpdm_cli.training.folder.manifest import MANIFEST, REQUIRED, Manifest
+from dpdm_cli.training.folder.run_state import RunState
 
 _NOTICE = (
     "The files here depend on the private images beyond what the privacy claim covers.\n"

@@ -11,7 +11,7 @@ from support.trained import run
 
 from dpdm_cli import verify
 from dpdm_cli.errors import ResourceError
-from dpdm_cli.training import run_folder
+from dpdm_cli.training.folder import run_folder
 from dpdm_cli.training.trainer import Trainer
 
 
