@@ -27,8 +27,8 @@ INTO: dict[str, Callable[[Path], None]] = {
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("whole")
     shutil.copytree(PRETRAINED, home / "run")
-    draw(PRETRAINED, home / "png", n=4, batch_size=2, overrides={"steps": 1})
-    draw(PRETRAINED, home / "npz", n=4, format="npz", overrides={"steps": 1})
+    draw(PRETRAINED, home / "png", n=4, batch_size=2, steps=1)
+    draw(PRETRAINED, home / "npz", n=4, format="npz", steps=1)
     return home
 
 
