@@ -34,7 +34,7 @@ def test_nothing_is_released_into_its_own_source(tmp_path: Path, place: str) -> 
     (tmp_path / "link").symlink_to(source)
     before = contents(tmp_path)
     for given in (source, tmp_path / "link"):
-        with pytest.raises(UsageError, match="lies in") as caught:
+        with pytest.raises(UsageError, match="is in") as caught:
             release(given, source / place)
         assert "outside" in caught.value.hint
     assert contents(tmp_path) == before
