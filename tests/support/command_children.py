@@ -17,6 +17,7 @@ import numpy as np
 
 from dpdm_cli.__main__ import main
 from dpdm_cli.data import load_images
+from dpdm_cli.privacy.accounting.claims import planned
 from dpdm_cli.privacy.plan_file import write_plan_file
 from support import fault_children
 from support.trained import digits_folder
@@ -157,8 +158,7 @@ def _run(
 
 def make(home: Path) -> None:
     """One of everything that commands read: plan.json, run, png, npz, zip, images and images.safetensors."""
-    claimed = {**fault_children.CLAIM.to_dict(), "target_epsilon": None, "slack": None}
-    write_plan_file(home / "plan.json", fault_children.PLAN, claimed)
+    write_plan_file(home / "plan.json", planned(fault_children.PLAN))
     digits_folder(home / "images")
     network = "width = 8\nembedding = 8\nmultipliers = [1]\nmicro_batch = 64\n"
     (home / "tiny.toml").write_text(network)
