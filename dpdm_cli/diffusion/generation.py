@@ -80,6 +80,8 @@ class SamplerSettings:
         if self.steps is None:
             steps = STEPS_FROM_PRIOR if self.from_prior else DEFAULT_STEPS
             object.__setattr__(self, "steps", steps[self.sampler])
+        if self.steps > MOST_STEPS:
+            raise UsageError(f"there are at most {MOST_STEPS:,} steps, found {self.steps:,}")
         if not 0 <= self.guidance < math.inf:
             raise UsageError(f"guidance must be finite and not negative, found {self.guidance}")
         if self.churn.amount and self.sampler not in CHURNING:
@@ -161,8 +163,8 @@ class SamplerSettings:
             settings["churn"] = Churn(**{**churn, "highest": highest})
         from_prior = settings.pop("start", None) == _PRIOR
         numbers = [*settings.values(), *(churn or {}).values()]
-        if any(isinstance(number, bool) for number in numbers) or settings["steps"] > MOST_STEPS:
-            raise ValueError(f"a flag in the place of a number, or more than {MOST_STEPS} steps")
+        if any(isinstance(number, bool) for number in numbers):
+            raise ValueError("a flag in the place of a number")
         found = cls(**settings, from_prior=from_prior)
         if json.dumps(found.to_dict(), sort_keys=True) != json.dumps(values, sort_keys=True):
             raise ValueError("a setting that says nothing")

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from dpdm_cli.data.readers.arrays import is_text
 from dpdm_cli.errors import DamagedFileError
 from dpdm_cli.files import read_bytes
 from dpdm_cli.sampling.png import Pixels, PngEncoder
@@ -181,7 +182,10 @@ def _array(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], kind: st
         content = member.read(size + 1)
     if len(content) != size:
         raise ValueError(f"{name} does not hold its array, or more")
-    return np.frombuffer(content, dtype).reshape(shape)
+    array: NDArray[Any] = np.frombuffer(content, dtype).reshape(shape)
+    if kind == "U" and not is_text(array):
+        raise ValueError(f"{name} holds numbers that are no characters")
+    return array
 
 
 def _check_header(member: IO[bytes], shape: tuple[int, ...], kind: str) -> np.dtype[Any]:

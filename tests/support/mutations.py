@@ -19,6 +19,7 @@ import torch
 from dpdm_cli import checkpoint
 from dpdm_cli.data.prepare import prepared
 from dpdm_cli.sampling import sample_metadata
+from dpdm_cli.stored import json_digest
 
 Mutation = tuple[bytes, bool]
 """A file, and whether somebody has put its own digest right, so that it may be another one that is whole."""
@@ -177,7 +178,7 @@ def of_prepared(content: bytes, random: random.Random) -> Mutation:
         facts = json.loads(head["__metadata__"][prepared._KEY])
         written = facts.pop(prepared._DIGEST)
         facts = of_values(facts, random)
-        digest = prepared._digest(facts) if is_sealed else written
+        digest = json_digest(facts) if is_sealed else written
         head["__metadata__"][prepared._KEY] = json.dumps({**facts, prepared._DIGEST: digest})
     text = json.dumps(head).encode().ljust(length)
     return len(text).to_bytes(8, "little") + text + content[8 + length :], is_sealed

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -90,6 +91,14 @@ def read_arrays(path: Path, classes: Sequence[str] | None) -> Arrays:
     return Arrays(pixels, labels, order)
 
 
+def is_text(array: NDArray[Any]) -> bool:
+    """Whether an array from outside holds texts, of characters that there are; numpy does not ask."""
+    if array.dtype.kind != "U":
+        return False
+    codes = np.frombuffer(array.tobytes(), np.dtype("u4").newbyteorder(array.dtype.byteorder))
+    return int(codes.max(initial=0)) <= sys.maxunicode
+
+
 def _opened(path: Path) -> Archive:
     try:
         return Archive(path, _LIMITS, nested=True)
@@ -135,9 +144,7 @@ def _checked_pixels(path: Path, pixels: NDArray[Any]) -> Pixels:
 
 
 def _class_names(path: Path, names: NDArray[Any]) -> tuple[str, ...]:
-    found = (
-        tuple(str(name) for name in names) if names.dtype.kind == "U" and names.ndim == 1 else ()
-    )
+    found = tuple(str(name) for name in names) if names.ndim == 1 and is_text(names) else ()
     if not found or len(set(found)) != len(found):
         raise DataError(
             f"{path}: `classes` must be different names, found {names.dtype} {list(names.shape)}",

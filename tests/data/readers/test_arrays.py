@@ -115,7 +115,17 @@ def test_images_of_other_shapes_or_types_are_refused(save, images):
     assert refusal(save(images=images))
 
 
-@pytest.mark.parametrize("classes", [np.array(["x", "x", "y"]), np.arange(3), np.array("abc")])
+@pytest.mark.parametrize(
+    "classes",
+    [
+        np.array(["x", "x", "y"]),
+        np.arange(3),
+        np.array("abc"),
+        np.array([0x110000, 0x110001, 2**31], np.uint32).view("U1"),
+        np.array([0x110000, 0x110001, 2**31], np.uint32).view("U1").astype(">U1"),
+    ],
+    ids=["twice", "numbers", "one", "no characters", "nor of another order"],
+)
 def test_class_names_must_be_different_strings(save, classes):
     assert "must be different names" in refusal(save(images=IMAGES, labels=LABELS, classes=classes))
 
