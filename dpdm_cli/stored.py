@@ -26,6 +26,8 @@ Json = dict[str, object]
 COPY_AGAIN = "copy it again from where it was made, or make it again"
 
 MOST_BYTES = 1 << 26
+LARGEST_SIDE = 1024
+"""Pixels on a side of any image, and of any network's."""
 _MOST_LEVELS = 32
 _LONGEST_SHOWN = 80  # characters of what was found, in a message
 

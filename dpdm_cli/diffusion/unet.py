@@ -16,14 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dpdm_cli.compute.group_norm import GroupNorm
+from dpdm_cli.stored import LARGEST_SIDE
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 _SKIP_SCALE = math.sqrt(0.5)
 _ATTENTION_SCALE = 0.1  # of the variance q, k and v start with
 
-LARGEST_SIDE = 1024
-"""Of an image, in pixels."""
 _MOST = {"channels": 1 << 12, "blocks": 32, "patch": 64, "embedding": 1 << 14, "classes": 1 << 16}
 _MOST_LEVELS, _LARGEST_MULTIPLIER = 10, 64
 

@@ -14,14 +14,13 @@ from typing import Any, TypeVar
 from dpdm_cli.checkpoint import check_dataset
 from dpdm_cli.data.class_names import check_classes
 from dpdm_cli.diffusion.generation import SamplerSettings
-from dpdm_cli.diffusion.unet import LARGEST_SIDE
 from dpdm_cli.errors import DamagedFileError
 from dpdm_cli.files import CARD
 from dpdm_cli.privacy.statement import AnyStatement, read_statement
 from dpdm_cli.sampling.sampler_presets import is_origin
 from dpdm_cli.sampling.shards import Shard
 from dpdm_cli.sampling.writing import FORMATS, Album, Format
-from dpdm_cli.stored import Json, check_keys, json_digest, same_json, shown, value_of
+from dpdm_cli.stored import LARGEST_SIDE, Json, check_keys, json_digest, same_json, shown, value_of
 
 T = TypeVar("T")
 

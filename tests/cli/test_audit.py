@@ -19,7 +19,7 @@ from dpdm_cli.commands.app import app
 from dpdm_cli.diffusion.unet import UNetConfig
 from dpdm_cli.errors import PrivacyError
 from dpdm_cli.privacy import step
-from dpdm_cli.privacy.accounting.claims import claim
+from dpdm_cli.privacy.accounting.claims import planned
 from dpdm_cli.privacy.gradients import layer_rules
 from dpdm_cli.privacy.plan_file import write_plan_file
 from dpdm_cli.training.config.settings import preset_settings
@@ -186,8 +186,7 @@ def test_the_network_of_another_sets_settings_is_audited(
 
     monkeypatch.setattr(auditing, "UNet", seen)
     plan = tiny.plan()
-    written = {**claim(plan).to_dict(), "target_epsilon": None, "slack": None}
-    write_plan_file(tmp_path / "plan.json", plan, written)
+    write_plan_file(tmp_path / "plan.json", planned(plan))
     shown = CliRunner().invoke(app, [*words, "--plan", str(tmp_path / "plan.json")])
     assert isinstance(shown.exception, SeenError), shown.output
     (shape,) = shown.exception.args

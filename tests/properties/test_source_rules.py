@@ -104,7 +104,11 @@ COUNTED = {
         "train_privately",
         "images.shape",
     ): "beside the first",
-    ("training/config/run_spec.py", "resolve", "len(images.images)"): "N of a run that claims nothing",
+    (
+        "training/config/run_spec.py",
+        "resolve",
+        "len(images.images)",
+    ): "N of a run that claims nothing",
     (
         "data/sources.py",
         "size_of",

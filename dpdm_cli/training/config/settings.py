@@ -19,10 +19,10 @@ from typing import Any, Literal, TypedDict
 
 from dpdm_cli.choices import Init, Parameterisation, Precision, Preset, Schedule, WarmStart
 from dpdm_cli.data.named import NAMED
-from dpdm_cli.diffusion.unet import LARGEST_SIDE
 from dpdm_cli.errors import UsageError
 from dpdm_cli.files import read_bytes
 from dpdm_cli.privacy.plan import WARM_SHARE
+from dpdm_cli.stored import LARGEST_SIDE
 
 _LONGEST_TOML = 1 << 20  # bytes
 PRESETS: tuple[Preset, ...] = typing.get_args(Preset)
