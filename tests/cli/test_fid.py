@@ -149,7 +149,7 @@ def test_without_weights_and_network_the_message_says_what_to_put_where(
 ) -> None:
     from dpdm_cli.evaluation.features import weights
 
-    monkeypatch.setattr(weights, "_CLEAN_FID_PLACES", ())
+    monkeypatch.setattr(weights, "_CLEAN_FID_PLACE", tmp_path / "nothing")
     code, out, err = run(
         samples, "--against", "digits", "--no-download", "--cache-dir", tmp_path, "--json"
     )

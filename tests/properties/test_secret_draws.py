@@ -71,7 +71,7 @@ def test_the_key_of_the_noise_is_in_nothing_that_is_kept() -> None:
     assert key.bit_length() > 32  # one key in two billion has fewer bits
     kept = {name: tensor.double().sum().item() for name, tensor in made.state().items()}
     assert made.ledger is not None
-    assert str(key) not in json.dumps([kept, made.ledger.to_dict()])
+    assert str(key) not in json.dumps([kept, made.ledger.to_json()])
     assert not any((tensor == key).any() for tensor in made.state().values())
 
 

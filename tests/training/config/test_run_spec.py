@@ -10,7 +10,7 @@ from support import trained
 
 from dpdm_cli import dry_run
 from dpdm_cli.auditing import run as auditing
-from dpdm_cli.privacy.accounting.claims import claim
+from dpdm_cli.privacy.accounting.claims import planned
 from dpdm_cli.privacy.plan_file import write_plan_file
 from dpdm_cli.training import run as training
 from dpdm_cli.training.config.run_spec import RunSpec
@@ -73,7 +73,7 @@ def test_a_plan_in_a_file_is_that_of_the_run_of_its_dry_run_and_of_its_audit(
     made = dry_run("digits", preset="small", noise_multiplicity=5, **SMALL, **IN_THE_PLAN).plan
     assert made is not None
     file = tmp_path / "plan.json"
-    write_plan_file(file, made, {**claim(made).to_dict(), "target_epsilon": None, "slack": None})
+    write_plan_file(file, planned(made))
     shown = dry_run("digits", preset="small", plan=str(file), **SMALL)
     spec = spec_of_training(monkeypatch, tmp_path / "run", plan=file, **SMALL)
     audited = auditing._spec("small", None, "digits", 10.0, file, made)
