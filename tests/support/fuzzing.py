@@ -40,11 +40,13 @@ class Kind:
         file: where it lies.
         commands: those that read it.
         is_sealed: whether a changed one has to be found out.
+        asks: whether it says how much is to be computed, which may be more than a machine can.
     """
 
     file: str
     commands: tuple[list[str], ...]
     is_sealed: bool = True
+    asks: bool = False
 
     @property
     def ending(self) -> str:
@@ -60,7 +62,9 @@ KINDS = {
     "statement": Kind("run/statement.json", published("run")),
     "manifest": Kind("run/manifest.json", published("run")),
     "metadata": Kind("png/metadata.json", (*published("png"), [*_SAMPLE, "--out", "png"])),
-    "plan": Kind("plan.json", ([*TRAIN, "--dry-run"], [*TRAIN, "--out", "out"]), is_sealed=False),
+    "plan": Kind(
+        "plan.json", ([*TRAIN, "--dry-run"], [*TRAIN, "--out", "out"]), is_sealed=False, asks=True
+    ),
     "state": Kind(
         "run/private/state.safetensors", (["verify", "run"], [*TRAIN, "--out", "run", "--resume"])
     ),
@@ -103,13 +107,14 @@ def attempts(kind: Kind, home: Path, count: int) -> Iterator[tuple[int, list[str
                         shutil.copy(home / needed, at)
                 (at / kind.file).write_bytes(content)
                 done = command(*words, at=at)
-                yield seed, words, done, fault_of(done, kind.is_sealed and not is_whole, at)
+                fault = fault_of(done, kind.is_sealed and not is_whole, kind.asks, at)
+                yield seed, words, done, fault
 
 
-def fault_of(done: Outcome, is_changed: bool, at: Path) -> str:
+def fault_of(done: Outcome, is_changed: bool, asks: bool, at: Path) -> str:
     if done.fault:
         return done.fault
-    if "out of memory" in done.err:
+    if "out of memory" in done.err and not asks:
         return "wants more memory than such a file is worth"
     if done.code == 0 and is_changed:
         return "taken for whole"
