@@ -63,6 +63,6 @@ def test_a_link_to_a_set_is_that_set(whole: Path, tmp_path: Path) -> None:
 
 def test_an_image_of_any_size_is_not_read_into_memory(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole / "png", tmp_path / "png")
-    os.truncate(tmp_path / "png" / "0" / "000000.png", 1 << 33)
-    done = command("verify", "png", at=tmp_path, memory=1 << 30, seconds=60)
+    os.truncate(tmp_path / "png" / "0" / "000000.png", 1 << 31)
+    done = command("verify", "png", at=tmp_path, memory=1 << 30)
     assert done.code == 4, done.err

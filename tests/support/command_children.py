@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -22,8 +23,10 @@ from dpdm_cli.privacy.plan_file import write_plan_file
 from support import fault_children
 from support.trained import digits_folder
 
-SECONDS, BYTES = 20.0, 2 << 30
-"""What a command on small files may take, of time and of memory that it can write to."""
+SECONDS, BYTES = 20, 2 << 30
+"""What a command on small files may take, of a processor's time and of memory that it can write to."""
+
+_PATIENCE = 10  # for what waits in the place of computing, or has little of a processor
 
 SMALL = ["train", "digits", "--preset", "small", "--device", "cpu"]
 TRAIN = [*SMALL, "--config", "tiny.toml", "--plan", "plan.json"]
@@ -57,7 +60,7 @@ class Outcome:
     @property
     def fault(self) -> str:
         """What no command may do, whatever it is given; empty when all is well."""
-        if self.code is None:
+        if self.code in (None, -signal.SIGXCPU):
             return "takes too long"
         if self.code < 0:
             return f"ended by signal {-self.code}"
@@ -76,7 +79,7 @@ def command(
     variables: Mapping[str, str | None] | None = None,
     out: str | None = None,
     encoding: str = "utf-8",
-    seconds: float = SECONDS,
+    seconds: int = SECONDS,
     memory: int = BYTES,
 ) -> Outcome:
     """Run `dpdm WORDS`.
@@ -98,10 +101,11 @@ def command(
                 [out or files[0], files[1]],
                 encoding,
                 memory,
+                seconds,
             ),
         )
         process.start()
-        process.join(seconds)
+        process.join(_PATIENCE * seconds)
         if process.exitcode is None:
             process.kill()
             process.join()
@@ -119,6 +123,7 @@ def _run(
     files: list[Path | str],
     encoding: str,
     memory: int,
+    seconds: int,
 ) -> None:
     streams = []
     for number, file in enumerate(files, 1):
@@ -138,6 +143,7 @@ def _run(
             os.environ[name] = value
     os.chdir(at)
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
     sys.argv = ["dpdm", *words]
     code = 1
     try:
