@@ -157,6 +157,10 @@ def _page(found: Calibration) -> rich.console.Group:
         rows[f"epsilon by {name.upper()}"] = text
     if found.target_epsilon is not None:
         rows["target epsilon"] = f"{found.target_epsilon:g}, {found.stated.slack:.2g} of it unused"
+    risk = found.attack_risk
+    rows["attacker's accuracy"] = f"at most {100 * risk.guess:.2f} %, at even odds"
+    for rate, bound in risk.true_positive_rates:
+        rows[f"  TPR at {100 * rate:g} % FPR"] = f"at most {100 * bound:.2f} %"
     rows["adjacency"] = plan.adjacency.replace("-", " ")
     rows["unit"] = plan.unit
     return rich.console.Group(

@@ -10,6 +10,7 @@ from typing import Any
 from dpdm_cli.choices import Profile, WarmStart
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.errors import UsageError
+from dpdm_cli.privacy.accounting.attack_risk import AttackRisk, plan_risk
 from dpdm_cli.privacy.accounting.claims import Claim, claim, planned
 from dpdm_cli.privacy.accounting.paper_profile import (
     batches_per_epoch,
@@ -46,8 +47,13 @@ class Calibration:
         """The plan with its claim, as a plan file states them."""
         return planned(self.plan, self.target_epsilon)
 
+    @property
+    def attack_risk(self) -> AttackRisk:
+        """What the plan lets somebody find out at most of one image."""
+        return plan_risk(self.plan)
+
     def to_dict(self) -> Json:
-        """For JSON: the plan, and the claim beside it."""
+        """For JSON: what a plan file holds, so that either can be run."""
         return self.stated.to_json()
 
 

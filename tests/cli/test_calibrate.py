@@ -318,6 +318,7 @@ def test_from_python_it_is_what_the_command_is(tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     found = api.calibrate("digits", epsilon=2, steps=9, accountant="rdp", out=file)
     assert found.to_dict() == values == json.loads(file.read_text())
+    assert 0.5 < found.attack_risk.guess < 1
 
 
 def test_settings_of_a_set_go_with_a_number_of_images_of_ones_own() -> None:

@@ -13,7 +13,14 @@ from PIL import Image
 from support.trained import TINY, digits_folder, interrupt_after, run
 
 from dpdm_cli.checkpoint import load_model, read_tensors
-from dpdm_cli.errors import DataError, InterruptedRunError, PrivacyError, ResourceError, UsageError
+from dpdm_cli.errors import (
+    DamagedFileError,
+    DataError,
+    InterruptedRunError,
+    PrivacyError,
+    ResourceError,
+    UsageError,
+)
 from dpdm_cli.privacy.accounting.claims import calibrate, claim
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.training import loop as training_loop
@@ -99,6 +106,20 @@ def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             run(tmp_path / "run")
     assert caught.value.exit_code == 143
     return tmp_path / "run"
+
+
+def test_a_resumed_ledger_whose_chain_does_not_lead_to_its_head_is_refused(
+    interrupted: Path,
+) -> None:
+    folder = RunFolder(interrupted)
+    tensors, state = folder.load_state()
+    assert state.ledger is not None
+    state.ledger.head = "0" * 64
+    folder.save_state(tensors, state)
+    before = folder.state.read_bytes()
+    with pytest.raises(DamagedFileError, match="hash chain"):
+        run(interrupted, resume=True)
+    assert folder.state.read_bytes() == before
 
 
 def test_a_stopped_run_publishes_nothing_and_goes_on_where_it_stopped(

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from dpdm_cli.privacy.accounting.accountants import Part, composed_pld_deltas
-from dpdm_cli.privacy.accounting.claims import round_up
+from dpdm_cli.privacy.accounting.accountants import NotComputable, Part, composed_pld_deltas
+from dpdm_cli.privacy.accounting.claims import accounted_parts, claim, round_up
+from dpdm_cli.privacy.plan import PrivacyPlan
 
 FALSE_POSITIVE_RATES = (0.001, 0.01, 0.1)
 
@@ -33,6 +34,18 @@ class AttackRisk:
 
     guess: float
     true_positive_rates: tuple[tuple[float, float], ...]
+
+
+def plan_risk(plan: PrivacyPlan) -> AttackRisk:
+    """The risk after all steps of a plan; that of its claim's epsilon where PLD has no answer.
+
+    Raises:
+        PrivacyError: see `claim`.
+    """
+    try:
+        return attack_risk(accounted_parts(plan), plan.delta)
+    except NotComputable:
+        return risk_of_epsilon(claim(plan).epsilon, plan.delta)
 
 
 @lru_cache(maxsize=256)

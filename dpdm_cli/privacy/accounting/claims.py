@@ -101,7 +101,7 @@ def claim(plan: PrivacyPlan, steps: int | None = None) -> Claim:
         PrivacyError: RDP has no finite bound.
     """
     taken = plan.steps if steps is None else positive_integer("steps", steps)
-    return _claim(_parts(plan, plan.warm_releases + taken), plan.delta, plan.accountant)
+    return _claim(accounted_parts(plan, plan.warm_releases + taken), plan.delta, plan.accountant)
 
 
 def compose(releases: Sequence[Part], delta: float) -> Claim:
@@ -141,7 +141,7 @@ def _claim(parts: tuple[Part, ...], delta: float, asked: str) -> Claim:
     )
 
 
-def _parts(plan: PrivacyPlan, releases: int | None = None) -> tuple[Part, ...]:
+def accounted_parts(plan: PrivacyPlan, releases: int | None = None) -> tuple[Part, ...]:
     """The plan's first releases, for the accountants."""
     return tuple((_rate(q), sigma, steps) for q, sigma, steps in plan.parts(0, releases))
 
@@ -223,7 +223,7 @@ def calibrate(
     q, delta = _rate(draft.sample_rate), draft.delta
 
     def parts(sigma: float) -> tuple[Part, ...]:
-        return _parts(plan_with(sigma))
+        return accounted_parts(plan_with(sigma))
 
     def rdp(sigma: float) -> float:
         return accountants.composed_rdp_epsilon(parts(sigma), delta)

@@ -13,12 +13,6 @@ from dpdm_cli.training.config.public_facts import Stated
 from dpdm_cli.training.config.settings import TrainSettings
 from dpdm_cli.training.folder.run_state import RunState
 
-_FACTS = {
-    *("data", "private", "settings", "dataset_size", "plan", "init_from", "salt", "fingerprint"),
-    *("done", "ledger"),
-}
-"""What every resume state says; see `Setup.facts`."""
-
 _FREE_TO_CHANGE = {"micro_batch", "precision"}
 """Settings a resumed run may change: they touch speed, not the mechanism."""
 

@@ -8,8 +8,11 @@ from dpdm_cli.privacy.accounting.attack_risk import (
     FALSE_POSITIVE_RATES,
     AttackRisk,
     attack_risk,
+    plan_risk,
     risk_of_epsilon,
 )
+from dpdm_cli.privacy.accounting.claims import claim
+from dpdm_cli.privacy.plan import PrivacyPlan
 
 DELTA = 1e-5
 
@@ -63,3 +66,18 @@ def test_epsilon_0_allows_blind_guessing_and_delta_is_added() -> None:
 def test_what_pld_cannot_compute_is_no_number() -> None:
     with pytest.raises(NotComputable):
         attack_risk(((0.5, 0.01, 10**6),), DELTA)
+
+
+@pytest.mark.parametrize("batch", [1e-300, 1e-9, 1.0, 1000.0])
+def test_every_plan_has_a_risk(batch: float) -> None:
+    plan = PrivacyPlan(
+        dataset_size=1000, expected_batch_size=batch, steps=10, sigma=1.0, delta=1e-5
+    )
+    assert 0.5 <= plan_risk(plan).guess <= 1
+
+
+def test_where_pld_has_no_answer_the_risk_is_that_of_the_claim() -> None:
+    plan = PrivacyPlan(
+        dataset_size=1000, expected_batch_size=500.0, steps=10**6, sigma=1.0, delta=1e-5
+    )
+    assert plan_risk(plan) == risk_of_epsilon(claim(plan).epsilon, plan.delta)
