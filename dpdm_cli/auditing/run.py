@@ -12,7 +12,7 @@ import torch
 from dpdm_cli.auditing.picture import write_picture
 from dpdm_cli.checkpoint import load_model
 from dpdm_cli.choices import Precision, Preset
-from dpdm_cli.compute.device import memory_errors, placed, resolve_device, set_precision
+from dpdm_cli.compute.device import memory_errors, resolve_device, set_precision, to_device
 from dpdm_cli.compute.threads import workers_on
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser, with_noise_levels
@@ -35,7 +35,7 @@ from dpdm_cli.training.config.network import blank_images
 from dpdm_cli.training.config.request import request_run
 from dpdm_cli.training.config.run_spec import RunSpec, resolve
 from dpdm_cli.training.config.settings import SettingOptions, TrainSettings
-from dpdm_cli.training.probe_records import MadeUpRecords, off_zero
+from dpdm_cli.training.probe_records import ProbeRecords, off_zero
 from dpdm_cli.training.trainer import seldom_exceeded
 from dpdm_cli.training.warm_start import new_prior
 
@@ -149,7 +149,7 @@ def audit(
         UsageError, DataError, DamagedFileError, PrivacyError, ResourceError: inputs that cannot be used. A failed
             audit is a result, not an exception.
     """
-    say = reporter or SilentReporter()
+    reporter = reporter or SilentReporter()
     if not checks and not statistical:
         raise UsageError("nothing to audit", "leave --checks on, or add --statistical")
     if canaries is not None and not 20 <= canaries <= 100_000:
@@ -170,24 +170,24 @@ def audit(
     with off_zero(denoiser.network), memory_errors("during the audit", _LESS_MEMORY):
         if checks:
             records = _batch(the_plan, where)
-            made_up = MadeUpRecords(denoiser, config, the_plan.noise_multiplicity, records)
-            micro_batch = micro_batch or _chosen(made_up, the_plan, denoiser, workers, bf16)
-            say.note(
+            probes = ProbeRecords(denoiser, config, the_plan.noise_multiplicity, records)
+            micro_batch = micro_batch or _chosen(probes, the_plan, denoiser, workers, bf16)
+            reporter.note(
                 f"replaying the step of {whose} on {records} probe records, at most {micro_batch} at a time, "
                 f"precision {precision}"
             )
             findings = check_all(
                 denoiser.network,
-                made_up.losses,
+                probes.losses,
                 the_plan,
                 records=records,
-                suspects=made_up.suspects,
+                suspects=probes.suspects,
                 micro_batch=micro_batch,
                 workers=workers,
                 bf16=bf16,
             )
         if statistical:
-            played = _play(denoiser, canaries, steps, epsilon, workers, bf16, say)
+            played = _play(denoiser, canaries, steps, epsilon, workers, bf16, reporter)
     if played is not None and picture is not None:
         write_picture(picture, played)
     return AuditResult(
@@ -209,14 +209,14 @@ def _batch(plan: PrivacyPlan, device: torch.device) -> int:
 
 
 def _chosen(
-    made_up: MadeUpRecords, plan: PrivacyPlan, denoiser: Denoiser, workers: int, bf16: bool
+    probes: ProbeRecords, plan: PrivacyPlan, denoiser: Denoiser, workers: int, bf16: bool
 ) -> int:
     """The micro-batch that a run would choose."""
     device = next(denoiser.network.parameters()).device
-    losses = in_precision(made_up.losses, device, bf16)
+    losses = in_precision(probes.losses, device, bf16)
     return tune(
         PerExampleGradients(denoiser.network),
-        lambda indices: losses(indices % made_up.count),
+        lambda indices: losses(indices % probes.count),
         copies=plan.noise_multiplicity,
         workers=workers,
         most=math.ceil(seldom_exceeded(plan.expected_batch_size) / workers),
@@ -261,7 +261,7 @@ def _subject(
         shape = config.image_channels, config.image_size, config.image_size
         prior = new_prior(shape, config.classes).to(device)
     denoiser = Denoiser(
-        placed(network, device), parameterisation, prior, sees_prior=config.sees_prior
+        to_device(network, device), parameterisation, prior, sees_prior=config.sees_prior
     )
     return denoiser, config, whose, plan
 
@@ -294,7 +294,7 @@ def _play(
     epsilon: float,
     workers: int,
     bf16: bool,
-    say: Reporter,
+    reporter: Reporter,
 ) -> CanaryAudit:
     if count is None:
         tensors = len(PerExampleGradients(denoiser.network).names)
@@ -309,7 +309,7 @@ def _play(
         steps=steps,
     )
     plan = dataclasses.replace(plan, noise_multiplicity=_CANARY_COPIES)
-    with say.progress("canaries", plan.steps, "steps") as bar:
+    with reporter.progress("canaries", plan.steps, "steps") as bar:
         return play(
             denoiser.network,
             canaries,

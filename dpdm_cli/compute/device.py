@@ -57,7 +57,7 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 
 
-def placed(network: Module, device: torch.device) -> Module:
+def to_device(network: Module, device: torch.device) -> Module:
     """Move a network to the device, in the memory order its convolutions are fastest in there.
 
     On a CPU, memory that this process frees is from then on kept for its next allocation.

@@ -101,14 +101,16 @@ def fid(
     keep = keep and (cache_dir is not None or str(against) in NAMED)
     where = resolve_device(device)
     with joined(where, "fid") as processes:
-        say = reporter if reporter and processes.is_first else SilentReporter()
+        reporter = reporter if reporter and processes.is_first else SilentReporter()
         if extractor == "inception":
             # Other machines may have to fetch it too; the processes of one machine do so one after the other.
             processes.broadcast(
-                lambda: str(inception_weights(weights, cache, download=download, note=say.note))
+                lambda: str(
+                    inception_weights(weights, cache, download=download, note=reporter.note)
+                )
             )
         with processes.together():
-            network = _extractor(extractor, weights, resize, download, where, cache, say)
+            network = _extractor(extractor, weights, resize, download, where, cache, reporter)
         processes.check_same(
             f"{network.digest} {network.resize} {where.type}",
             "the network of the features or the kind of device",
@@ -119,11 +121,11 @@ def fid(
             processes, lambda: load_images(samples_in(synth), data_dir=data_dir, download=download)
         )
         if len(images) < FEWEST:
-            say.warn(
+            reporter.warn(
                 f"{len(images)} synthetic images: below {FEWEST:,} the distance is too large by an amount that depends "
                 "on their number; compare it only with others of the same number"
             )
-        measuring = _Measuring(network, batch_size, processes, say)
+        measuring = _Measuring(network, batch_size, processes, reporter)
         ours = _kept(images, kid or precision_recall)
         synthetic = measuring.statistics(images, "features of the samples", ours)
         _, channels, height, width = images.shape
@@ -160,7 +162,7 @@ def fid(
                 key["data_sha256"],
                 *_further(ours, theirs, kid, precision_recall),
             )
-        say.warn(
+        reporter.warn(
             "this figure is computed from the real images and is not covered by the samples' privacy "
             "claim; keep it with your private files unless the reference is public"
         )
@@ -244,7 +246,7 @@ class _Measuring:
     network: Extractor
     batch_size: int
     processes: Processes
-    say: Reporter
+    reporter: Reporter
 
     def of_reference(
         self,
@@ -275,9 +277,9 @@ class _Measuring:
         if self.processes.is_first:
             try:
                 write_statistics(file, key, statistics)
-                self.say.note(f"mean and covariance of {key['data']} are kept in {file}")
+                self.reporter.note(f"mean and covariance of {key['data']} are kept in {file}")
             except (OSError, ResourceError) as error:
-                self.say.warn(f"the reference's statistics are not kept: {error}")
+                self.reporter.warn(f"the reference's statistics are not kept: {error}")
         return statistics
 
     def statistics(
@@ -295,7 +297,7 @@ class _Measuring:
         """
         mine: FeatureStatistics | None = None
         indices = torch.arange(len(images)) if indices is None else indices
-        with self.say.progress(title, len(indices), "images") as progress:
+        with self.reporter.progress(title, len(indices), "images") as progress:
             rounds = torch.split(indices, self.batch_size * self.processes.size)
             batches = images.rounds(self.batch_size, indices)
             for looked_at, batch in zip(rounds, batches, strict=True):

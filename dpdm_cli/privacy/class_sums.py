@@ -22,7 +22,7 @@ from dpdm_cli.privacy.noise import with_noise
 
 def noisy_class_sums(
     ledger: Ledger,
-    pieces: Iterable[tuple[Tensor, Tensor]],
+    micro_batches: Iterable[tuple[Tensor, Tensor]],
     *,
     classes: int,
     size: int,
@@ -38,8 +38,8 @@ def noisy_class_sums(
 
     Args:
         ledger: its plan gives the noise; the release is entered there.
-        pieces: vectors [b, size], float32 or wider, overwritten where not finite, and their classes [b]; those of this
-            process, when there are several.
+        micro_batches: vectors [b, size], float32 or wider, overwritten where not finite, and their classes [b]; those
+            of this process, when there are several.
         classes, size: of the result; public.
         entropy: source of secret bytes.
         processes: that make the release together.
@@ -52,14 +52,14 @@ def noisy_class_sums(
     """
     ledger.require_budget(warm=True)
     total = torch.zeros(classes, size, dtype=torch.float64)
-    for rows, labels in pieces:
+    for rows, labels in micro_batches:
         total.index_add_(0, labels.cpu(), _clipped(rows))
     return _released(ledger, total, entropy, processes)
 
 
 def noisy_class_squares(
     ledger: Ledger,
-    pieces: Iterable[tuple[Tensor, Tensor]],
+    micro_batches: Iterable[tuple[Tensor, Tensor]],
     *,
     classes: int,
     size: int,
@@ -79,7 +79,7 @@ def noisy_class_squares(
     """
     ledger.require_budget(warm=True)
     squares = torch.zeros(classes, size, size, dtype=torch.float64)
-    for rows, labels in pieces:
+    for rows, labels in micro_batches:
         clipped, where = _clipped(rows), labels.cpu()
         for label in torch.unique(where).tolist():
             members = clipped[where == label]

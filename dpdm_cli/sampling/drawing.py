@@ -47,7 +47,7 @@ class Drawing:
     size: int
     device: torch.device
     processes: Processes
-    say: Reporter
+    reporter: Reporter
 
     def into(self, images: SampleSet) -> tuple[int, Digests]:
         """Complete a set.
@@ -74,12 +74,12 @@ class Drawing:
         total, where = len(images.album.indices), images.path
         done = there = total - sum(len(images.indices(start)) for start in missing)
         if there and missing:
-            self.say.note(f"continuing in {where}: {there:,} images are there")
+            self.reporter.note(f"continuing in {where}: {there:,} images are there")
         count = self.processes.size
         batches = parallel_map(
             self._draw, missing[self.processes.rank :: count], workers_on(self.device), threads=1
         )
-        with closing(batches), self.say.progress("sampling", total, "images", there) as bar:
+        with closing(batches), self.reporter.progress("sampling", total, "images", there) as bar:
             for at in range(0, len(missing), count):
                 starts = missing[at : at + count]
                 with self.processes.together(), memory_errors("while sampling", _LESS_MEMORY):

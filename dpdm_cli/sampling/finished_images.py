@@ -36,7 +36,7 @@ _LOCAL, _CENTRAL, _END, _END_64 = 30, 46, 22, 76
 def finished_images(
     format: Format, folder: Path, album: Album, metadata: Json
 ) -> Iterator[tuple[int, Pixels]]:
-    """All images of a set, as `ImageSink.put` takes them: the first index and uint8 [R, C, H, W] of each piece.
+    """All images of a set, as `ImageSink.put` takes them: the first index and uint8 [R, C, H, W] of each chunk.
 
     Args:
         metadata: what one file of all images must say of them.
@@ -58,7 +58,7 @@ def _from_files(folder: Path, album: Album) -> Iterator[tuple[int, Pixels]]:
         with _named(path):
             return png.decode(read_bytes(path, largest))
 
-    return _pieces(album.indices, read)
+    return _chunks(album.indices, read)
 
 
 def _from_archive(
@@ -86,7 +86,7 @@ def _from_members(
     def read(index: int) -> Pixels:
         return png.decode(_content(archive, album.member(index), largest))
 
-    yield from _pieces(album.indices, read)
+    yield from _chunks(album.indices, read)
 
 
 def _from_arrays(
@@ -114,13 +114,13 @@ def _from_arrays(
             raise ValueError("images.npy holds more than its images")
 
 
-def _pieces(indices: Sequence[int], read: Callable[[int], Pixels]) -> Iterator[tuple[int, Pixels]]:
+def _chunks(indices: Sequence[int], read: Callable[[int], Pixels]) -> Iterator[tuple[int, Pixels]]:
     """Images one by one, grouped where they are consecutive."""
     breaks = [at for at, (one, next) in enumerate(pairwise(indices), 1) if next != one + 1]
     for first, last in pairwise([0, *breaks, len(indices)]):
         for start in range(first, last, _MOST):
-            piece = indices[start : min(start + _MOST, last)]
-            yield piece[0], np.stack([read(index) for index in piece])
+            chunk = indices[start : min(start + _MOST, last)]
+            yield chunk[0], np.stack([read(index) for index in chunk])
 
 
 def _largest_of(album: Album) -> int:

@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from dpdm_cli.checkpoint import Model
-from dpdm_cli.compute.device import placed
+from dpdm_cli.compute.device import to_device
 from dpdm_cli.diffusion.generation import SamplerSettings, generate
 from dpdm_cli.files import write_bytes
 from dpdm_cli.privacy.statement import AnyStatement
@@ -45,7 +45,7 @@ def draw_grid(
         labels = torch.arange(rows, device=device).repeat_interleave(columns)
     settings = SamplerSettings.default(has_prior=model.denoiser.prior is not None)
     images = generate(
-        placed(model.denoiser, device),
+        to_device(model.denoiser, device),
         torch.arange(rows * columns, device=device),
         labels,
         model.image_shape,

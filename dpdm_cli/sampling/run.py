@@ -11,7 +11,7 @@ import torch
 from dpdm_cli import __version__
 from dpdm_cli.checkpoint import load_model
 from dpdm_cli.choices import Purpose, SamplerName
-from dpdm_cli.compute.device import placed, resolve_device
+from dpdm_cli.compute.device import resolve_device, to_device
 from dpdm_cli.compute.launched import are_several
 from dpdm_cli.compute.rendezvous import joined
 from dpdm_cli.diffusion.generation import SamplerSettings
@@ -162,7 +162,7 @@ def sample(
     where = resolve_device(device)
     path = expanded(checkpoint)
     with joined(where, "sample") as processes:
-        say = reporter if reporter and processes.is_first else SilentReporter()
+        reporter = reporter if reporter and processes.is_first else SilentReporter()
         with processes.together():
             model = load_model(path)
             has_prior = model.denoiser.prior is not None
@@ -210,22 +210,24 @@ def sample(
             "give every machine the same file and the same command",
         )
         if not model.statement.private:
-            say.warn(model.statement.text)
+            reporter.warn(model.statement.text)
         if choice.remark:
-            say.warn(choice.remark)
+            reporter.warn(choice.remark)
         if not album.indices:
-            say.warn(
+            reporter.warn(
                 f"shard {part} holds no image: {n:,} images are {-(-n // size):,} batches of {size:,}; "
                 "a smaller --batch-size, the same for all shards, makes more of them"
             )
         several = f", in {processes.size} processes" if processes.size > 1 else ""
-        say.note(
+        reporter.note(
             f"sampler: {choice.settings} ({choice.origin}); {choice.settings.evaluations:,} evaluations of the "
             f"network an image, {size} images at a time on {where}{several}"
         )
-        placed(model.denoiser, where)
-        drawing = Drawing(model, metadata.cycle, choice.settings, seed, size, where, processes, say)
-        drawn, digests = drawing.into(SampleSet(folder, metadata, say))
+        to_device(model.denoiser, where)
+        drawing = Drawing(
+            model, metadata.cycle, choice.settings, seed, size, where, processes, reporter
+        )
+        drawn, digests = drawing.into(SampleSet(folder, metadata, reporter))
     return SampleResult(
         n=len(album.indices),
         folder=folder,

@@ -40,7 +40,7 @@ class SampleSet:
 
     path: Path
     metadata: SampleMetadata
-    say: Reporter
+    reporter: Reporter
     _opened: tuple[SampleFolder, ImageSink] | None = field(default=None, init=False)
     _digests: Digests | None = field(default=None, init=False)
     _held: ExitStack = field(default_factory=ExitStack, init=False)
@@ -139,7 +139,7 @@ class SampleSet:
             )
         check_digests(self.path, self._digests.files)
         count = len(self.album.indices)
-        self.say.note(f"{self.path} is complete: {count:,} images, checked")
+        self.reporter.note(f"{self.path} is complete: {count:,} images, checked")
 
     def _take_over(self, there: set[int]) -> set[int]:
         """Continue merged shards as one set. Gives the batches that are there and vouched for by a record.
@@ -161,7 +161,7 @@ class SampleSet:
         # What is left of these can't be checked, whoever else vouches for it.
         doubtful.update(*(shard.starts(n, size) for shard in refuted))
         if lost := sum(len(self.indices(start)) for start in there & doubtful):
-            self.say.warn(
+            self.reporter.warn(
                 f"{lost:,} images in {self.path} are drawn again: copy whole shards, each with its hidden file"
             )
         # Removed before the whole set vouches for all that lies there, so that it can be interrupted and gone on with.

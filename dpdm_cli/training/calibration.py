@@ -110,7 +110,7 @@ def calibrate(
         PrivacyError: delta not below 1/N, an epsilon that no noise reaches, or a count that nobody declared public.
         DataError, DamagedFileError, ResourceError: images that cannot be counted, a plan that cannot be written.
     """
-    say = reporter or SilentReporter()
+    reporter = reporter or SilentReporter()
     if profile == "paper" and accountant not in (None, "rdp"):
         raise UsageError(
             f"--profile paper means the rdp accountant, not {accountant}",
@@ -162,10 +162,10 @@ def calibrate(
     make = _paper_plan if profile == "paper" else _exact_plan
     plan = make(size, settings, sigma)
     found = Calibration(plan=plan, claim=claim(plan), target_epsilon=epsilon)
-    _warn(say, found, "rdp" if profile == "paper" else settings.accountant)
+    _warn(reporter, found, "rdp" if profile == "paper" else settings.accountant)
     if out is not None:
         write_plan_file(out, found.stated)
-        say.note(f"wrote {out}: run it with `dpdm train DATA --plan {out}`")
+        reporter.note(f"wrote {out}: run it with `dpdm train DATA --plan {out}`")
     return found
 
 
@@ -248,11 +248,11 @@ def _paper_plan(size: int, settings: TrainSettings, sigma: float | None) -> Priv
     return paper_plan(sigma=sigma, **figures)
 
 
-def _warn(say: Reporter, found: Calibration, asked: str) -> None:
+def _warn(reporter: Reporter, found: Calibration, asked: str) -> None:
     """Of a claim by another accountant than was asked for."""
     by = found.claim.accountant.upper()
     if found.plan.accountant != asked:
         why = claim(dataclasses.replace(found.plan, accountant=asked)).reason
-        say.warn(f"calibrated and claimed by {by}: {why}")
+        reporter.warn(f"calibrated and claimed by {by}: {why}")
     elif found.claim.reason:
-        say.warn(f"claimed by {by}: {found.claim.reason}")
+        reporter.warn(f"claimed by {by}: {found.claim.reason}")

@@ -28,7 +28,7 @@ def take_steps(
     folder: RunFolder,
     state: RunState,
     stop: StopRequest,
-    say: Reporter,
+    reporter: Reporter,
     log_losses: bool,
     processes: Processes,
 ) -> None:
@@ -39,7 +39,7 @@ def take_steps(
         folder: where its state is kept.
         state: stored beside it, with what was done meanwhile.
         stop: whether somebody has asked to stop.
-        say: gets the progress.
+        reporter: gets the progress.
         log_losses: write the private training loss to `folder.losses`.
         processes: that train together.
 
@@ -71,7 +71,7 @@ def take_steps(
     saved_steps = trainer.done
     images_a_step = trainer.expected_batch_size
     started, first = time.monotonic(), trainer.done
-    with say.progress("training", trainer.steps, "steps", trainer.done) as progress:
+    with reporter.progress("training", trainer.steps, "steps", trainer.done) as progress:
         while trainer.done < trainer.steps:
             trainer.step()
             rate = (trainer.done - first) * images_a_step / (time.monotonic() - started)

@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from dpdm_cli.compute.device import placed
+from dpdm_cli.compute.device import to_device
 from dpdm_cli.compute.threads import parallel_map, workers_on
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
@@ -44,7 +44,7 @@ def _seconds_a_row(
         shape = config.image_channels, config.image_size, config.image_size
         prior = new_prior(shape, config.classes).to(device)
     denoiser = Denoiser(
-        placed(UNet(config), device),
+        to_device(UNet(config), device),
         PARAMETERISATIONS[settings.denoiser],
         prior,
         sees_prior=config.sees_prior,

@@ -25,7 +25,7 @@ _DISTANCE = 0.1
 """Standard deviation of what is added to the weights for a check."""
 
 
-class MadeUpRecords:
+class ProbeRecords:
     """Images of noise and what is special about some of them, for the losses of a denoiser.
 
     Args:
@@ -55,18 +55,18 @@ class MadeUpRecords:
         for what, weight in (("huge", 1e8), ("infinite", math.inf), ("not a number", math.nan)):
             self._weights[self.suspects[what]] = weight
 
-    def losses(self, piece: Tensor) -> Tensor:
+    def losses(self, indices: Tensor) -> Tensor:
         """Losses of some records [b], their randomness fixed by record."""
         values = denoising_losses(
             self._denoiser,
-            self._images[piece],
-            None if self._labels is None else self._labels[piece],
+            self._images[indices],
+            None if self._labels is None else self._labels[indices],
             self._copies,
-            KeyedNoise((1,), piece),
+            KeyedNoise((1,), indices),
             label_dropout=0.1,
             null_label=self._null,
         )
-        return values * self._weights[piece]
+        return values * self._weights[indices]
 
 
 @contextmanager
@@ -109,14 +109,14 @@ def check_before_training(
     Raises:
         PrivacyError: the step does not do what the plan says.
     """
-    made_up = MadeUpRecords(denoiser, config, plan.noise_multiplicity, _BRIEF_RECORDS)
+    probes = ProbeRecords(denoiser, config, plan.noise_multiplicity, _BRIEF_RECORDS)
     with off_zero(denoiser.network):
         findings = check_all(
             denoiser.network,
-            made_up.losses,
+            probes.losses,
             plan,
-            records=made_up.count,
-            suspects={what: made_up.suspects[what] for what in _BRIEF},
+            records=probes.count,
+            suspects={what: probes.suspects[what] for what in _BRIEF},
             micro_batch=micro_batch,
             workers=workers,
             bf16=bf16,

@@ -149,7 +149,7 @@ def train(
     load = partial(load_images, data, data_dir=data_dir, download=download)
     with ExitStack() as held:
         processes = held.enter_context(joined(torch_device, "train"))
-        say = reporter if reporter and processes.is_first else SilentReporter()
+        reporter = reporter if reporter and processes.is_first else SilentReporter()
         # They decide which calls follow: processes that differ would wait for each other in different ones.
         processes.check_same(
             json.dumps([data, private, resume, log_losses]),
@@ -175,9 +175,9 @@ def train(
         tensors, saved = _saved(folder, processes) if resume else ({}, None)
         setup = set_up(request, load, saved=saved, device=torch_device, processes=processes)
         spec = setup.spec
-        if preset is None and saved is None and not say.quiet:
-            say.note(preset_remark(spec, torch_device))
-        _remark(say, setup, torch_device, processes, is_new=saved is None)
+        if preset is None and saved is None and not reporter.quiet:
+            reporter.note(preset_remark(spec, torch_device))
+        _remark(reporter, setup, torch_device, processes, is_new=saved is None)
         with memory_errors("while the network was set up", _LESS_AT_FIRST):
             trainer = Trainer(
                 spec.network,
@@ -190,7 +190,7 @@ def train(
                 processes=processes,
             )
             if trainer.tuning:
-                say.detail(str(trainer.tuning))
+                reporter.detail(str(trainer.tuning))
             if saved is not None:
                 trainer.restore(tensors, saved.done)
             elif spec.start is not None:
@@ -202,7 +202,7 @@ def train(
         started = time.monotonic()
         with stop_requests() as stop, memory_errors("during a training step", _LESS_MEMORY):
             trainer.warm_up()
-            take_steps(trainer, folder, setup.state(), stop, say, log_losses, processes)
+            take_steps(trainer, folder, setup.state(), stop, reporter, log_losses, processes)
         seconds = time.monotonic() - started
         told = processes.broadcast(lambda: _publish(folder, setup, trainer, torch_device))
     return TrainResult(
@@ -215,7 +215,7 @@ def train(
 
 
 def _remark(
-    say: Reporter,
+    reporter: Reporter,
     setup: Setup,
     device: torch.device,
     processes: Processes,
@@ -230,22 +230,22 @@ def _remark(
     if processes.size > 1:
         where = f"{device.type}, {processes.size} processes"
     if plan is None:
-        say.warn(NOT_PRIVATE)
+        reporter.warn(NOT_PRIVATE)
     else:
         result = claim(plan)
         warm = ""
         if plan.warm_releases:
             warm = f"warm start by {plan.warm_start} at sigma {plan.warm_sigma:.6g}, "
-        say.note(
+        reporter.note(
             f"plan: epsilon {result.epsilon_text} at delta {plan.delta:g} ({result.accountant}), "
             f"N = {plan.dataset_size:,}, {warm}"
             f"expected batch {plan.expected_batch_size:g}, {plan.steps:,} steps, "
             f"sigma {plan.sigma:.6g}, C = {plan.clip_norm:g}, K = {plan.noise_multiplicity}, on {where}"
         )
         if spec.public_inputs and spec.data not in NAMED:
-            say.note(f"taken as known to everybody, and published: {spec.public_inputs.words}")
+            reporter.note(f"taken as known to everybody, and published: {spec.public_inputs.words}")
     if is_new and (copies := duplicate_count(setup.images)):
-        say.warn(
+        reporter.warn(
             f"{copies} images are exact copies of others: the claim protects one file, not one picture"
         )
 

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from dpdm_cli.compute.device import placed
+from dpdm_cli.compute.device import to_device
 from dpdm_cli.compute.distributed import ALONE, Processes
 from dpdm_cli.compute.threads import workers_on
 from dpdm_cli.data import ImageSet
@@ -74,7 +74,7 @@ class Trainer:
             torch.manual_seed(settings.seed)
             network = UNet(config)
         self._denoiser = Denoiser(
-            placed(network, device),
+            to_device(network, device),
             with_noise_levels(
                 PARAMETERISATIONS[settings.denoiser], settings.noise_mean, settings.noise_std
             ),

@@ -33,7 +33,7 @@ _ELSEWHERE = 0.06  # variance of all other directions, and the smallest
 _AFTER_CLIP = 1.2  # variances are larger than they look after the clip
 _AROUND_MEANS = 1 / 6  # variance when there are means alone
 
-_PIECE = 4096
+_MICRO_BATCH = 4096
 
 
 def new_prior(shape: tuple[int, int, int], classes: int) -> GaussianPrior:
@@ -76,9 +76,9 @@ def learn_prior(
 
     def coefficients() -> Iterator[tuple[Tensor, Tensor]]:
         span = processes.span(len(images.images))
-        for piece in torch.split(torch.arange(span.start, span.stop), _PIECE):
-            labels = torch.zeros_like(piece) if images.labels is None else images.labels[piece]
-            yield prior.low.coefficients(to_floats(images.rows(piece))), labels
+        for rows in torch.split(torch.arange(span.start, span.stop), _MICRO_BATCH):
+            labels = torch.zeros_like(rows) if images.labels is None else images.labels[rows]
+            yield prior.low.coefficients(to_floats(images.rows(rows))), labels
 
     def counted() -> Iterator[tuple[Tensor, Tensor]]:
         for rows, labels in coefficients():

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dpdm_cli.compute.device import placed, resolve_device
+from dpdm_cli.compute.device import resolve_device, to_device
 from dpdm_cli.compute.distributed import ALONE, Processes
 from dpdm_cli.compute.group_norm import GroupNorm
 from dpdm_cli.compute.threads import workers_on
@@ -75,7 +75,9 @@ class Case:
         )
         config = network_config(blank, preset_settings(net, "mnist", 10.0))
         self.net, self.batch, self.copies, self.device = net, batch, copies, device
-        self.denoiser = Denoiser(placed(UNet(config), device).to(dtype), PARAMETERISATIONS["edm"])
+        self.denoiser = Denoiser(
+            to_device(UNet(config), device).to(dtype), PARAMETERISATIONS["edm"]
+        )
         with torch.no_grad():  # layers that start at zero would hide an error
             for parameter in self.denoiser.parameters():
                 parameter.add_(0.02 * torch.randn_like(parameter))
@@ -88,10 +90,10 @@ class Case:
     def network(self) -> nn.Module:
         return self.denoiser.network
 
-    def losses(self, piece: Tensor) -> Tensor:
-        noise = KeyedNoise((0,), piece)
+    def losses(self, indices: Tensor) -> Tensor:
+        noise = KeyedNoise((0,), indices)
         return denoising_losses(
-            self.denoiser, self.images[piece], self.labels[piece], self.copies, noise
+            self.denoiser, self.images[indices], self.labels[indices], self.copies, noise
         )
 
     def plain(self, micro_batch: int) -> Callable[[], None]:

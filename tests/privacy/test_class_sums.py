@@ -50,8 +50,8 @@ def released(
     kind: Callable[..., Tensor], rows: Tensor, labels: Tensor, warm_sigma: float = 1e-9
 ) -> Tensor:
     ledger = Ledger(plan_with(warm_sigma))
-    pieces = zip(rows.clone().split(4), labels.split(4), strict=True)
-    return kind(ledger, pieces, classes=CLASSES, size=SIZE)
+    micro_batches = zip(rows.clone().split(4), labels.split(4), strict=True)
+    return kind(ledger, micro_batches, classes=CLASSES, size=SIZE)
 
 
 @pytest.mark.parametrize("kind", KINDS)

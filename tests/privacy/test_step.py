@@ -78,10 +78,10 @@ def test_an_error_in_a_worker_reaches_the_caller_and_releases_nothing() -> None:
     ledger = Ledger(whole_set_plan(1.0))
     step = PrivateStep(network, ledger, records=RECORDS, micro_batch=2, workers=2)
 
-    def failing(piece: Tensor) -> Tensor:
-        if 11 in piece:
+    def failing(indices: Tensor) -> Tensor:
+        if 11 in indices:
             raise RuntimeError("record 11")
-        return losses(piece)
+        return losses(indices)
 
     with pytest.raises(RuntimeError, match="record 11"):
         step(failing)
@@ -99,9 +99,9 @@ def test_a_batch_is_shared_out_evenly_within_the_micro_batch(
     ledger = Ledger(whole_set_plan(1.0))
     sizes = []
 
-    def counted(piece: Tensor) -> Tensor:
-        sizes.append(len(piece))
-        return losses(piece)
+    def counted(indices: Tensor) -> Tensor:
+        sizes.append(len(indices))
+        return losses(indices)
 
     PrivateStep(network, ledger, records=RECORDS, micro_batch=micro_batch, workers=workers)(counted)
     assert sum(sizes) == RECORDS

@@ -13,7 +13,7 @@ from dpdm_cli.privacy.accounting.claims import calibrate
 from dpdm_cli.privacy.audit.canaries import Canaries, CanaryAudit, play
 from dpdm_cli.privacy.audit.checks import check_all
 from dpdm_cli.privacy.audit.findings import Finding
-from dpdm_cli.training.probe_records import MadeUpRecords
+from dpdm_cli.training.probe_records import ProbeRecords
 
 PLAN = tiny.plan(
     dataset_size=64,
@@ -28,13 +28,13 @@ PLAN = tiny.plan(
 def replayed(workers: int = 1, **changes: float) -> list[Finding]:
     model = tiny.denoiser()
     plan = dataclasses.replace(PLAN, **changes)
-    made_up = MadeUpRecords(model, tiny.config(), plan.noise_multiplicity, 16)
+    probes = ProbeRecords(model, tiny.config(), plan.noise_multiplicity, 16)
     return check_all(
         model.network,
-        made_up.losses,
+        probes.losses,
         plan,
-        records=made_up.count,
-        suspects=made_up.suspects,
+        records=probes.count,
+        suspects=probes.suspects,
         micro_batch=8,
         workers=workers,
     )

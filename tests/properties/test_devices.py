@@ -12,14 +12,14 @@ from support import process_children as children
 from support import tiny
 from support.processes_launcher import launch
 
-from dpdm_cli.compute.device import placed, set_precision
+from dpdm_cli.compute.device import set_precision, to_device
 from dpdm_cli.diffusion.generation import SamplerSettings, generate
 from dpdm_cli.privacy.audit.checks import check_all
 from dpdm_cli.privacy.audit.replay import in_precision, release_of, step_on
 from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.training.config.settings import TrainSettings
-from dpdm_cli.training.probe_records import MadeUpRecords
+from dpdm_cli.training.probe_records import ProbeRecords
 from dpdm_cli.training.trainer import Trainer
 
 RECORDS = 12
@@ -45,7 +45,7 @@ def test_per_example_gradients_are_those_of_a_loop_in_float64(
     losses = tiny.losses_of(exact, pixels, data.labels, copies)
     expected = tiny.gradients_one_by_one(exact, losses, torch.arange(RECORDS))
     model = tiny.denoiser()
-    placed(model, device)
+    to_device(model, device)
     set_precision("auto" if precision == "bf16" else precision, device)
     rounded = tiny.losses_of(model, pixels.float().to(device), data.labels.to(device), copies)
     per_example = PerExampleGradients(model.network)
@@ -71,15 +71,15 @@ def precision(request: pytest.FixtureRequest, device: torch.device) -> Iterator[
 @pytest.mark.usefixtures("precision")
 def test_the_step_passes_its_audit(workers: int, device: torch.device) -> None:
     denoiser, config = tiny.denoiser(), tiny.config()
-    placed(denoiser, device)
+    to_device(denoiser, device)
     plan = tiny.plan(sigma=0.7, warm_start="moments", warm_sigma=2.0)
-    made_up = MadeUpRecords(denoiser, config, plan.noise_multiplicity, RECORDS)
+    probes = ProbeRecords(denoiser, config, plan.noise_multiplicity, RECORDS)
     findings = check_all(
         denoiser.network,
-        made_up.losses,
+        probes.losses,
         plan,
-        records=made_up.count,
-        suspects=made_up.suspects,
+        records=probes.count,
+        suspects=probes.suspects,
         micro_batch=5,
         workers=workers if device.type == "cpu" else 1,
     )
@@ -136,7 +136,7 @@ def test_images_are_those_of_the_cpu_to_rounding(name: str, device: torch.device
     model = tiny.denoiser()
     expected = generate(model, indices, labels, (1, 8, 8), settings, seed=1, null_label=3)
     moved = copy.deepcopy(model)
-    placed(moved, device)
+    to_device(moved, device)
     set_precision("float32", device)
     found = generate(
         moved, indices.to(device), labels.to(device), (1, 8, 8), settings, seed=1, null_label=3

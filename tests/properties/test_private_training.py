@@ -157,8 +157,8 @@ def poisoned(images: ImageSet, value: float, monkeypatch: pytest.MonkeyPatch) ->
     made = trainer(images, expected_batch_size=64, dataset_size=64)
     ordinary = made._losses
 
-    def losses(piece: Tensor) -> Tensor:
-        return ordinary(piece) * torch.where(piece == 0, value, 1.0)
+    def losses(indices: Tensor) -> Tensor:
+        return ordinary(indices) * torch.where(indices == 0, value, 1.0)
 
     monkeypatch.setattr(made, "_losses", losses)
     return made

@@ -26,8 +26,6 @@ RECORDS = {
         "gradients",
         "indices",
         "members",
-        "piece",
-        "pieces",
         "rows",
     ),
     *("share", "span"),
@@ -97,7 +95,7 @@ COUNTED = {
     (
         "evaluation/private_classifiers/scattering_classifier.py",
         "train_privately",
-        "len(piece)",
+        "len(indices)",
     ): "how far it has come",
     (
         "evaluation/private_classifiers/scattering_classifier.py",
@@ -287,7 +285,7 @@ def test_what_is_released_is_a_sum_and_no_mean(module: str) -> None:
     [
         "def f(images): return total / len(images)",
         "def f(batch):\n    n = max(1, len(batch))\n    total /= n",
-        "def f(pieces):\n    n = 0\n    for p in pieces: n += len(piece)\n    g = total / n",
+        "def f(micro_batches):\n    n = 0\n    for rows in micro_batches: n += len(rows)\n    g = total / n",
         "def f(rows): return total.div_(rows.shape[0])",
         "def f(self): return bernoulli(batch / self._records, self._records)",
         "def f(self, records):\n    self._rate = self.plan.expected_batch_size / records",

@@ -24,7 +24,7 @@ from dpdm_cli.privacy.gradients.per_example import Losses, PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.poisson import PoissonSampler
 from dpdm_cli.privacy.step import PrivateStep
-from dpdm_cli.training.probe_records import MadeUpRecords
+from dpdm_cli.training.probe_records import ProbeRecords
 from support import tiny
 from support.mutants_of_draws import NOISE, SAMPLER, real_draw
 from support.mutants_of_draws import batches as _draw
@@ -159,12 +159,12 @@ def _copies_clipped_one_by_one(patch: Patch) -> None:
         rows *= (1.0 / rows.norm(dim=1)).clamp(max=1.0)[:, None]
         return rows.view(len(indices), COPIES, -1).sum(1)
 
-    def made_up_losses(self: MadeUpRecords, piece: Tensor) -> Tensor:
-        keys = (piece[:, None] * COPIES + torch.arange(COPIES)).flatten()
-        labels = self._labels[piece].repeat_interleave(COPIES)
-        images = self._images[piece].repeat_interleave(COPIES, 0)
+    def probe_losses(self: ProbeRecords, indices: Tensor) -> Tensor:
+        keys = (indices[:, None] * COPIES + torch.arange(COPIES)).flatten()
+        labels = self._labels[indices].repeat_interleave(COPIES)
+        images = self._images[indices].repeat_interleave(COPIES, 0)
         values = denoising_losses(self._denoiser, images, labels, 1, KeyedNoise((1,), keys))
-        return values * self._weights[piece].repeat_interleave(COPIES)
+        return values * self._weights[indices].repeat_interleave(COPIES)
 
     def step_on_copies(*args: Any) -> tuple[PrivateStep, Losses]:
         made, losses = real_step_on(*args)
@@ -176,16 +176,16 @@ def _copies_clipped_one_by_one(patch: Patch) -> None:
     patch.setattr(
         TensorRecords,
         "losses",
-        lambda self, piece: real_known(self, piece.repeat_interleave(COPIES)),
+        lambda self, indices: real_known(self, indices.repeat_interleave(COPIES)),
     )
     patch.setattr(PerExampleGradients, "__call__", of_copies)
     patch.setattr(step_checks, "step_on", step_on_copies)
     patch.setattr(step, "clipped_sum", lambda rows, clip_norm: rows.sum(0))
-    patch.setattr(MadeUpRecords, "losses", made_up_losses)
+    patch.setattr(ProbeRecords, "losses", probe_losses)
     patch.setattr(
         canaries.Canaries,
         "losses",
-        lambda self, piece, copies: real(self, piece.repeat_interleave(copies), 1),
+        lambda self, indices, copies: real(self, indices.repeat_interleave(copies), 1),
     )
 
 

@@ -32,7 +32,7 @@ from dpdm_cli.sampling import grids
 from dpdm_cli.training import run as training
 from dpdm_cli.training.config.settings import TrainSettings
 from dpdm_cli.training.folder.run_folder import RunFolder
-from dpdm_cli.training.probe_records import MadeUpRecords
+from dpdm_cli.training.probe_records import ProbeRecords
 from dpdm_cli.training.trainer import Trainer
 from support import tiny
 
@@ -122,13 +122,13 @@ def audited(mutant: str, warm_start: str = "none") -> list[Finding]:
         plan = tiny.plan(
             warm_start=warm_start, warm_sigma=None if warm_start == "none" else 2.0, sigma=0.8
         )
-        made_up = MadeUpRecords(denoiser, config, plan.noise_multiplicity, 8)
+        probes = ProbeRecords(denoiser, config, plan.noise_multiplicity, 8)
         return check_all(
             denoiser.network,
-            made_up.losses,
+            probes.losses,
             plan,
-            records=made_up.count,
-            suspects=made_up.suspects,
+            records=probes.count,
+            suspects=probes.suspects,
             micro_batch=3,
             processes=processes,
         )
@@ -292,10 +292,10 @@ def _within_step(number: int, act: Callable[[Trainer], None]) -> None:
     """While the losses are computed, after the batch was shared out."""
     ordinary = Trainer._losses
 
-    def losses(self: Trainer, piece: torch.Tensor) -> torch.Tensor:
+    def losses(self: Trainer, indices: torch.Tensor) -> torch.Tensor:
         if self.done == number:
             act(self)
-        return ordinary(self, piece)
+        return ordinary(self, indices)
 
     Trainer._losses = losses  # type: ignore[method-assign]
 

@@ -98,13 +98,13 @@ def losses_of(
 ) -> Losses:
     """Losses by record, as a training run computes them, from images in [-1, 1]."""
 
-    def losses(piece: Tensor) -> Tensor:
+    def losses(indices: Tensor) -> Tensor:
         return denoising_losses(
             model,
-            pixels[piece],
-            None if labels is None else labels[piece],
+            pixels[indices],
+            None if labels is None else labels[indices],
             copies,
-            KeyedNoise((0, step), piece),
+            KeyedNoise((0, step), indices),
             label_dropout=dropout,
             null_label=CLASSES,
         )

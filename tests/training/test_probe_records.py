@@ -18,7 +18,7 @@ from dpdm_cli.privacy import step
 from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.training.config.settings import TrainSettings
-from dpdm_cli.training.probe_records import MadeUpRecords, off_zero
+from dpdm_cli.training.probe_records import ProbeRecords, off_zero
 from dpdm_cli.training.trainer import Trainer
 
 
@@ -60,12 +60,12 @@ def test_weights_are_off_zero_for_the_duration_and_then_their_own_to_the_bit() -
 
 def test_off_zero_every_tensor_has_a_part_in_an_ordinary_gradient() -> None:
     denoiser = Denoiser(UNet(tiny.config()), PARAMETERISATIONS["edm"])
-    made_up = MadeUpRecords(denoiser, tiny.config(), 2, 8)
+    probes = ProbeRecords(denoiser, tiny.config(), 2, 8)
     per_example = PerExampleGradients(denoiser.network)
     sizes = [p.numel() for p in per_example.parameters]
 
     def small_shares() -> int:
-        gradients = per_example(made_up.losses, torch.arange(2))
+        gradients = per_example(probes.losses, torch.arange(2))
         norms = torch.stack([part.norm(dim=1) for part in torch.split(gradients, sizes, 1)])
         return int((norms.amax(1) < 1e-3 * gradients.norm(dim=1).max()).sum())
 

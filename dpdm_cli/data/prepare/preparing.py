@@ -118,11 +118,11 @@ def prepare(
         ResourceError: not enough space on the disk, or what `load_images` raises; what was written stays.
         InterruptedRunError: on SIGINT or SIGTERM, when what is decoded is saved.
     """
-    say = reporter or SilentReporter()
+    reporter = reporter or SilentReporter()
     path = expanded(out)
     _check_places(source, path)
     complete = _complete(path) if path.exists() else None
-    say.note(f"looking through {source}")
+    reporter.note(f"looking through {source}")
     listing = list_images(
         source,
         split=split,
@@ -140,12 +140,12 @@ def prepare(
         "source_sha256": listing.digest(),
     }
     if complete is not None:
-        result = _checked(complete, request, skip_bad, say)
+        result = _checked(complete, request, skip_bad, reporter)
     else:
         with disk_errors(path, _GOES_ON):
             path.parent.mkdir(parents=True, exist_ok=True)
-            result = _Preparation(path, listing, request, skip_bad, say).run()
-    _remark(result, say)
+            result = _Preparation(path, listing, request, skip_bad, reporter).run()
+    _remark(result, reporter)
     return result
 
 
@@ -153,10 +153,10 @@ class _Preparation:
     """One file in the making."""
 
     def __init__(
-        self, path: Path, listing: Listing, request: Json, skip_bad: bool, say: Reporter
+        self, path: Path, listing: Listing, request: Json, skip_bad: bool, reporter: Reporter
     ) -> None:
         self._path, self._listing, self._request = path, listing, request
-        self._skip_bad, self._say = skip_bad, say
+        self._skip_bad, self._reporter = skip_bad, reporter
         self._start = reserved_bytes(listing.classes)
         self._there = Unfinished(
             path, {**request, "files": len(listing)}, self._start, len(listing)
@@ -199,14 +199,14 @@ class _Preparation:
             self._findings.take((width, height), channels == 3, there.rows)
             self._check_space(there.shape)
         if there.files:
-            self._say.note(f"continuing after {there.files:,} of {len(self._listing):,} files")
+            self._reporter.note(f"continuing after {there.files:,} of {len(self._listing):,} files")
 
     def _decode(self) -> None:
         there, total = self._there, len(self._listing)
         with (
             stop_requests() as stop,
             closing(_decoded(self._listing, there)) as batches,
-            self._say.progress("preparing", total, "images", there.files) as progress,
+            self._reporter.progress("preparing", total, "images", there.files) as progress,
         ):
             for batch in batches:
                 self._take(batch)
@@ -226,7 +226,7 @@ class _Preparation:
         bad = [(start + i, found) for i, found in enumerate(batch) if isinstance(found, str)]
         if bad and not findings.bad and not self._skip_bad:
             title, reason = self._listing.title(bad[0][0]), bad[0][1]
-            self._say.warn(f"{title} {reason}; continuing with the other files")
+            self._reporter.warn(f"{title} {reason}; continuing with the other files")
         for index, reason in bad:
             findings.take_bad(self._listing.title(index), reason)
         for found in good:
@@ -335,7 +335,9 @@ def _complete(path: Path) -> PreparedFile:
         raise UsageError(f"nothing is overwritten: {error.message}", _ANOTHER) from None
 
 
-def _checked(file: PreparedFile, request: Json, skip_bad: bool, say: Reporter) -> PrepareResult:
+def _checked(
+    file: PreparedFile, request: Json, skip_bad: bool, reporter: Reporter
+) -> PrepareResult:
     """What is there is kept, if it is what this command would make."""
     facts = file.facts
     for name, wanted in request.items():
@@ -350,20 +352,20 @@ def _checked(file: PreparedFile, request: Json, skip_bad: bool, say: Reporter) -
             f"{file.path} was made with --skip-bad, which left out {facts.bad:,} of the files",
             "repeat the command with --skip-bad, or choose another OUT",
         )
-    say.note(f"{file.path} is complete; comparing it with its SHA-256")
+    reporter.note(f"{file.path} is complete; comparing it with its SHA-256")
     file.verify()
     forget(file.path)
     return PrepareResult(path=file.path, facts=facts, pairs=(), was_there=True)
 
 
-def _remark(result: PrepareResult, say: Reporter) -> None:
+def _remark(result: PrepareResult, reporter: Reporter) -> None:
     facts = result.facts
     if facts.bad:
         files = "\n".join(f"  {line}" for line in facts.first_bad)
-        say.warn(f"{facts.bad:,} files cannot be used and are left out, the first:\n{files}")
+        reporter.warn(f"{facts.bad:,} files cannot be used and are left out, the first:\n{files}")
     if facts.duplicates:
         pairs = "".join(f"\n  {later} = {first}" for later, first in result.pairs)
-        say.warn(
+        reporter.warn(
             f"{facts.duplicates:,} images equal an earlier one, pixel for pixel. All are kept: the claim protects one "
             "file, not one picture, and a picture that is there twice only half as well. Whether copies belong in the "
             f"set is for you to decide; remove them from the source if not.{pairs}"

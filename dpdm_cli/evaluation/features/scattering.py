@@ -67,13 +67,13 @@ class Scattering:
             [_window(size, sides, step).float().to(device) for step in (1, 2)]
             for size, sides in ((height, rows), (width, columns))
         )
-        self._piece = max(1, _PIXELS_AT_ONCE // (rows * columns))
+        self._chunk = max(1, _PIXELS_AT_ONCE // (rows * columns))
         self._device = device
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features of images [B, C, H, W], uint8, taken in [0, 1]: [B, C, P, ceil(H / 4), ceil(W / 4)] float32."""
-        pieces = torch.split(images.flatten(0, 1), self._piece)
-        features = torch.cat([self._of_channels(piece) for piece in pieces])
+        chunks = torch.split(images.flatten(0, 1), self._chunk)
+        features = torch.cat([self._of_channels(chunk) for chunk in chunks])
         return features.view(*images.shape[:2], *features.shape[1:])
 
     @torch.no_grad()

@@ -29,7 +29,7 @@ CLIP_NORM = 0.1
 _LARGEST_MOVE = 2.4
 _LOGIT_WALK = 5.0
 _GROUPS = 27
-_PIECE = 50  # images whose spectra stay in a CPU's caches
+_CHUNK = 50  # images whose spectra stay in a CPU's caches
 
 
 class ScatteringClassifier(nn.Module):
@@ -135,11 +135,11 @@ def train_privately(
         len(images), model.affine.in_features, dtype=torch.float16, device=images.device
     )
     with reporter.progress("scattering features", len(images), "images") as progress:
-        for rows, piece in zip(
-            torch.split(features, _PIECE), torch.split(images, _PIECE), strict=True
+        for rows, indices in zip(
+            torch.split(features, _CHUNK), torch.split(images, _CHUNK), strict=True
         ):
-            rows.copy_(model.features(piece))
-            progress.advance(len(piece))
+            rows.copy_(model.features(indices))
+            progress.advance(len(indices))
     steps = ledger.plan.steps
     average = AveragedModel(model.affine)
 

@@ -140,18 +140,18 @@ class Canaries:
     def __len__(self) -> int:
         return len(self.reads)
 
-    def losses(self, piece: Tensor, copies: int) -> Tensor:
+    def losses(self, indices: Tensor, copies: int) -> Tensor:
         """Losses [b] of some canaries, each the mean over its copies."""
-        rows = piece.repeat_interleave(copies).tolist()
-        total = torch.zeros(len(rows), device=piece.device)
+        rows = indices.repeat_interleave(copies).tolist()
+        total = torch.zeros(len(rows), device=indices.device)
         for layer, tensors in self._layers.items():
             weight, bias = (
                 [self.reads[row].get(tensors.get(name, -1)) for row in rows]
                 for name in ("weight", "bias")
             )
             if any(weight) or any(bias):
-                total = total + _read_places(layer, weight, bias, piece.device)
-        return LOUDNESS * total.view(len(piece), copies).mean(1)
+                total = total + _read_places(layer, weight, bias, indices.device)
+        return LOUDNESS * total.view(len(indices), copies).mean(1)
 
     def scores(self, release: list[Tensor]) -> Scores:
         """How much of each canary is in a release, given for each tensor, flat."""
@@ -188,7 +188,7 @@ def play(
     step = PrivateStep(
         network, Ledger(plan), records=len(members), micro_batch=micro_batch, workers=workers
     )
-    losses = in_precision(lambda piece: canaries.losses(members[piece], copies), device, bf16)
+    losses = in_precision(lambda indices: canaries.losses(members[indices], copies), device, bf16)
     scores = np.zeros(len(canaries))
     for _ in range(plan.steps):
         step(losses)

@@ -52,9 +52,9 @@ def check_warm_start(plan: PrivacyPlan, processes: Processes = ALONE) -> list[Fi
         ) -> Tensor:
             span = processes.span(len(chosen))
             parts = torch.split(chosen[span.start : span.stop], 16)
-            pieces = [(vectors[part].clone(), labels[part]) for part in parts]
+            micro_batches = [(vectors[part].clone(), labels[part]) for part in parts]
             size = vectors.shape[1]
-            return release(ledger, pieces, classes=classes, size=size, processes=processes)
+            return release(ledger, micro_batches, classes=classes, size=size, processes=processes)
 
         def ledger(sigma: float | None = plan.warm_sigma) -> Ledger:
             return Ledger(dataclasses.replace(plan, warm_sigma=sigma))
@@ -115,8 +115,10 @@ def _precision_of_sums(plan: PrivacyPlan, processes: Processes) -> Finding:
     def released(records: int) -> Tensor:
         span = processes.span(records)
         labels = torch.zeros(len(span), dtype=torch.int64)
-        pieces = [(vector.repeat(len(span), 1), labels)]
-        return noisy_class_sums(Ledger(quiet), pieces, classes=1, size=size, processes=processes)
+        micro_batches = [(vector.repeat(len(span), 1), labels)]
+        return noisy_class_sums(
+            Ledger(quiet), micro_batches, classes=1, size=size, processes=processes
+        )
 
     distance = float((released(count) - released(count - 1)).norm())
     return Finding(

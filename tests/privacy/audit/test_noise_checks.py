@@ -111,7 +111,7 @@ def noise_findings(**changes: float) -> list[Finding]:
 
     inputs = torch.randn(8, 40, generator=torch.Generator().manual_seed(0))
     return check_noise(
-        make, lambda piece: network(inputs[piece]).square().mean(1), torch.arange(8), plan
+        make, lambda indices: network(inputs[indices]).square().mean(1), torch.arange(8), plan
     )
 
 

@@ -7,7 +7,7 @@ import torch
 from support import tiny
 from torch import Tensor
 
-from dpdm_cli.compute.device import placed
+from dpdm_cli.compute.device import to_device
 from dpdm_cli.diffusion.unet import UNet
 from dpdm_cli.privacy import clipping, step
 from dpdm_cli.privacy.audit.findings import Finding
@@ -39,7 +39,7 @@ def checked(network: torch.nn.Module, *, micro_batch: int = 64, many: int = 0) -
 
 @pytest.mark.parametrize("bf16", [False, True])
 def test_a_record_s_gradient_is_known_and_lies_in_its_tensor_alone(bf16: bool) -> None:
-    network = placed(tiny.denoiser(), CPU).network
+    network = to_device(tiny.denoiser(), CPU).network
     records, per_example = TensorRecords(network, 50.0), PerExampleGradients(network)
     count = len(records.names)
     losses = in_precision(records.losses, CPU, bf16)
@@ -99,7 +99,7 @@ def test_a_tensor_that_is_left_out_of_the_norm_is_named(
 
 def test_every_tensor_of_the_paper_s_network_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = preset_settings("paper", "digits", 10.0)
-    network = placed(UNet(network_config(blank_images("digits", settings), settings)), CPU)
+    network = to_device(UNet(network_config(blank_images("digits", settings), settings)), CPU)
     findings = checked(network, micro_batch=16)
     assert all(finding.passed for finding in findings), findings
     per_example = PerExampleGradients(network)
