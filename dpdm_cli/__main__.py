@@ -2,9 +2,39 @@
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class _Stream(io.TextIOWrapper):
+    """A standard stream whose reader may go before all is written, as in `dpdm ... | head`.
+
+    Output that nobody reads ends the command, quietly and with the exit code of a process that SIGPIPE ended. Remarks
+    that nobody reads end nothing: a run may hang on them.
+    """
+
+    def write(self, text: str) -> int:
+        with self._reader_may_be_gone():
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._reader_may_be_gone():
+            super().flush()
+
+    @contextmanager
+    def _reader_may_be_gone(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            _write_nowhere(self.fileno())
+            if self is sys.stdout:
+                raise SystemExit(128 + signal.SIGPIPE) from None
 
 
 def main() -> None:
@@ -15,8 +45,11 @@ def main() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # it was closed
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        given = getattr(sys, name)
+        encoding, by_lines = given.encoding, given.line_buffering
         # What its encoding does not have is shown by its number.
-        getattr(sys, name).reconfigure(errors="backslashreplace")
+        stream = _Stream(given.detach(), encoding, "backslashreplace", line_buffering=by_lines)
+        setattr(sys, name, stream)
     from dpdm_cli.commands.app import app
     from dpdm_cli.commands.console import errors_reported
 
@@ -32,8 +65,12 @@ def _flush() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_nowhere(sys.stdout.fileno())
         raise
+
+
+def _write_nowhere(stream: int) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 if __name__ == "__main__":

@@ -219,6 +219,32 @@ def test_names_that_are_no_text_are_names(home: Path) -> None:
     assert (home / "a\udcff" / "metadata.json").is_file()
 
 
+@pytest.mark.parametrize("words", ["--help", "--version", "verify run", "verify run --json"])
+@pytest.mark.parametrize("both", ["", "2>&1"])
+def test_output_whose_reader_has_gone_ends_as_by_sigpipe(words: str, both: str, home: Path) -> None:
+    done = subprocess.run(
+        [
+            "bash",
+            "-c",
+            f"{sys.executable} -m dpdm_cli {words} {both} | true; exit ${{PIPESTATUS[0]}}",
+        ],
+        cwd=home,
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (141, b"", b"")
+
+
+def test_remarks_whose_reader_has_gone_end_nothing(home: Path) -> None:
+    words = "sample run -n 1 --steps 1 --out unheard --json"
+    subprocess.run(
+        ["bash", "-c", f"({sys.executable} -m dpdm_cli {words} >unheard.json) 2>&1 | true"],
+        cwd=home,
+        check=False,
+    )
+    assert json.loads((home / "unheard.json").read_text())["n"] == 1
+
+
 def test_output_that_is_closed_is_no_mistake_of_the_command() -> None:
     for words in ("--version", "--help"):
         done = subprocess.run(
