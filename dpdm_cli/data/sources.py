@@ -14,7 +14,7 @@ from dpdm_cli.data.named import NAMED
 from dpdm_cli.data.prepare.prepared import SUFFIX, PreparedFile
 from dpdm_cli.data.readers.archives import read_archive
 from dpdm_cli.data.readers.folders import read_folder
-from dpdm_cli.files import expanded
+from dpdm_cli.files import expanded, read_json
 from dpdm_cli.stored import Json, parse_json
 
 _METADATA = "metadata.json"
@@ -79,20 +79,15 @@ def sample_metadata(source: str | Path) -> Json:
         DamagedFileError: the file is not a JSON object.
     """
     path = expanded(source)
-    text = None
-    if path.is_dir() and (path / _METADATA).is_file():
-        text = (path / _METADATA).read_bytes()
-    elif path.is_file():
-        tree = _tree(path)
-        inside = [e for e in tree.entries if e.path[-1] == _METADATA] if tree else []
-        beside = path.with_name(_METADATA)
-        if inside:
-            text = inside[0].read()
-        elif beside.is_file():
-            text = beside.read_bytes()
-    if text is None:
-        return {}
-    return parse_json(text, f"{source}: {_METADATA}", hint="draw the samples again, or delete it")
+    hint = "draw the samples again, or delete it"
+    file = (path if path.is_dir() else path.parent) / _METADATA
+    tree = _tree(path) if path.is_file() else None
+    inside = [e for e in tree.entries if e.path[-1] == _METADATA] if tree else []
+    if inside:
+        return parse_json(inside[0].read(), f"{source}: {_METADATA}", hint=hint)
+    if path.exists() and file.is_file():
+        return read_json(file, hint=hint, bare=False)
+    return {}
 
 
 def _tree(path: Path) -> Tree | None:

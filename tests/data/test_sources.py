@@ -10,6 +10,7 @@ from PIL import Image
 
 from dpdm_cli.data.sources import classes_of, sample_metadata, samples_in, splits_of
 from dpdm_cli.errors import DamagedFileError
+from dpdm_cli.stored import MOST_BYTES
 
 
 def picture(path: Path) -> None:
@@ -89,6 +90,16 @@ def test_metadata_that_is_no_object_is_called_damaged(tmp_path: Path, text: str)
     (tmp_path / "metadata.json").write_text(text)
     with pytest.raises(DamagedFileError, match=r"metadata\.json"):
         sample_metadata(tmp_path)
+
+
+@pytest.mark.parametrize("source", ["samples", "samples/x.npz"])
+def test_no_more_of_metadata_is_read_than_it_can_be(tmp_path: Path, source: str) -> None:
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "x.npz").touch()
+    with (tmp_path / "samples" / "metadata.json").open("wb") as file:
+        file.truncate(MOST_BYTES + 1)
+    with pytest.raises(DamagedFileError, match="more than"):
+        sample_metadata(tmp_path / source)
 
 
 @pytest.mark.parametrize("name", ["samples.npz", "samples.zip"])
