@@ -38,7 +38,7 @@ def fid(
         str,
         option(
             "inception, scattering or pixels (need no weights), or a TorchScript file taking float "
-            "[B,3,H,W] in 0..255; loading a file runs the code in it.",
+            "[B,3,H,W] in 0..255: this executes the code in FILE.",
             metavar="NAME|FILE",
         ),
     ] = "inception",
@@ -60,9 +60,10 @@ def fid(
     inception_weights: Annotated[
         Path | None,
         option(
-            "TorchScript file of Inception; loading one of your own runs the code in it.",
+            "Where the published weights of Inception are. Only that file is loaded, known by its SHA-256; "
+            "no other is executed.",
             metavar="FILE",
-            default="the published one, fetched once",
+            default="fetched once",
         ),
     ] = None,
     resize: Annotated[

@@ -33,7 +33,7 @@ from dpdm_cli.evaluation.features.extractors import (
 )
 from dpdm_cli.evaluation.features.kept_features import KeptFeatures
 from dpdm_cli.evaluation.features.scattering import ScatteringExtractor
-from dpdm_cli.evaluation.features.weights import SHA256, inception_weights
+from dpdm_cli.evaluation.features.weights import inception_weights
 from dpdm_cli.evaluation.fid_scores import FidResult, SplitScore
 from dpdm_cli.evaluation.reference_cache import cache_file, read_statistics, write_statistics
 from dpdm_cli.reporter import Reporter, SilentReporter
@@ -71,7 +71,8 @@ def fid(
             channels of the synthetic images, as it was for training.
         split: of the reference. A folder that is not divided into `train` and `test` is taken whole.
         extractor: `inception`, `scattering`, `pixels`, or the path of a TorchScript file (whose code is run).
-        weights: TorchScript file of Inception; by default the published one, downloaded if necessary.
+        weights: where Inception's published file is; no other is taken, since its code is run. By default it is fetched
+            if need be.
         resize: `clean` or `legacy_tensorflow`; Inception only. The figures of DPDM (arXiv 2210.09929) are by the
             network's own resizing, `legacy_tensorflow`, against training images.
         kid: the kernel distance of the same features too (Binkowski et al. 2018, arXiv 1801.01401).
@@ -205,13 +206,7 @@ def _extractor(
 ) -> Extractor:
     if name == "inception":
         file = inception_weights(weights, cache, download=download, note=reporter.note)
-        network = InceptionExtractor(file, resize, device)
-        if network.digest != SHA256:
-            reporter.warn(
-                f"{file} is not the published Inception: the distance compares only with others "
-                "by the same file"
-            )
-        return network
+        return InceptionExtractor(file, resize, device)
     if weights is not None:
         raise UsageError(
             f"weights of Inception are given, but the extractor is {name!r}",

@@ -23,7 +23,9 @@ from dpdm_cli.compute.launched import rank
 from dpdm_cli.errors import ResourceError
 from dpdm_cli.evaluation import scoring
 from dpdm_cli.evaluation.distances.frechet import FeatureStatistics
+from dpdm_cli.evaluation.features import weights
 from dpdm_cli.evaluation.features.extractors import PixelExtractor
+from dpdm_cli.files import sha256_of
 from dpdm_cli.privacy.statement import non_private_statement
 from dpdm_cli.sampling import drawing
 
@@ -109,6 +111,7 @@ def compared_by_inception(folder: Path, cache: Path) -> list[tuple[int, np.ndarr
         return 0.0
 
     scoring.frechet_distance = taken
+    weights.SHA256 = sha256_of(folder / "stand-in.pt")
     words = ("fid", folder / "synth", "--against", folder / "real", "--cache-dir", cache)
     words = (*words, "--inception-weights", folder / "stand-in.pt", "--batch-size", 4)
     code, _, err = run(*words, "--device", "cpu")

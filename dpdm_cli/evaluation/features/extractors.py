@@ -6,15 +6,14 @@ choice of device.
 
 Symbols: B images of C channels (1 or 3), H rows and W columns, uint8 [B, C, H, W]; D features.
 
-The network is a TorchScript file, and so is any network of the user's own: loading such a file runs
-the code in it. The published Inception file is recognised by its SHA-256; load others only from sources
-you trust.
+Both Inception and a network of the user's own are TorchScript files, and loading such a file runs the code in it. Of
+Inception only the published file is loaded, known by its SHA-256; a network of one's own is to come from a source one
+trusts.
 """
 
 from __future__ import annotations
 
 import hashlib
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -28,8 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dpdm_cli.errors import DamagedFileError, ResourceError, UsageError
-from dpdm_cli.evaluation.features.weights import FILE_NAME
+from dpdm_cli.errors import DamagedFileError, UsageError
+from dpdm_cli.evaluation.features.weights import copy_published
 from dpdm_cli.files import expanded, sha256_of
 
 RESIZE_MODES = ("clean", "legacy_tensorflow")
@@ -83,12 +82,12 @@ class InceptionExtractor:
     """clean-fid's Inception features, D = 2048; grey images are repeated in three channels.
 
     Args:
-        weights: the TorchScript file.
+        weights: the published TorchScript file; no other is loaded.
         resize: one of `RESIZE_MODES`.
         device: where the network runs.
 
     Raises:
-        DamagedFileError: the file is not a TorchScript network like Inception's.
+        DamagedFileError: it is another file.
     """
 
     name = "inception"
@@ -102,21 +101,14 @@ class InceptionExtractor:
         from cleanfid.resize import build_resizer
 
         self.resize = resize
-        self.digest = sha256_of(weights)
         self._device = device
         self._resize_one = build_resizer(resize)
-        try:
-            with tempfile.TemporaryDirectory() as folder, _without_deprecation():
-                # clean-fid takes a folder and expects the file in it under its published name.
-                _link(weights, Path(folder) / FILE_NAME)
-                network = InceptionV3W(
-                    folder, download=False, resize_inside=resize == "legacy_tensorflow"
-                )
-        except (RuntimeError, AttributeError) as error:
-            raise DamagedFileError(
-                f"{weights}: not the TorchScript file of Inception: {_first_line(error)}",
-                "delete it and fetch it again, or give another with --inception-weights",
-            ) from error
+        with tempfile.TemporaryDirectory() as folder, _without_deprecation():
+            # clean-fid takes a folder and expects the file in it under its published name.
+            self.digest = copy_published(weights, Path(folder))
+            network = InceptionV3W(
+                folder, download=False, resize_inside=resize == "legacy_tensorflow"
+            )
         self._network: Any = network.to(device).eval().requires_grad_(False)
 
     @torch.no_grad()
@@ -214,16 +206,6 @@ def _without_deprecation() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        target.symlink_to(source.resolve())
-    except OSError:  # Windows without the right to make links
-        try:
-            shutil.copyfile(source, target)
-        except OSError as error:
-            raise ResourceError(f"{source}: cannot copy the weights: {error.strerror}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -1,21 +1,22 @@
 """Where the weights of Inception are, and how they get there. Knows files and the network; no
 images.
 
-A file that this module fetches or finds by itself is used only if it is the published one, by its
-SHA-256: it contains code that loading runs.
+The file contains code that loading runs, so only the published one is used, known by its SHA-256, wherever it comes
+from.
 """
 
 from __future__ import annotations
 
 import contextlib
 import platform
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from dpdm_cli.errors import DamagedFileError, ResourceError
-from dpdm_cli.files import network_timeout, sha256_of
+from dpdm_cli.files import disk_errors, network_timeout, sha256_of
 
 FILE_NAME = "inception-2015-12-05.pt"
 URL = (
@@ -39,7 +40,7 @@ def inception_weights(
     download.
 
     Args:
-        given: the user's own file; used as it is, whatever its digest.
+        given: where the user has the published file.
         cache_dir: where the file is kept.
         download: whether the network may be asked.
         note: told before a download begins.
@@ -47,7 +48,7 @@ def inception_weights(
     Raises:
         ResourceError: there is no file and none can be fetched; names the URL, the size and the
             place.
-        DamagedFileError: the file in the cache is not the published one.
+        DamagedFileError: what was fetched is not the published file.
     """
     if given is not None:
         if not given.is_file():
@@ -55,12 +56,6 @@ def inception_weights(
         return given
     cached = cache_dir / FILE_NAME
     if cached.is_file():
-        found = sha256_of(cached)
-        if found != SHA256:
-            raise DamagedFileError(
-                f"{cached}: not the published weights of Inception (SHA-256 {found}, not {SHA256})",
-                "delete it; it is fetched again. For weights of your own use --inception-weights",
-            )
         return cached
     # Anybody may write to clean-fid's place: as from the network, only the published file is taken.
     with contextlib.suppress(OSError, RuntimeError):
@@ -85,6 +80,30 @@ def inception_weights(
             f"the weights of Inception are not here and cannot be fetched: {reason}", cache_dir
         ) from error
     return cached
+
+
+def copy_published(weights: Path, folder: Path) -> str:
+    """Copy a file of weights into a folder of our own, under the published name, if it is the published file.
+
+    What is loaded is the copy, which nobody changes between the check and the loading.
+
+    Returns:
+        SHA-256 (hex).
+
+    Raises:
+        DamagedFileError: it is another file.
+    """
+    copy = folder / FILE_NAME
+    with disk_errors(copy, "free space"):
+        shutil.copyfile(weights, copy)
+    found = sha256_of(copy)
+    if found != SHA256:
+        raise DamagedFileError(
+            f"{weights}: not the published weights of Inception (SHA-256 {found}, not {SHA256})",
+            "delete it, or leave out --inception-weights, and it is fetched; "
+            "--extractor FILE takes a network of your own and executes the code in it",
+        )
+    return found
 
 
 def _fetch(url: str, target: Path) -> None:

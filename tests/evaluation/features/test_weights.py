@@ -15,7 +15,12 @@ import torch
 
 from dpdm_cli.errors import DamagedFileError, ResourceError
 from dpdm_cli.evaluation.features import weights
-from dpdm_cli.evaluation.features.weights import FILE_NAME, URL, inception_weights
+from dpdm_cli.evaluation.features.weights import (
+    FILE_NAME,
+    URL,
+    copy_published,
+    inception_weights,
+)
 
 CONTENT = b"the published file"
 
@@ -49,10 +54,13 @@ def _network(monkeypatch: pytest.MonkeyPatch, answer: bytes | Exception) -> None
     monkeypatch.setattr(torch.hub, "urlopen", urlopen)
 
 
-def test_a_given_file_is_used_as_it_is(tmp_path: Path) -> None:
-    own = tmp_path / "own.pt"
-    own.write_bytes(b"own")
-    assert inception_weights(own, tmp_path) == own
+def test_a_given_file_is_used_where_it_is(tmp_path: Path) -> None:
+    given = tmp_path / "given.pt"
+    given.write_bytes(CONTENT)
+    assert inception_weights(given, tmp_path / "cache") == given
+    (tmp_path / "mine").mkdir()
+    assert copy_published(given, tmp_path / "mine") == weights.SHA256
+    assert (tmp_path / "mine" / FILE_NAME).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("download", [True, False])
@@ -89,10 +97,13 @@ def test_a_download_of_other_content_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_file_in_the_cache_is_refused(tmp_path: Path) -> None:
-    (tmp_path / FILE_NAME).write_bytes(CONTENT[:-1])
-    with pytest.raises(DamagedFileError, match="not the published weights"):
-        inception_weights(None, tmp_path)
+@pytest.mark.parametrize("name", [FILE_NAME, "given.pt"])
+def test_another_file_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(CONTENT[:-1])
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(DamagedFileError, match="not the published weights") as caught:
+        copy_published(tmp_path / name, tmp_path / "mine")
+    assert "--extractor FILE" in caught.value.hint
 
 
 @pytest.mark.parametrize("content", [CONTENT, b"planted"])
