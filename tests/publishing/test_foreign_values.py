@@ -5,9 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import shutil
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,24 +14,15 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from PIL import Image, PngImagePlugin
-from support.drawn import draw, save
+from support.foreign import MARK, copied, digest_again, edited, refused
 
-from dpdm_cli import checkpoint, release, verify
+from dpdm_cli import checkpoint, verify
 from dpdm_cli.checkpoint import load_model, read_tensors
 from dpdm_cli.errors import DamagedFileError, DpdmError, PrivacyError
-from dpdm_cli.files import sha256_of
-from dpdm_cli.privacy.public_inputs import PUBLISHED
-from dpdm_cli.privacy.statement import Statement, private_statement
-from dpdm_cli.sampling import sample_metadata
-from dpdm_cli.sampling.png import PngEncoder, _chunk
-from dpdm_cli.sampling.sample_metadata import Digests, SampleMetadata
+from dpdm_cli.privacy.statement import Statement
 from dpdm_cli.sampling.shards import Shard
-from dpdm_cli.sampling.writing import FORMATS, Album, open_sink
-from dpdm_cli.training.folder.run_folder import RunFolder
+from dpdm_cli.sampling.writing import FORMATS, Album
 
-PRETRAINED = Path(__file__).parents[2] / "examples" / "pretrained" / "mnist-eps10"
-MARK = "Ada Lovelace"
 FOREIGN = (
     f"image 17 shows {MARK}",
     base64.b64encode(bytes(range(256)) * 132).decode(),
@@ -50,86 +38,6 @@ FOREIGN = (
 def changed(value: object) -> list[object]:
     """What is foreign in the place of a value."""
     return [foreign for foreign in FOREIGN if json.dumps(foreign) != json.dumps(value)]
-
-
-def refused(place: Path, name: str = "") -> None:
-    """By both commands, as damage that is named; a false claim is told from damage."""
-    for attempt in (lambda: verify([place]), lambda: release(place, place.parent / "out")):
-        with pytest.raises((DamagedFileError, PrivacyError)) as caught:
-            attempt()
-        assert name in caught.value.message
-        assert len(caught.value.message) < 1000
-        assert not (place.parent / "out").exists()
-
-
-def edited(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """As somebody does who puts the digest of the description right, unless that is what is changed."""
-    values = json.loads(path.read_text())
-    seal = values.get(sample_metadata._SEAL)
-    change(values)
-    if seal is not None and values.get(sample_metadata._SEAL) == seal:
-        values[sample_metadata._SEAL] = sample_metadata._seal_of(values)
-    path.write_text(json.dumps(values, indent=2) + "\n")
-
-
-def digest_again(folder: Path) -> None:
-    """Enter the digests of what lies there by now, as somebody would who changes it on purpose."""
-
-    def of_samples(values: dict[str, Any]) -> None:
-        metadata = SampleMetadata.from_json(values)
-        sink = open_sink(metadata.format, folder, metadata.album)
-        images = sink.digest()
-        sink.close()
-        files = {name: sha256_of(folder / name) for name in metadata.sealed.files}
-        values.update(replace(metadata, digests=Digests(images=images, files=files)).to_json())
-
-    def of_run(values: dict[str, Any]) -> None:
-        values["sha256"] = {name: sha256_of(folder / name) for name in values["sha256"]}
-
-    if (folder / "metadata.json").is_file():
-        edited(folder / "metadata.json", of_samples)
-    else:
-        edited(folder / "manifest.json", of_run)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model in a folder as `release` leaves it: small, and with a claim that holds."""
-    home = tmp_path_factory.mktemp("finished") / "run"
-    home.mkdir()
-    model = load_model(PRETRAINED)
-    public = replace(PUBLISHED, image_size="stated")
-    statement = private_statement(model.statement.ledger, public)
-    save(home / "model.safetensors", model.classes, statement=statement, dataset="mnist")
-    for name in ("samples.png", "README.md"):
-        shutil.copy(PRETRAINED / name, home)
-    folder = RunFolder(home)
-    folder.write_statement(statement)
-    folder.write_manifest(folder.samples, folder.card)
-    verify([home])
-    return home
-
-
-@pytest.fixture(scope="module")
-def drawn(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A set in each format, and a shard."""
-    home = tmp_path_factory.mktemp("drawn")
-    options: dict[str, Any] = {"n": 4, "batch_size": 2, "steps": 1}
-    for format in FORMATS:
-        draw(finished, home / format, format=format, **options)
-    draw(finished, home / "shard", shard=(1, 2), **options)
-    for name in (*FORMATS, "shard"):
-        verify([home / name])
-    return home
-
-
-@pytest.fixture
-def run(finished: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(finished, tmp_path / "run"))
-
-
-def copied(drawn: Path, name: str, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(drawn / name, tmp_path / "synth"))
 
 
 METADATA = (
@@ -350,211 +258,6 @@ def test_what_was_rewritten_without_a_change_is_what_was_written(run: Path, draw
         text = (drawn / format / "metadata.json").read_text()
         digest_again(drawn / format)
         assert (drawn / format / "metadata.json").read_text() == text
-
-
-PLANTED = {
-    "a file": lambda home: (home / "notes.txt").write_text(MARK),
-    "a hidden file": lambda home: (home / ".notes").write_text(MARK),
-    "a folder": lambda home: (home / "notes").mkdir(),
-    "a card": lambda home: (home / "README.md").write_text(MARK),
-    "a link": lambda home: (home / "link").symlink_to(home.parent / "nowhere"),
-    "a link to a folder": lambda home: (home / "link").symlink_to(home),
-    "a picture": lambda home: Image.new("L", (4, 4)).save(home / "000009.png"),
-    "a left-over": lambda home: (home / ".grid.png.7.part").write_text(MARK),
-}
-
-
-@pytest.mark.parametrize("planted", PLANTED)
-@pytest.mark.parametrize("name", [*FORMATS, "run"])
-def test_what_is_in_no_manifest_is_refused_by_name(
-    drawn: Path, run: Path, tmp_path: Path, name: str, planted: str
-) -> None:
-    place = run if name == "run" else copied(drawn, name, tmp_path)
-    if name == "run":
-        (run / "README.md").unlink()
-        edited(run / "manifest.json", lambda values: values["sha256"].pop("README.md"))
-        verify([run])
-    PLANTED[planted](place)
-    refused(place, "link" if "link" in planted else "1 entry is ")
-
-
-def test_a_file_in_a_class_folder_is_refused_by_name(drawn: Path, tmp_path: Path) -> None:
-    synth = copied(drawn, "png", tmp_path)
-    (synth / "0" / "notes.txt").write_text(MARK)
-    refused(synth, "0/notes.txt")
-
-
-def test_sets_of_samples_and_private_files_lie_beside_a_run(run: Path, drawn: Path) -> None:
-    shutil.copytree(drawn / "npz", run / "synth")
-    (run / "README.md").unlink()  # a card is written by `release`, which leaves no private/
-    RunFolder(run).write_manifest()
-    (run / "private").mkdir()
-    (run / "private" / "scores.json").write_text("{}")
-    verify([run, run / "synth"])
-    (run / "synth" / "metadata.json").unlink()
-    refused(run, "synth")
-
-
-@pytest.mark.parametrize("name", ["grid.png", "samples.png", "README.md"])
-def test_a_foreign_picture_or_card_is_damage(
-    drawn: Path, run: Path, tmp_path: Path, name: str
-) -> None:
-    if name == "grid.png":
-        for number, format in enumerate((*FORMATS, "shard")):
-            place = copied(drawn, format, tmp_path / str(number))
-            Image.new("RGB", (40, 40), (1, 77, 3)).save(place / name)
-            refused(place, name)
-            (place / name).unlink()
-            refused(place, name)
-    else:
-        (run / name).write_bytes((PRETRAINED / "statement.json").read_bytes())
-        refused(run, name)
-
-
-def test_samples_without_their_picture_are_damaged(drawn: Path, tmp_path: Path) -> None:
-    synth = copied(drawn, "png", tmp_path)
-    (synth / "grid.png").unlink()
-    edited(synth / "metadata.json", lambda values: values.update(files_sha256={}))
-    refused(synth, "grid.png")
-
-
-def test_a_folder_of_a_model_without_a_manifest_is_none_that_was_finished(run: Path) -> None:
-    (run / "manifest.json").unlink()
-    with pytest.raises(Exception, match="no manifest"):
-        verify([run])
-
-
-def with_comment(path: Path) -> None:
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.comment = MARK.encode()
-
-
-def with_member(path: Path) -> None:
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("notes.npy", MARK)
-
-
-def with_other_metadata(path: Path) -> None:
-    name = "metadata.json" if path.suffix == ".zip" else "metadata.npy"
-    with zipfile.ZipFile(path) as archive:
-        members = {n: archive.read(n) for n in archive.namelist()}
-    members[name] = members[name].replace(b"d\0\0\0e\0\0\0f\0", b"A\0\0\0d\0\0\0a\0")
-    members[name] = members[name].replace(b"default", b"Ada was")
-    with zipfile.ZipFile(path, "w") as archive:
-        for member, content in members.items():
-            archive.writestr(member, content)
-
-
-def with_words_in_front(path: Path) -> None:
-    path.write_bytes(MARK.encode() + path.read_bytes())
-
-
-def with_words_before_the_directory(path: Path) -> None:
-    content = path.read_bytes()
-    with zipfile.ZipFile(path) as archive:
-        start = archive.start_dir
-    end = content.rindex(b"PK\5\6")
-    moved = (start + len(MARK)).to_bytes(4, "little")
-    path.write_bytes(
-        content[:start] + MARK.encode() + content[start : end + 16] + moved + content[end + 20 :]
-    )
-
-
-def with_words_in_a_member(
-    path: Path, *, extra: bytes = b"\x99\x99\x0c\0" + MARK.encode(), **about: Any
-) -> None:
-    with zipfile.ZipFile(path) as archive:
-        members = [(info, archive.read(info)) for info in archive.infolist()]
-    with zipfile.ZipFile(path, "w") as archive:
-        for old, content in members:
-            info = zipfile.ZipInfo(old.filename, **about)
-            info.external_attr, info.compress_type = old.external_attr, old.compress_type
-            info.extra = extra
-            archive.writestr(info, content)
-
-
-def with_dates(path: Path) -> None:
-    with_words_in_a_member(path, extra=b"", date_time=(2015, 12, 10, 0, 0, 0))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        with_comment,
-        with_member,
-        with_other_metadata,
-        with_words_in_front,
-        with_words_before_the_directory,
-        with_words_in_a_member,
-        with_dates,
-    ],
-)
-@pytest.mark.parametrize("format", ["npz", "zip"])
-def test_an_archive_holds_its_images_and_their_description_and_nothing_else(
-    drawn: Path, tmp_path: Path, format: str, change: Callable[[Path], None]
-) -> None:
-    synth = copied(drawn, format, tmp_path)
-    before = (synth / f"samples.{format}").read_bytes()
-    change(synth / f"samples.{format}")
-    assert (synth / f"samples.{format}").read_bytes() != before
-    digest_again(synth)
-    refused(synth, f"samples.{format}")
-
-
-def with_a_text(path: Path) -> None:
-    notes = PngImagePlugin.PngInfo()
-    notes.add_text("comment", MARK)
-    with Image.open(path) as picture:
-        picture.save(path, pnginfo=notes)
-
-
-def with_words_behind_the_pixels(path: Path) -> None:
-    content = path.read_bytes()
-    packed = content[41:-16] + zlib.compress(MARK.encode())
-    path.write_bytes(content[:33] + _chunk(b"IDAT", packed) + content[-12:])
-
-
-def of_another_size(path: Path) -> None:
-    path.write_bytes(PngEncoder((1, 5, 5)).encode(np.zeros((1, 1, 5, 5), np.uint8))[0])
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        with_a_text,
-        with_words_behind_the_pixels,
-        of_another_size,
-        lambda path: path.write_bytes(path.read_bytes() + MARK.encode()),
-    ],
-    ids=["text", "behind the pixels", "size", "behind the file"],
-)
-def test_an_image_file_holds_its_pixels_and_nothing_else(
-    drawn: Path, tmp_path: Path, change: Callable[[Path], None]
-) -> None:
-    synth = copied(drawn, "png", tmp_path)
-    image = synth / "2" / "000002.png"
-    change(image)
-    digest_again(synth)
-    refused(synth, "000002.png")
-
-
-def test_other_bytes_of_the_same_pixels_are_written_anew(drawn: Path, tmp_path: Path) -> None:
-    """Compressed otherwise: by another zlib, or by somebody who hides something in the choice."""
-    synth = copied(drawn, "png", tmp_path)
-    image = synth / "2" / "000002.png"
-    content = image.read_bytes()
-    packed = zlib.compress(zlib.decompress(content[41:-16]), 1)
-    image.write_bytes(content[:33] + _chunk(b"IDAT", packed) + content[-12:])
-    assert image.read_bytes() != content
-    digest_again(synth)
-    release(synth, tmp_path / "out")
-    assert (tmp_path / "out" / "2" / "000002.png").read_bytes() == content
-
-
-def test_the_record_of_a_shard_is_a_copy_of_its_description(drawn: Path, tmp_path: Path) -> None:
-    synth = copied(drawn, "shard", tmp_path)
-    edited(synth / ".shard-1-of-2.json", lambda values: values.update(sampler_from=MARK))
-    refused(synth, ".shard-1-of-2.json")
 
 
 def test_a_flipped_bit_in_a_description_is_damage_whatever_it_says_then(

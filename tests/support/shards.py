@@ -1,0 +1,42 @@
+"""Shards of a set, drawn and copied together."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from dpdm_cli import errors
+from dpdm_cli.sampling.run import SampleResult
+from support.drawn import Listener, draw
+
+
+def draw_shards(checkpoint: Path, out: Path, of: int, **changes: Any) -> list[SampleResult]:
+    return [
+        draw(checkpoint, out / f"shard-{number}", shard=(number, of), **changes)
+        for number in range(1, of + 1)
+    ]
+
+
+def merge(shards: Path, into: Path) -> Path:
+    """`cp -r shards/shard-*/. into/`"""
+    for shard in sorted(shards.glob("shard-*")):
+        shutil.copytree(shard, into, dirs_exist_ok=True)
+    return into
+
+
+def interrupt(checkpoint: Path, out: Path, shard: tuple[int, int] | None, **changes: Any) -> None:
+    """Draw one batch."""
+    with pytest.raises(errors.InterruptedRunError):
+        draw(checkpoint, out, shard=shard, reporter=Listener(stop_after=1), **changes)
+
+
+def overwrite(folder: Path, indices: Iterable[int]) -> None:
+    """Put images there that pass for drawn ones, but are not."""
+    for index in indices:
+        file = folder / ("cat", "dog", "eel")[index % 3] / f"{index:06d}.png"
+        Image.new("L", (4, 4), index).save(file)
