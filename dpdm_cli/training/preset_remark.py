@@ -22,15 +22,16 @@ from dpdm_cli.training.warm_start import new_prior
 
 def preset_remark(spec: RunSpec, device: torch.device) -> str:
     """One sentence; for `small` on a named set it says how long `paper` would take, measured in a second or two."""
-    if spec.preset != "small":
-        return f"preset {spec.preset}"
+    asked = spec.request
+    if asked.preset != "small":
+        return f"preset {asked.preset}"
     remark = "preset small (this is a CPU); --preset paper takes the paper's network and schedule"
-    if spec.data not in NAMED:
+    if asked.data not in NAMED:
         return remark
-    paper = preset_settings("paper", spec.data, spec.settings.epsilon, spec.settings_for)
-    steps = step_count(NAMED[spec.data].train_size, paper)
+    paper = preset_settings("paper", asked.data, spec.settings.epsilon, asked.settings_for)
+    steps = step_count(NAMED[asked.data].train_size, paper)
     rows = steps * paper.batch_size * paper.noise_multiplicity
-    return f"{remark}, about {_roughly(rows * _seconds_a_row(spec.data, paper, device))} here"
+    return f"{remark}, about {_roughly(rows * _seconds_a_row(asked.data, paper, device))} here"
 
 
 def _seconds_a_row(

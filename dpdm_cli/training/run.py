@@ -242,7 +242,7 @@ def _remark(
             f"expected batch {plan.expected_batch_size:g}, {plan.steps:,} steps, "
             f"sigma {plan.sigma:.6g}, C = {plan.clip_norm:g}, K = {plan.noise_multiplicity}, on {where}"
         )
-        if spec.public_inputs and spec.data not in NAMED:
+        if spec.public_inputs and spec.request.data not in NAMED:
             reporter.note(f"taken as known to everybody, and published: {spec.public_inputs.words}")
     if is_new and (copies := duplicate_count(setup.images)):
         reporter.warn(
@@ -264,7 +264,7 @@ def _saved(folder: RunFolder, processes: Processes) -> tuple[dict[str, Tensor], 
 def _publish(folder: RunFolder, setup: Setup, trainer: Trainer, device: torch.device) -> Json:
     """Write model, statement and samples, unless they are there; the statement as it is written."""
     spec = setup.spec
-    dataset = spec.data if spec.data in NAMED else "custom"
+    dataset = spec.request.data if spec.request.data in NAMED else "custom"
     start = spec.start
     statement: AnyStatement
     if setup.ledger is None or spec.public_inputs is None:

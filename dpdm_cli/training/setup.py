@@ -46,11 +46,11 @@ class Setup:
         """What all processes, and all who go on with the run, must agree on; private."""
         spec = self.spec
         return RunState(
-            data=spec.data,
+            data=spec.request.data,
             settings=spec.settings,
             dataset_size=spec.dataset_size,
             public_inputs=spec.public_inputs,
-            stated=spec.stated,
+            stated=spec.request.stated,
             init_from=spec.start,
             salt=self.salt,
             fingerprint=self.fingerprint,
@@ -147,16 +147,12 @@ def _restored(request: RunRequest, images: ImageSet, saved: RunState) -> RunSpec
                 f"{path} is not what this run was started from", "resume without --init-from"
             )
     return RunSpec(
-        data=request.data,
-        preset=request.preset,
-        settings_for=request.settings_for,
+        request=request,
         settings=request.settings,
         origins=request.origins,
-        stated=request.stated,
         dataset_size=saved.dataset_size,
         public_inputs=saved.public_inputs,
         network=network,
         start=saved.init_from,
         plan=plan,
-        plan_file=request.plan_file,
     )

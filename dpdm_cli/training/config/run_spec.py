@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from dpdm_cli.choices import Preset
 from dpdm_cli.data import ImageSet
 from dpdm_cli.data.class_names import check_new_classes
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
@@ -22,7 +20,7 @@ from dpdm_cli.training.config.planning import (
     plan_run,
     step_count,
 )
-from dpdm_cli.training.config.public_facts import Stated, known_size, public_facts
+from dpdm_cli.training.config.public_facts import known_size, public_facts
 from dpdm_cli.training.config.public_start import PublicStart, check_start, chosen_start, with_start
 from dpdm_cli.training.config.request import RunRequest
 from dpdm_cli.training.config.settings import TrainSettings
@@ -33,30 +31,23 @@ class RunSpec:
     """What a run is, and nothing of what becomes of it. It holds no image.
 
     Attributes:
-        data: what the user named.
-        preset, settings_for: see `RunRequest`.
+        request: what was asked for.
         settings, origins: those of the run, and by name where each is from; K is the plan's.
-        stated: what was said of the images beside the settings.
         dataset_size: N.
         public_inputs: who says that N and the images' shape and classes are public; None for a run that is not private.
         network: its shape.
         start: the model it starts from, if any.
         plan: what the run may release; None for a run that is not private.
-        plan_file: where the plan was read, if it was not made from the settings.
     """
 
-    data: str
-    preset: Preset
-    settings_for: str | None
+    request: RunRequest
     settings: TrainSettings
     origins: Mapping[str, str]
-    stated: Stated
     dataset_size: int
     public_inputs: PublicInputs | None
     network: UNetConfig
     start: PublicStart | None
     plan: PrivacyPlan | None
-    plan_file: Path | None = None
 
     @property
     def steps(self) -> int:
@@ -71,10 +62,10 @@ class RunSpec:
     def to_dict(self) -> dict[str, Any]:
         """A JSON object: settings with their origins, the plan with its claim, the network with its size."""
         values, origins = asdict(self.settings), dict(self.origins)
-        if self.plan is not None and self.plan_file is not None:
+        if self.plan is not None and self.request.plan_file is not None:
             planned = _as_settings(self.plan)
             values |= planned
-            origins |= dict.fromkeys(planned, f"plan {self.plan_file}")
+            origins |= dict.fromkeys(planned, f"plan {self.request.plan_file}")
         privacy: dict[str, Any] = {"claim": NOT_PRIVATE, "steps": self.steps}
         if self.plan is not None and self.public_inputs is not None:
             claimed = claim(self.plan)
@@ -125,18 +116,14 @@ def resolve(request: RunRequest, images: ImageSet) -> RunSpec:
         check_batch_size(dataset_size, settings)
     check_start(settings.init, plan)
     return RunSpec(
-        data=request.data,
-        preset=request.preset,
-        settings_for=request.settings_for,
+        request=request,
         settings=settings,
         origins=origins,
-        stated=request.stated,
         dataset_size=dataset_size,
         public_inputs=public,
         network=network,
         start=start,
         plan=plan,
-        plan_file=file,
     )
 
 
