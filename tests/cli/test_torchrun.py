@@ -23,18 +23,21 @@ pytestmark = pytest.mark.slow
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 WAIT = 300  # seconds; more than a busy machine needs
 
-# `-m dpdm_cli`, with time enough between the first step and the last for a signal, on however busy a machine.
+# `-m dpdm_cli`, which waits for a signal between the first step and the last, on however busy a machine.
 SLOWLY = """
-import time
+import os, select, signal
 from dpdm_cli.__main__ import main
 from dpdm_cli.training.trainer import Trainer
 
 step = Trainer.step
+came, comes = os.pipe()
+os.set_blocking(comes, False)
+signal.set_wakeup_fd(comes)
 
 
 def step_slowly(self):
     if self.done:
-        time.sleep(5)
+        select.select([came], [], [], 60)
     step(self)
 
 
