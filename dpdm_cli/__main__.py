@@ -18,6 +18,17 @@ class _Stream(io.TextIOWrapper):
     that nobody reads end nothing: a run may hang on them.
     """
 
+    @classmethod
+    def like(cls, stream: io.TextIOWrapper) -> _Stream:
+        """One that writes where another does, and shows by its number what its encoding does not have."""
+        return cls(
+            os.fdopen(stream.fileno(), "wb", closefd=False),
+            stream.encoding,
+            "backslashreplace",
+            line_buffering=stream.line_buffering,
+            write_through=stream.write_through,
+        )
+
     def write(self, text: str) -> int:
         with self._reader_may_be_gone():
             super().write(text)
@@ -43,13 +54,8 @@ def main() -> None:
         warnings.simplefilter("ignore")  # what libraries tell those who program with them
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # it was closed
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
         given = getattr(sys, name)
-        encoding, by_lines = given.encoding, given.line_buffering
-        # What its encoding does not have is shown by its number.
-        stream = _Stream(given.detach(), encoding, "backslashreplace", line_buffering=by_lines)
-        setattr(sys, name, stream)
+        setattr(sys, name, _Stream.like(given) if given else open(os.devnull, "w"))  # noqa: SIM115
     from dpdm_cli.commands.app import app
     from dpdm_cli.commands.console import errors_reported
 

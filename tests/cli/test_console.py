@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 
 import pytest
@@ -51,6 +52,8 @@ def test_warnings_of_libraries_reach_no_user(
     from dpdm_cli import __main__
 
     shown_warnings: list[str] = []
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, getattr(sys, name))  # `main` puts others in their place
     monkeypatch.setattr(
         "dpdm_cli.commands.app.app", lambda: warnings.warn("for programmers", stacklevel=1)
     )
