@@ -57,11 +57,6 @@ class PlanFile:
         )
 
 
-def load_plan(path: str | Path) -> PrivacyPlan:
-    """The plan in a file that `dpdm calibrate --out` wrote; see `read_plan_file`."""
-    return read_plan_file(path).plan
-
-
 def read_plan_file(path: str | Path) -> PlanFile:
     """What is in a plan file.
 

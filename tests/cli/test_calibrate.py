@@ -21,7 +21,7 @@ from dpdm_cli.privacy.accounting import accountants
 from dpdm_cli.privacy.accounting import claims as accounting
 from dpdm_cli.privacy.accounting.claims import Claim, check_plan_file, claim
 from dpdm_cli.privacy.plan import steps_for_epochs
-from dpdm_cli.privacy.plan_file import load_plan
+from dpdm_cli.privacy.plan_file import read_plan_file
 
 NAMES = {
     "accountant",
@@ -119,7 +119,7 @@ def test_a_warm_start_is_paid_from_the_same_budget(tmp_path: Path) -> None:
     assert cold["sigma"] < warm["sigma"] < larger["sigma"]
     assert warm["warm_sigma"] > larger["warm_sigma"]
     assert all(1.98 <= values["epsilon"] <= 2 for values in (cold, warm, larger))
-    assert load_plan(tmp_path / "plan.json").warm_sigma == larger["warm_sigma"]
+    assert read_plan_file(tmp_path / "plan.json").plan.warm_sigma == larger["warm_sigma"]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_a_saved_plan_is_what_json_says_and_what_training_reads(tmp_path: Path) 
     path = tmp_path / "plan.json"
     values = values_of("--eps", "2", *OWN, "--steps", "50", "--out", str(path))
     assert json.loads(path.read_text()) == values
-    plan = load_plan(path)
+    plan = read_plan_file(path).plan
     assert {name: values[name] for name in plan.to_dict()} == plan.to_dict()
     assert check_plan_file(path) == (plan, claim(plan))
 
@@ -215,7 +215,7 @@ def test_quiet_prints_nothing_but_still_writes(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     result = dpdm("--sigma", "2", *OWN, "--steps", "5", "--quiet", "--out", str(path))
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
-    assert load_plan(path).sigma == 2
+    assert read_plan_file(path).plan.sigma == 2
 
 
 @pytest.mark.parametrize(

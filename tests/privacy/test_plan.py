@@ -25,7 +25,7 @@ from dpdm_cli.errors import (
     UsageError,
 )
 from dpdm_cli.privacy.plan import PrivacyPlan, steps_for_epochs
-from dpdm_cli.privacy.plan_file import PlanFile, load_plan, read_plan_file, write_plan_file
+from dpdm_cli.privacy.plan_file import PlanFile, read_plan_file, write_plan_file
 
 MNIST: dict[str, Any] = {
     "dataset_size": 60_000,
@@ -186,7 +186,7 @@ def test_a_plan_that_lacks_a_key_is_damaged_and_the_message_names_it(name: str) 
 def test_a_written_plan_is_read_back_unchanged_with_its_claim(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     write_plan_file(path, PlanFile(plan=plan_with(), **CLAIM))
-    assert load_plan(path) == plan_with()
+    assert read_plan_file(path).plan == plan_with()
     assert read_plan_file(path) == PlanFile(plan=plan_with(), **CLAIM)
     assert [file.name for file in tmp_path.iterdir()] == ["plan.json"]
 
@@ -234,7 +234,7 @@ def test_what_is_no_plan_is_damaged_and_the_message_names_the_file(
     path = tmp_path / "plan.json"
     path.write_text(text)
     with pytest.raises(DamagedFileError, match=r"plan\.json"):
-        load_plan(path)
+        read_plan_file(path)
 
 
 @pytest.mark.parametrize("name", CLAIM)
@@ -245,19 +245,19 @@ def test_a_plan_file_without_its_claim_is_damaged(tmp_path: Path, name: str) -> 
     del values[name]
     path.write_text(json.dumps(values))
     with pytest.raises(DamagedFileError, match=name):
-        load_plan(path)
+        read_plan_file(path)
 
 
 def test_a_plan_file_with_nan_is_damaged(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     path.write_text(json.dumps({**plan_with().to_dict(), **CLAIM, "sigma": math.nan}))
     with pytest.raises(DamagedFileError, match="NaN"):
-        load_plan(path)
+        read_plan_file(path)
 
 
 def test_a_missing_plan_file_is_a_data_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot read"):
-        load_plan(tmp_path / "plan.json")
+        read_plan_file(tmp_path / "plan.json")
 
 
 def test_plan_and_accounting_import_neither_torch_nor_opacus() -> None:

@@ -27,6 +27,13 @@ from dpdm_cli.errors import DataError, ResourceError
 from dpdm_cli.files import expanded, network_timeout
 
 _TIMEOUT = 60.0  # seconds without a byte
+_CLASSES = {
+    "mnist": "MNIST",
+    "fashion-mnist": "FashionMNIST",
+    "cifar10": "CIFAR10",
+    "celeba": "CelebA",
+}
+"""What torchvision calls them."""
 
 Loaded = tuple[Pixels | list[Entry], NDArray[np.int64] | None]
 
@@ -100,16 +107,6 @@ def _torchvision() -> ModuleType:
     return module
 
 
-def _class_name(facts: NamedSet) -> str:
-    names = {
-        "mnist": "MNIST",
-        "fashion-mnist": "FashionMNIST",
-        "cifar10": "CIFAR10",
-        "celeba": "CelebA",
-    }
-    return names[facts.name]
-
-
 def _from_torchvision(facts: NamedSet, split: Split, folder: Path) -> Loaded:
     datasets = _torchvision()
     try:
@@ -161,7 +158,7 @@ def _provide(facts: NamedSet, folder: Path, download: bool) -> None:
     datasets = _torchvision()
     try:
         with _staging(folder) as staging, network_timeout(_TIMEOUT):
-            getattr(datasets, _class_name(facts))(staging, download=True)
+            getattr(datasets, _CLASSES[facts.name])(staging, download=True)
             for name in missing:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(staging / name, folder / name)

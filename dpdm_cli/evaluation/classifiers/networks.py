@@ -190,7 +190,6 @@ def fit(
     generator: torch.Generator,
     epochs: int = EPOCHS,
     batch_size: int = BATCH_SIZE,
-    learning_rate: float = LEARNING_RATE,
     after_epoch: Callable[[int], None] = lambda epoch: None,
 ) -> Fit:
     """Train with Adam and cross-entropy; leave the model as it was after its best epoch.
@@ -213,7 +212,7 @@ def fit(
     kept, held = hold_out(len(images), generator)
     kept, held = kept.to(images.device), held.to(images.device)
     validation_images, validation_labels = images[held], labels[held]
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
     best, best_weights = Fit(0, -1.0), dict[str, Tensor]()
     for epoch in range(1, epochs + 1):
         model.train()

@@ -27,7 +27,7 @@ from dpdm_cli.data import load_images
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.errors import DataError, InterruptedRunError, PrivacyError
 from dpdm_cli.privacy.accounting.claims import calibrate, planned
-from dpdm_cli.privacy.plan_file import load_plan, write_plan_file
+from dpdm_cli.privacy.plan_file import read_plan_file, write_plan_file
 from dpdm_cli.privacy.public_inputs import PUBLISHED, UNLABELLED, PublicInputs
 from dpdm_cli.privacy.statement import private_statement
 from dpdm_cli.training.config.network import blank_images
@@ -305,7 +305,7 @@ def test_the_n_of_a_plan_is_stated_or_declared_and_another_is_refused(
         train(str(source), tmp_path / "run", **options, **rest)
     for said, word in (({"dataset_size": 30}, "stated"), ({"public_metadata": True}, "declared")):
         result = train(str(source), tmp_path / word, **options, **rest, **said)
-        assert result.statement.plan == load_plan(path)
+        assert result.statement.plan == read_plan_file(path).plan
         assert result.statement.public_inputs.to_dict() == {
             **dict.fromkeys(STATED, "stated"),
             "dataset_size": word,
