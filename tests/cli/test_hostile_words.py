@@ -19,6 +19,8 @@ from support.command_children import SMALL, TRAIN, command, make
 
 from dpdm_cli.checkpoint import read_tensors, write_tensors
 
+pytestmark = pytest.mark.slow
+
 DRY = [*SMALL, "--dry-run"]
 NOBODY, LONG = "~nosuchuser/x", "x" * 300
 SEVERAL = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29999"}

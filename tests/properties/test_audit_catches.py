@@ -15,6 +15,8 @@ from dpdm_cli.privacy.audit.checks import check_all
 from dpdm_cli.privacy.audit.findings import Finding
 from dpdm_cli.training.probe_records import ProbeRecords
 
+pytestmark = pytest.mark.slow
+
 PLAN = tiny.plan(
     dataset_size=64,
     expected_batch_size=16,

@@ -9,6 +9,8 @@ import pytest
 from support.command_children import make
 from support.fuzzing import KINDS, attempts
 
+pytestmark = pytest.mark.slow
+
 COUNT = int(os.environ.get("DPDM_FUZZ", 4))
 
 

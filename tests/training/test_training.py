@@ -30,6 +30,8 @@ from dpdm_cli.training.folder.run_folder import RunFolder
 from dpdm_cli.training.run import TrainResult, train
 from dpdm_cli.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:

@@ -14,6 +14,8 @@ from dpdm_cli.errors import ResourceError
 from dpdm_cli.training.folder import run_folder
 from dpdm_cli.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 
 def after_a_step(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     ordinary = Trainer.step
