@@ -159,7 +159,7 @@ class Statement:
 
         statement = cls(
             ledger=PublishedLedger.from_json(plan, values.get("ledger")),
-            public_inputs=PublicInputs.from_dict(values["public_inputs"]),
+            public_inputs=PublicInputs.from_dict(values.get("public_inputs")),
             init_from=read("init_from", _digest_or_none),
             accountant=read("accountant", lambda name: _among(ACCOUNTANTS, name)),
             epsilon_by=read("epsilon_by", _bounds),

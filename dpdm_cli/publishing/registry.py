@@ -39,7 +39,7 @@ def registry_record(artefact: Artefact) -> Json:
     product = _PRODUCT.get(artefact.kind, "Machine learning model")
     basic = {
         "name": NOT_STATED,
-        "data_curators": [{"data_curator_name": said.contact or NOT_STATED}],
+        "data_curators": [{"data_curator_name": NOT_STATED}],
         "description": f"{product} for images, trained by a diffusion model under differential privacy. "
         f"{statement.text}",
         "intended_use": said.purpose or NOT_STATED,
@@ -68,7 +68,7 @@ def registry_record(artefact: Artefact) -> Json:
             "deployment_model": {
                 "model_name": "Central",
                 "trust_assumptions": about.trust_text,
-                "actors": f"Who publishes: {said.contact or NOT_STATED}.",
+                "actors": f"Who answers for what is published: {said.contact or NOT_STATED}.",
                 "release_type": "One release",
                 "release_type_details": f"{about.selection_text}.",
                 "data_source_type": "Static",
@@ -88,7 +88,7 @@ def registry_record(artefact: Artefact) -> Json:
             },
             "administrative": {
                 "status": "Draft",
-                "registry_authors": [said.contact or NOT_STATED],
+                "registry_authors": [NOT_STATED],
                 "tier": 2,
             },
         },

@@ -47,6 +47,9 @@ class Risk:
         shares = self.budget.values()
         if not all(0 <= share <= 1 for share in shares) or abs(sum(shares) - 1) > 1e-9:
             raise ValueError("no shares of a budget")
+        figures = [*self._bounds().values(), *shares]
+        if any(figure != math.inf and round(figure, 4) != figure for figure in figures):
+            raise ValueError("figures of more than four decimals")
 
     def to_json(self) -> Json:
         """A JSON object."""
@@ -163,7 +166,7 @@ def unamplified_epsilon(plan: PrivacyPlan) -> float | None:
     from scipy.optimize import brentq
     from scipy.stats import binom
 
-    drawn = binom(plan.steps, plan.sample_rate)
+    drawn = binom(plan.steps, max(plan.sample_rate, 1e-12))  # a larger rate costs more
     tail = plan.delta / 1000
     last = plan.steps if plan.sample_rate == 1 else int(drawn.isf(tail))
     first = plan.steps if plan.sample_rate == 1 else int(drawn.ppf(tail))
