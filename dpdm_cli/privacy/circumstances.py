@@ -113,11 +113,15 @@ class Circumstances:
             raise ValueError("machines are of no known class")
         if len({*self.versions}) != len(self.versions):
             raise ValueError("versions hold one twice")
-        if self.begun is not None and date.fromisoformat(self.begun).isoformat() != self.begun:
-            raise ValueError("begun is no day")
-        lists = (("checks", (PASSED,)), ("chosen_by", CHOSEN_BY), ("seen_by", SEEN_BY))
-        for name, values in lists:
-            if getattr(self, name) not in (None, *values):
+        if self.begun is not None and not _is_day(self.begun):
+            raise ValueError("date is no day")
+        lists = (
+            ("checks_before_training", self.checks, (PASSED,)),
+            ("chosen_by", self.chosen_by, CHOSEN_BY),
+            ("images_seen_by", self.seen_by, SEEN_BY),
+        )
+        for name, value, values in lists:
+            if value not in (None, *values):
                 raise ValueError(f"{name} is none of {', '.join(values)}")
         if self.runs is not None and not 1 <= self.runs <= MOST_RUNS:
             raise ValueError(f"runs is no number from 1 to {MOST_RUNS:,}")
@@ -187,7 +191,7 @@ class Circumstances:
         """
 
         def part(name: str, *keys: str) -> Json:
-            found = value_of(values, name, what, _object)
+            found: Json = value_of(values, name, what, _object)
             check_keys(found, keys, f"{what}: {name}")
             return found
 
@@ -219,6 +223,13 @@ NOTHING_KNOWN = Circumstances()
 def today() -> str:
     """The day, UTC."""
     return datetime.now(UTC).date().isoformat()
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def is_short_line(text: object) -> bool:

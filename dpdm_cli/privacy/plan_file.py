@@ -51,7 +51,7 @@ class PlanFile:
             PrivacyError: figures no claim can be made for.
         """
         names = {field.name for field in fields(cls)}
-        claimed = {"risk": None}
+        claimed: Json = {"risk": None}
         claimed |= {name: value for name, value in values.items() if name in names}
         plan = {name: value for name, value in values.items() if name not in names}
         return understood(

@@ -83,16 +83,6 @@ class Risk:
             DamagedFileError: one is larger than any accountant says; or another part of the budget.
         """
         true = risk_of(plan)
-        if self.budget.keys() != true.budget.keys():
-            raise DamagedFileError(
-                f"the risk's budget is that of {shown(', '.join(self.budget))}, but the plan has "
-                f"{', '.join(true.budget)}"
-            )
-        for name, bound in true.budget.items():
-            if abs(self.budget[name] - bound) > 2 * _DRIFT:
-                raise DamagedFileError(
-                    f"the risk's budget for {name} is {self.budget[name]}, but the plan has {bound}"
-                )
         stated = self._bounds()
         for name, bound in true._bounds().items():
             found = stated[name]
@@ -104,6 +94,16 @@ class Risk:
             if found > (1 + _DRIFT) * bound + _LAST_DIGIT:
                 raise DamagedFileError(
                     f"the statement's {name} is {found}, but its plan allows {bound} at most"
+                )
+        if self.budget.keys() != true.budget.keys():
+            raise DamagedFileError(
+                f"the risk's budget is that of {shown(', '.join(self.budget))}, but the plan has "
+                f"{', '.join(true.budget)}"
+            )
+        for name, bound in true.budget.items():
+            if abs(self.budget[name] - bound) > 2 * _DRIFT:
+                raise DamagedFileError(
+                    f"the risk's budget for {name} is {self.budget[name]}, but the plan has {bound}"
                 )
 
     def _bounds(self) -> dict[str, float]:

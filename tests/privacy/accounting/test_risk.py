@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from dp_accounting import get_epsilon_gaussian
 from scipy.optimize import brentq
 
+from dpdm_cli.errors import DamagedFileError, PrivacyError
 from dpdm_cli.privacy.accounting.claims import calibrate, claim
 from dpdm_cli.privacy.accounting.gaussian_dp import gaussian_delta
 from dpdm_cli.privacy.accounting.risk import Risk, budget_by_part, risk_of, unamplified_epsilon
@@ -122,7 +124,10 @@ def test_a_risk_survives_storage_and_is_that_of_its_plan() -> None:
     again = Risk.from_json(json.loads(json.dumps(risk.to_json())))
     assert again == risk
     again.check(of)
-    with pytest.raises(Exception, match="its plan allows"):
+    with pytest.raises(PrivacyError, match="its plan allows"):
         again.check(plan(sigma=0.9, warm_start="means", warm_sigma=4.0))
-    with pytest.raises(Exception, match="budget"):
+    with pytest.raises(DamagedFileError, match="its plan allows"):
         again.check(plan())
+    for budget in ({"means": 0.5, "steps": 0.5}, {"moments": 0.1, "steps": 0.9}, {"steps": 1.0}):
+        with pytest.raises(DamagedFileError, match="budget"):
+            replace(risk, budget=budget).check(of)
