@@ -1,7 +1,6 @@
 """Print the table of RISK.md: what `dpdm` bounds, beside what other people's code computes for the same plans.
 
-The others: Opacus' PRV (an estimate), dp-accounting's optimistic distribution (a bound from below), and gdpnum for
-mu and its regret. gdpnum is no dependency: pip install gdpnum
+The others: Opacus' PRV, an estimate; and gdpnum for mu and its regret, which is no dependency: pip install gdpnum
 """
 
 from __future__ import annotations
@@ -55,33 +54,17 @@ def rates(deltas: Sequence[float]) -> list[float]:
 def by_opacus(parts: Sequence[Part]) -> list[float]:
     """Opacus' PRV on a grid of half-width 60."""
     domain = prv.Domain.create_aligned(-60, 60, 2e-4)
-    losses = [
-        prv.TruncatedPrivacyRandomVariable(
-            prv.PoissonSubsampledGaussianPRV(q, sigma), domain.t_min, domain.t_max
-        )
-        for q, sigma, _ in parts
-    ]
     with quiet():
+        losses = [
+            prv.TruncatedPrivacyRandomVariable(
+                prv.PoissonSubsampledGaussianPRV(q, sigma), domain.t_min, domain.t_max
+            )
+            for q, sigma, _ in parts
+        ]
         composed = prv.compose_heterogeneous(
             [prv.discretize(loss, domain) for loss in losses], [steps for *_, steps in parts]
         )
         return rates([float(composed.compute_delta_estimate(e)) for e in EPSILONS])
-
-
-def from_below(parts: Sequence[Part]) -> list[float]:
-    """dp-accounting, rounding every loss down."""
-    losses = [
-        from_gaussian_mechanism(
-            sigma,
-            sampling_prob=q,
-            value_discretization_interval=2e-4,
-            pessimistic_estimate=False,
-            use_connect_dots=False,
-        ).self_compose(steps)
-        for q, sigma, steps in parts
-    ]
-    together = functools.reduce(lambda one, other: one.compose(other), losses)
-    return rates([float(d) for d in together.get_delta_for_epsilon(EPSILONS)])
 
 
 def by_gdpnum(parts: Sequence[Part]) -> tuple[float, float]:
@@ -113,7 +96,6 @@ def main() -> None:
                 f"{risk.gaussian_dp.mu:.4f}, {risk.gaussian_dp.regret:.4f}",
             ),
             "": ("Opacus PRV; gdpnum", by_opacus(parts), f"{mu:.4f}, {regret:.4f}"),
-            " ": ("dp-accounting, from below", from_below(parts), ""),
         }
         for first, (who, found, fit) in rows.items():
             shown = " | ".join(f"{100 * value:.2f}" for value in found)
