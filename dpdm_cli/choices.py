@@ -46,5 +46,13 @@ Resize = Literal["clean", "legacy_tensorflow"]
 BaselineKind = Literal["real", "dp-sgd", "scattering"]
 """What is trained on real images for comparison."""
 
+ChosenBy = Literal[
+    "only-run", "before", "random", "public-images", "samples", "private-images", "other"
+]
+"""How a published run was chosen among those on the same images."""
+
+SeenBy = Literal["holder", "operator", "others"]
+"""Who saw the private images."""
+
 Adjacency = Literal["add-or-remove-one", "replace-one"]
 """Which data sets are neighbours."""

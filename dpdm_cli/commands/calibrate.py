@@ -135,6 +135,7 @@ def _page(found: Calibration) -> rich.console.Group:
     from rich.markup import escape
 
     from dpdm_cli.privacy.accounting.claims import round_up
+    from dpdm_cli.publishing.claim_sections import budget_words, risk_words
 
     plan, claim = found.plan, found.claim
     rows = {
@@ -157,10 +158,9 @@ def _page(found: Calibration) -> rich.console.Group:
         rows[f"epsilon by {name.upper()}"] = text
     if found.target_epsilon is not None:
         rows["target epsilon"] = f"{found.target_epsilon:g}, {found.stated.slack:.2g} of it unused"
-    risk = found.attack_risk
-    rows["attacker's accuracy"] = f"at most {100 * risk.guess:.2f} %, at even odds"
-    for rate, bound in risk.true_positive_rates:
-        rows[f"  TPR at {100 * rate:g} % FPR"] = f"at most {100 * bound:.2f} %"
+    rows["budget by part"] = budget_words(found.risk)
+    rows["an attacker's"] = "at most, asking whether one record was there"
+    rows |= {f"  {name}": bound for name, bound in risk_words(found.risk).items()}
     rows["adjacency"] = plan.adjacency.replace("-", " ")
     rows["unit"] = plan.unit
     return rich.console.Group(

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from dpdm_cli import choices
 from dpdm_cli.commands.console import Console, pairs_table
 from dpdm_cli.commands.options import Json, Quiet, option
 from dpdm_cli.compute.launched import require_one_process
 from dpdm_cli.errors import DataError
 from dpdm_cli.files import read_bytes
 
+SAID = "Said in statement and card"
 _A_TEXT = "give a text file in UTF-8, or leave --evaluation out"
 
 
@@ -37,6 +39,46 @@ def release(
             default="none",
         ),
     ] = None,
+    runs: Annotated[
+        int | None,
+        option("How many runs were made on these images.", panel=SAID, default="not stated"),
+    ] = None,
+    chosen_by: Annotated[
+        choices.ChosenBy | None,
+        option("How this one was chosen among them.", panel=SAID, default="not stated"),
+    ] = None,
+    seen_by: Annotated[
+        choices.SeenBy | None,
+        option(
+            "Who saw the images: only their holder, also the operator of the machines, or others.",
+            panel=SAID,
+            default="not stated",
+        ),
+    ] = None,
+    purpose: Annotated[
+        str | None, option("What it is meant for, in a line.", panel=SAID, default="not stated")
+    ] = None,
+    images_from: Annotated[
+        str | None,
+        option(
+            "Where the private images are from, in a line.",
+            "--source",
+            panel=SAID,
+            default="not stated",
+        ),
+    ] = None,
+    contact: Annotated[
+        str | None, option("Who answers questions, in a line.", panel=SAID, default="not stated")
+    ] = None,
+    license: Annotated[
+        str | None,
+        option(
+            "Of what is published, as SPDX calls it, CC-BY-4.0 for example.",
+            metavar="SPDX",
+            panel=SAID,
+            default="not stated",
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -58,7 +100,18 @@ def release(
             ) from error
         except UnicodeDecodeError as error:
             raise DataError(f"{evaluation}: the evaluation is not UTF-8 text", _A_TEXT) from error
-    result = releasing.release(source, out, evaluation=text)
+    result = releasing.release(
+        source,
+        out,
+        evaluation=text,
+        runs=runs,
+        chosen_by=chosen_by,
+        seen_by=seen_by,
+        purpose=purpose,
+        images_from=images_from,
+        contact=contact,
+        license=license,
+    )
     console.result(
         result.to_dict(),
         lambda: pairs_table(

@@ -12,10 +12,12 @@ from dpdm_cli import choices
 from dpdm_cli.commands.console import Console
 from dpdm_cli.commands.options import Json, Quiet, option
 from dpdm_cli.compute.launched import require_one_process
+from dpdm_cli.errors import UsageError
 
 if TYPE_CHECKING:
     import rich.console
 
+    from dpdm_cli.privacy.statement import Statement
     from dpdm_cli.publishing.verification import Verification
 
 
@@ -39,9 +41,18 @@ def verify(
     selection: Annotated[
         str | None,
         option(
-            "Restate the claim for the best of several runs, their number drawn from a geometric distribution.",
-            metavar="geometric:MEAN",
+            "Restate the claim for the best of several runs: their number drawn from a geometric distribution, or "
+            "given and all of them composed.",
+            metavar="geometric:MEAN|runs:K",
             default="one run",
+        ),
+    ] = None,
+    registry: Annotated[
+        Path | None,
+        option(
+            "Also write a draft for OpenDP's registry of deployments, as JSON, to this new file.",
+            metavar="FILE",
+            default="none",
         ),
     ] = None,
     as_json: Json = False,
@@ -56,14 +67,24 @@ def verify(
     """
     require_one_process("dpdm verify")
     console = Console(as_json=as_json, quiet=quiet)
+    from dpdm_cli.privacy.circumstances import NOT_STATED
+    from dpdm_cli.privacy.plan_file import refuse_existing
     from dpdm_cli.publishing import verifying
+    from dpdm_cli.publishing.registry import write_record
 
+    if registry is not None:
+        refuse_existing(registry)
     result = verifying.verify(
         paths,
         replace_one=adjacency == "replace-one",
         images_per_person=images_per_person,
         selection=selection,
     )
+    if registry is not None:
+        if len(result.artefacts) > 1:
+            raise UsageError("--registry is for one artefact at a time", "name one")
+        write_record(registry, result.artefacts[0])
+        console.note(f"wrote {registry}: fill in what is {NOT_STATED}")
     console.result(result.to_dict(), lambda: _page(result))
 
 
@@ -72,6 +93,7 @@ def _page(result: Verification) -> rich.console.Group:
     from rich.markup import escape
 
     from dpdm_cli.privacy.accounting.claims import round_up
+    from dpdm_cli.publishing.claim_sections import budget_words, risk_words
 
     lines: list[str] = []
     for found in result.artefacts:
@@ -85,7 +107,15 @@ def _page(result: Verification) -> rich.console.Group:
             "  In words: by adding or removing one image no outcome gets more likely than by a factor of "
             f"e^{epsilon:g} = {_factor(epsilon)}, but for a probability of delta = "
             f"{statement.delta:g}. Who has to tell from what is published whether a given image was among those it "
-            f"was trained on, at even odds, is right in at most {_share(epsilon, statement.delta)} of all cases.",
+            f"was trained on, at even odds, is right in at most {100 * found.risk.attack.guess:.2f} % of all cases.",
+            "",
+            "  An attacker's, at most: "
+            + "; ".join(f"{name} {bound}" for name, bound in risk_words(found.risk).items())
+            + ".",
+            f"  Budget by part: {budget_words(found.risk)}.",
+            f"  Selection: {escape(statement.about.selection_text)}.{_restating(statement)}",
+            f"  Trust: {escape(statement.about.trust_text)}",
+            *_said(statement),
             "",
             "  Checked:",
             *(f"    - {escape(line)}" for line in found.checked),
@@ -120,10 +150,21 @@ def _factor(epsilon: float) -> str:
     return f"{math.ceil(factor):,}" if factor < 1e9 else f"{factor:.1e}"
 
 
-def _share(epsilon: float, delta: float) -> str:
-    """The best anyone can do at telling two neighbouring data sets apart, rounded up."""
-    right = (1 / (1 + math.exp(-min(epsilon, 700.0)))) * (1 - delta) + delta
-    digits = next((n for n in range(1, 6) if right <= 1 - 10.0 ** -(n + 1)), 6)
-    return (
-        f"{100 * min(1.0, math.ceil(right * 10 ** (digits + 2)) / 10 ** (digits + 2)):.{digits}f} %"
-    )
+def _restating(statement: Statement) -> str:
+    """What to ask for where one of several runs was chosen: the claim is that of one."""
+    runs, chosen_by = statement.about.runs, statement.about.chosen_by
+    if runs is None or runs == 1 or chosen_by in ("before", "random"):
+        return ""
+    if chosen_by == "private-images":
+        return " The claim is for one run; nothing here covers a choice by figures of the private images."
+    return f" The claim is for one run: --selection runs:{runs} restates it."
+
+
+def _said(statement: Statement) -> list[str]:
+    """What whoever published it says, line by line."""
+    from dataclasses import asdict
+
+    from rich.markup import escape
+
+    said = {name: text for name, text in asdict(statement.about.said).items() if text is not None}
+    return [f"  Said by the publisher, {name}: {escape(text)}" for name, text in said.items()]

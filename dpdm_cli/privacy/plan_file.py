@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dpdm_cli.errors import DamagedFileError, DataError, ResourceError, UsageError
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.stored import Json, json_text, parse_json, understood
+from dpdm_cli.stored import Json, json_text, optional, parse_json, understood
 
 _MOST_BYTES = 1_000_000
 _WRITE_ONE = "write one with `dpdm calibrate --out plan.json`"
@@ -23,6 +23,7 @@ class PlanFile:
         plan: what may be released.
         epsilon, claimed_by, epsilon_by, reason: see `Claim`.
         target_epsilon, slack: what was asked for, and how much of it is left; None for a given sigma.
+        risk: as `Risk.to_json` has it; None in files that do not say.
     """
 
     plan: PrivacyPlan
@@ -32,12 +33,12 @@ class PlanFile:
     reason: str
     target_epsilon: float | None = None
     slack: float | None = None
+    risk: Json | None = None
 
     def to_json(self) -> Json:
         """The plan's figures, and the claim's beside them."""
         claimed = {
-            name: getattr(self, name)
-            for name in ("epsilon", "claimed_by", "epsilon_by", "reason", "target_epsilon", "slack")
+            field.name: getattr(self, field.name) for field in fields(self) if field.name != "plan"
         }
         return {**self.plan.to_dict(), **claimed}
 
@@ -50,11 +51,22 @@ class PlanFile:
             PrivacyError: figures no claim can be made for.
         """
         names = {field.name for field in fields(cls)}
-        claimed = {name: value for name, value in values.items() if name in names}
+        claimed: Json = {"risk": None}
+        claimed |= {name: value for name, value in values.items() if name in names}
         plan = {name: value for name, value in values.items() if name not in names}
         return understood(
-            cls, {**claimed, "plan": plan}, "the plan file", plan=PrivacyPlan.from_dict
+            cls,
+            {**claimed, "plan": plan},
+            "the plan file",
+            plan=PrivacyPlan.from_dict,
+            risk=optional(_object),
         )
+
+
+def _object(value: object) -> Json:
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object")
+    return value
 
 
 def read_plan_file(path: str | Path) -> PlanFile:

@@ -1,7 +1,8 @@
 """The privacy claim in full, as it travels with a checkpoint and with every image drawn from it.
 
-There is no free text in it: all of it follows from the plan, the ledger and the few facts that are named here, each of
-which comes from a closed list or has a checked form. So a statement can be made anew and compared.
+All of it follows from the plan, the ledger and the few facts that are named here, each of which comes from a closed
+list or has a checked form. So a statement can be made anew and compared. The only free text is what whoever publishes
+it says, in four short lines of their own (`circumstances.Said`), which no release carries on.
 """
 
 from __future__ import annotations
@@ -10,15 +11,22 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from dpdm_cli.errors import DamagedFileError, PrivacyError
 from dpdm_cli.privacy.accounting.claims import Claim, claim, round_up
+from dpdm_cli.privacy.accounting.risk import Risk, risk_of
+from dpdm_cli.privacy.circumstances import NOTHING_KNOWN, NOTHING_SAID, Circumstances
 from dpdm_cli.privacy.ledger import Ledger, PublishedLedger
 from dpdm_cli.privacy.plan import ACCOUNTANTS, PrivacyPlan
 from dpdm_cli.privacy.public_inputs import PublicInputs
 from dpdm_cli.stored import Json, check_keys, same_json, shown, understood, value_of
+
+SCHEMA = "urn:dpdm:statement:2"
+"""The form of a statement; `publishing/schemas` holds its JSON Schema."""
+
+MECHANISM = "DP-SGD: Poisson-subsampled Gaussian mechanism on clipped gradients"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -60,6 +68,8 @@ class Statement:
         accountant: which claims.
         epsilon_by: the bound of every accountant that has one, rounded up at four decimals; rdp is among them.
         reason: one of `REASONS`.
+        risk: what the plan allows an attacker, and how its budget is divided.
+        about: how the run was made and chosen, and what is said of it.
     """
 
     ledger: PublishedLedger
@@ -68,6 +78,8 @@ class Statement:
     accountant: str
     epsilon_by: Mapping[str, float]
     reason: str
+    risk: Risk
+    about: Circumstances = NOTHING_KNOWN
 
     private: ClassVar = True
     not_covered: ClassVar = NOT_COVERED
@@ -111,32 +123,24 @@ class Statement:
         """All of it in full, with keys in order at every level, as a model's file holds it."""
         plan = self.plan
         values = {
+            "schema": SCHEMA,
             "private": True,
+            "mechanism": MECHANISM,
+            "adjacency": plan.adjacency,
+            "unit": plan.unit,
             "epsilon": self.epsilon,
             "delta": plan.delta,
             "accountant": self.accountant,
             "epsilon_by": dict(self.epsilon_by),
             "reason": self.reason,
-            "adjacency": plan.adjacency,
-            "unit": plan.unit,
-            "sampling": "Poisson",
-            "dataset_size": plan.dataset_size,
+            "risk": self.risk.to_json(),
             "public_inputs": self.public_inputs.to_dict(),
-            "sample_rate": plan.sample_rate,
-            "expected_batch_size": plan.expected_batch_size,
-            "steps": plan.steps,
-            "steps_taken": self.ledger.steps,
-            "sigma": plan.sigma,
-            "clip_norm": plan.clip_norm,
-            "noise_multiplicity": plan.noise_multiplicity,
-            "divisor": plan.divisor,
-            "warm_start": plan.warm_start,
-            "warm_sigma": plan.warm_sigma,
             "init_from": self.init_from,
             "plan": plan.to_dict(),
             "ledger": self.ledger.to_json(),
             "not_covered": list(NOT_COVERED),
             "text": self.text,
+            **self.about.to_json(),
         }
         return dict(json.loads(json.dumps(values, sort_keys=True)))
 
@@ -148,11 +152,6 @@ class Statement:
             PrivacyError: it says otherwise than its plan, ledger and bounds do.
             DamagedFileError: a key is missing or foreign, or the value of one is of no kind that stands there.
         """
-        if "public_inputs" not in values:
-            raise DamagedFileError(
-                "the statement is of an earlier release of dpdm: it does not say what is taken as public",
-                "train the model anew",
-            )
         plan = PrivacyPlan.from_dict(values.get("plan"))
 
         def read(name: str, understand: Callable[[Any], Any]) -> Any:
@@ -160,11 +159,13 @@ class Statement:
 
         statement = cls(
             ledger=PublishedLedger.from_json(plan, values.get("ledger")),
-            public_inputs=PublicInputs.from_dict(values["public_inputs"]),
+            public_inputs=PublicInputs.from_dict(values.get("public_inputs")),
             init_from=read("init_from", _digest_or_none),
             accountant=read("accountant", lambda name: _among(ACCOUNTANTS, name)),
             epsilon_by=read("epsilon_by", _bounds),
             reason=read("reason", lambda reason: _among(REASONS, reason)),
+            risk=Risk.from_json(values.get("risk")),
+            about=Circumstances.from_json(values, "the statement"),
         )
         if statement.accountant not in statement.epsilon_by:
             raise DamagedFileError(
@@ -188,13 +189,13 @@ class Statement:
         return statement
 
     def check(self) -> None:
-        """Whether the accountants can have given the figures.
+        """Whether the accountants can have given the figures, those of the risk too.
 
         They need not be those of today: other releases of the accountants and of the libraries below them differ, in
         the last digits or in what they can compute. But none is below the truth, and none far from it.
 
         Raises:
-            PrivacyError: it claims less epsilon than its plan costs.
+            PrivacyError: it claims less epsilon, or less risk, than its plan costs.
             DamagedFileError: no accountant says so.
         """
         true = self.renewed()
@@ -213,10 +214,12 @@ class Statement:
                 raise DamagedFileError(
                     f"the statement's epsilon_by {name} is {bound}, but its plan costs {lowest} to {highest}"
                 )
+        self.risk.check(self.plan)
 
     def renewed(self) -> Statement:
-        """What the accountants of today say of the same releases."""
-        return private_statement(self.ledger, self.public_inputs, self.init_from)
+        """What the accountants of today say of the same releases; without what others said of them in their words."""
+        about = replace(self.about, said=NOTHING_SAID)
+        return private_statement(self.ledger, self.public_inputs, self.init_from, about)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,6 +247,7 @@ class NonPrivateStatement:
             "delta": None,
             "epsilon": None,
             "private": False,
+            "schema": SCHEMA,
             "steps_taken": self.steps_taken,
             "text": NOT_PRIVATE,
             "trained_on": list(self.trained_on),
@@ -272,12 +276,25 @@ def read_statement(values: object) -> AnyStatement:
     """
     if not isinstance(values, dict):
         raise DamagedFileError(f"the statement is {shown(values)!a}, no JSON object")
+    if "schema" not in values and "text" in values:
+        raise DamagedFileError(
+            "the statement is of an earlier form, from before statements named theirs",
+            "read it with the release of dpdm that wrote it; weights and claim are still those",
+        )
+    if values.get("schema") != SCHEMA:
+        raise DamagedFileError(
+            f"the statement's schema is {shown(values.get('schema'))!a}; this dpdm knows {SCHEMA}",
+            "if a newer release of dpdm wrote it, read it with that one",
+        )
     kind = Statement if values.get("private") else NonPrivateStatement
     return kind.from_json(values)
 
 
 def private_statement(
-    ledger: Ledger | PublishedLedger, public: PublicInputs, init_from: str | None = None
+    ledger: Ledger | PublishedLedger,
+    public: PublicInputs,
+    init_from: str | None = None,
+    about: Circumstances = NOTHING_KNOWN,
 ) -> Statement:
     """The claim for what a ledger holds, by the accountants of today; arguments as `Statement` has them.
 
@@ -294,6 +311,8 @@ def private_statement(
         accountant=result.accountant,
         epsilon_by={name: round_up(bound, 4) for name, bound in result.epsilon_by.items()},
         reason=_reason(ledger.plan, result),
+        risk=risk_of(ledger.plan),
+        about=about,
     )
 
 

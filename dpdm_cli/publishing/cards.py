@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from dpdm_cli.privacy.statement import Statement
+from dpdm_cli.publishing.claim_sections import claim_sections, literal
 from dpdm_cli.sampling.sample_metadata import SampleMetadata
 
 _NO_EVALUATION = "None is stated."
@@ -44,7 +44,7 @@ def model_card(
             "",
             "Draw images with `dpdm sample model.safetensors -n 1000`: that costs no more privacy, however many.",
             "",
-            *_plan(statement),
+            *claim_sections(statement),
             *_evaluation(evaluation),
             *_not_covered(statement),
         ]
@@ -77,7 +77,7 @@ def data_card(
             f"| SHA-256 of the model | `{metadata.checkpoint_sha256}` |",
             f"| SHA-256 of the images | `{images_sha256}` |",
             "",
-            *_plan(statement),
+            *claim_sections(statement),
             *_evaluation(evaluation),
             *_not_covered(statement),
         ]
@@ -85,13 +85,6 @@ def data_card(
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Names that somebody chose, each in a code span of a table: no link, no HTML and no cell of its own."""
-
-    def literal(name: str) -> str:
-        fence = "`" * (1 + max(map(len, re.findall("`+", name)), default=0))
-        space = " " if len(fence) > 1 else ""
-        return f"{fence}{space}{name}{space}{fence}".replace("|", "\\|")
-
     return ", ".join(map(literal, names))
 
 
@@ -104,42 +97,6 @@ def _shard(metadata: SampleMetadata) -> str:
 
 def _dataset(name: str) -> str:
     return "images that are not published" if name == "custom" else f"the set {name}"
-
-
-def _plan(statement: Statement) -> list[str]:
-    names = {
-        "epsilon": "epsilon",
-        "delta": "delta",
-        "adjacency": "neighbouring data sets",
-        "unit": "what is protected",
-        "dataset_size": "N, public",
-        "sampling": "sampling",
-        "sample_rate": "q, sampling rate",
-        "steps": "steps planned",
-        "steps_taken": "steps taken",
-        "sigma": "noise multiplier sigma",
-        "clip_norm": "clip norm C",
-        "noise_multiplicity": "noisy copies an image K",
-        "divisor": "divisor",
-        "warm_start": "warm start",
-        "warm_sigma": "noise on each sum of the warm start",
-        "init_from": "SHA-256 of the network it started from",
-    }
-    values = statement.to_json()
-    by = ", ".join(f"{k.upper()} {v}" for k, v in sorted(statement.epsilon_by.items()))
-    return [
-        "## Privacy",
-        "",
-        "| | |",
-        "|---|---|",
-        *(f"| {words} | {values[name]} |" for name, words in names.items()),
-        f"| taken as known to everybody | {statement.public_inputs.words} |",
-        f"| epsilon by accountant | {by} |",
-        f"| head of the ledger | `{statement.ledger.head}` |",
-        "",
-        "`dpdm verify` recomputes all of this from the files.",
-        "",
-    ]
 
 
 def _evaluation(text: str) -> list[str]:

@@ -13,13 +13,17 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from dpdm_cli.checkpoint import load_model, save_model
+from dpdm_cli.choices import ChosenBy, SeenBy
 from dpdm_cli.compute.device import resolve_device
 from dpdm_cli.errors import DataError, PrivacyError, UsageError
 from dpdm_cli.files import CARD, disk_errors, expanded, sha256_of, write_bytes
+from dpdm_cli.privacy.circumstances import NOTHING_KNOWN
 from dpdm_cli.privacy.statement import Statement
 from dpdm_cli.publishing.cards import data_card, model_card
+from dpdm_cli.publishing.publishers_words import with_words
 from dpdm_cli.publishing.verification import Artefact
 from dpdm_cli.publishing.verifying import verify
 from dpdm_cli.sampling.finished_images import finished_images
@@ -50,7 +54,19 @@ class Release:
         return {**asdict(self), "folder": str(self.folder), "files": list(self.files)}
 
 
-def release(source: Path | str, out: Path | str, *, evaluation: str = "") -> Release:
+def release(
+    source: Path | str,
+    out: Path | str,
+    *,
+    evaluation: str = "",
+    runs: int | None = None,
+    chosen_by: ChosenBy | None = None,
+    seen_by: SeenBy | None = None,
+    purpose: str | None = None,
+    images_from: str | None = None,
+    contact: str | None = None,
+    license: str | None = None,
+) -> Release:
     """Put a finished run, a model or a set of samples into a folder that may be published.
 
     Everything is verified first, so that files and keys that dpdm does not write are refused.
@@ -59,11 +75,16 @@ def release(source: Path | str, out: Path | str, *, evaluation: str = "") -> Rel
         source: run folder, model file or samples.
         out: the folder; must not exist.
         evaluation: text for the card. Figures from private images are not covered by the claim.
+        runs, chosen_by: how many runs were made on these images, and how this one was chosen; the statement says "not
+            stated" without. Those of the source stay where they are not given.
+        seen_by: who saw the images; as for `runs`.
+        purpose, images_from, contact: lines for statement and card, in your words.
+        license: of what is published, an SPDX identifier; none is ever guessed.
 
     Raises:
         PrivacyError: the source is private, claims nothing or claims too little.
         DataError, DamagedFileError: see `verify`.
-        UsageError: `out` exists, or lies in the source.
+        UsageError: `out` exists, or lies in the source; or see `with_words`.
         ResourceError: it cannot be written; nothing is left of it.
     """
     path, target = expanded(source), expanded(out)
@@ -80,12 +101,22 @@ def release(source: Path | str, out: Path | str, *, evaluation: str = "") -> Rel
         raise UsageError(f"{target} is in {path} itself", "choose a folder outside it")
     if len(evaluation) > _LONGEST_EVALUATION:
         raise UsageError("the evaluation is longer than a card should be", "shorten it")
+    words: dict[str, Any] = {
+        "runs": runs,
+        "chosen_by": chosen_by,
+        "seen_by": seen_by,
+        "purpose": purpose,
+        "images_from": images_from,
+        "contact": contact,
+        "license": license,
+    }
+    with_words(NOTHING_KNOWN, **words)  # before anything is read
     (artefact,) = verify([path]).artefacts
+    renewed = artefact.statement.renewed()
+    statement = replace(renewed, about=with_words(renewed.about, **words))
     with _whole_folder(target) as folder:
-        if artefact.kind == "samples":
-            statement = _samples(artefact, folder, evaluation)
-        else:
-            statement = _model(artefact, folder, evaluation)
+        write = _samples if artefact.kind == "samples" else _model
+        write(artefact, statement, folder, evaluation)
         verify([folder])  # whole, before it has its name
         files = sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file())
     return Release(
@@ -104,10 +135,9 @@ def _is_below_private(path: Path) -> bool:
     return any("private" in (*parts[2:], *parts[-2:]) for parts in ways)
 
 
-def _model(artefact: Artefact, folder: Path, evaluation: str) -> Statement:
-    """Write a model and what belongs to it; gives its statement."""
+def _model(artefact: Artefact, statement: Statement, folder: Path, evaluation: str) -> None:
+    """Write a model and what belongs to it."""
     source = artefact.path / "model.safetensors" if artefact.path.is_dir() else artefact.path
-    statement = artefact.statement.renewed()
     model = replace(load_model(source), statement=statement)
     target = RunFolder(folder)
     save_model(target.model, model)
@@ -129,16 +159,14 @@ def _model(artefact: Artefact, folder: Path, evaluation: str) -> Statement:
         card = "\n".join(line for line in card.split("\n") if not line.startswith("!["))
     write_bytes(target.card, card.encode())
     target.write_manifest(*beside)
-    return statement
 
 
-def _samples(artefact: Artefact, folder: Path, evaluation: str) -> Statement:
-    """Write a set of images and what belongs to it; gives its statement."""
+def _samples(artefact: Artefact, statement: Statement, folder: Path, evaluation: str) -> None:
+    """Write a set of images and what belongs to it."""
     source = SampleFolder(artefact.path if artefact.path.is_dir() else artefact.path.parent)
     assert source.recorded, "it was verified"
     before = replace(source.recorded, digests=None)
     images = finished_images(before.format, source.path, before.album, before.to_json())
-    statement = artefact.statement.renewed()
     metadata = replace(before, statement=statement)
     target = SampleFolder(folder)
     sink = open_sink(metadata.format, folder, metadata.album)
@@ -154,7 +182,6 @@ def _samples(artefact: Artefact, folder: Path, evaluation: str) -> Statement:
     files = (target.grid, folder / CARD) if has_grid else (folder / CARD,)
     digests = Digests(images=digest, files={file.name: sha256_of(file) for file in files})
     write_bytes(target.metadata, json_text(replace(metadata, digests=digests).to_json()))
-    return statement
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dpdm_cli.privacy.accounting.claims import Claim
+from dpdm_cli.privacy.accounting.risk import Risk, risk_of
 from dpdm_cli.privacy.ledger import PublishedLedger
 from dpdm_cli.privacy.statement import Statement
 from dpdm_cli.stored import Json
@@ -30,6 +31,11 @@ class Artefact:
     claim: Claim
     taken: Claim
     checked: tuple[str, ...]
+
+    @property
+    def risk(self) -> Risk:
+        """What its plan allows an attacker, computed anew."""
+        return risk_of(self.ledger.plan)
 
     @property
     def ledger(self) -> PublishedLedger:
@@ -75,6 +81,9 @@ class Verification:
                     "epsilon_of_steps_taken": found.taken.epsilon,
                     "steps": found.ledger.plan.steps,
                     "steps_taken": found.ledger.steps,
+                    "unit": found.ledger.plan.unit,
+                    "risk": found.risk.to_json(),
+                    **found.statement.about.to_json(),
                     "text": found.statement.text,
                     "checked": list(found.checked),
                 }

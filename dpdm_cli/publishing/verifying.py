@@ -17,6 +17,7 @@ from dpdm_cli.privacy.accounting.restating import (
     replace_one_epsilon,
     selection_epsilon,
 )
+from dpdm_cli.privacy.circumstances import MOST_RUNS
 from dpdm_cli.privacy.ledger import LONGEST_CHAIN, PublishedLedger
 from dpdm_cli.privacy.statement import AnyStatement, Statement
 from dpdm_cli.publishing.verification import Artefact, Restated, Verification
@@ -43,7 +44,7 @@ def verify(
         paths: run folders, model files, folders or files of samples; at least one.
         replace_one: restate for neighbours that differ in one image replaced.
         images_per_person: restate for people with up to so many images.
-        selection: `geometric:MEAN` restates for the best of a geometric number of runs.
+        selection: `geometric:MEAN` restates for the best of a geometric number of runs, `runs:K` for K of them.
 
     Raises:
         DataError: nothing there, or a run or set that is not finished.
@@ -53,7 +54,7 @@ def verify(
     """
     if not paths:
         raise UsageError("nothing to verify", "name a run, a model or a set of samples")
-    mean_runs = None if selection is None else _mean_runs(selection)
+    runs = None if selection is None else _runs(selection)
     artefacts = tuple(_named(expanded(path)) for path in paths)
     plan = artefacts[0].ledger.plan
     if len(artefacts) > 1:
@@ -62,7 +63,7 @@ def verify(
     else:
         together = None
     restated = []
-    if replace_one or images_per_person is not None or mean_runs is not None:
+    if replace_one or images_per_person is not None or runs is not None:
         if len(artefacts) > 1:
             raise UsageError(
                 "a claim is restated for one artefact at a time",
@@ -85,12 +86,22 @@ def verify(
                     "mixture of Gaussians (Ganesh 2024, arXiv 2401.10294) by PLD (dp-accounting)",
                 )
             )
-        if mean_runs is not None:
+        if isinstance(runs, float):
             restated.append(
                 Restated(
-                    f"the best of a geometric number of such runs, {mean_runs:g} on average, published",
-                    selection_epsilon(plan, mean_runs),
+                    f"the best of a geometric number of such runs, {runs:g} on average, published",
+                    selection_epsilon(plan, runs),
                     "Papernot and Steinke 2022 (arXiv 2110.03620) by RDP (dp-accounting)",
+                )
+            )
+        elif runs is not None:
+            restated.append(
+                Restated(
+                    f"one of {runs:,} such runs, chosen by what they all gave and not by the images",
+                    compose(
+                        [(q, sigma, runs * n) for q, sigma, n in plan.parts()], plan.delta
+                    ).epsilon,
+                    "all of them composed",
                 )
             )
     return Verification(artefacts, together, _relations(artefacts), tuple(restated))
@@ -285,7 +296,7 @@ def _artefact(
         checked=(
             *checked,
             f"the ledger's hash chain over the processes that made {ledger.releases:,} releases",
-            "epsilon, from the recorded plan",
+            "epsilon, attack risk and budget by part, from the recorded plan",
             "the wording of the statement",
         ),
     )
@@ -320,13 +331,17 @@ def _relations(artefacts: Sequence[Artefact]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _mean_runs(selection: str) -> float:
-    kind, _, mean = selection.partition(":")
+def _runs(selection: str) -> float | int:
+    """What is asked for: a mean number of runs, or, whole, a number of them."""
+    kind, _, number = selection.partition(":")
     try:
         if kind == "geometric":
-            return float(mean)
+            return float(number)
+        if kind == "runs" and 1 <= int(number) <= MOST_RUNS:
+            return int(number)
     except ValueError:
         pass
     raise UsageError(
-        f"unknown selection {selection!r}", "give geometric:10 for ten runs on average"
+        f"unknown selection {selection[:80]!r}",
+        "give geometric:10 for ten runs on average, or runs:10 for ten",
     )

@@ -10,13 +10,14 @@ from typing import Any
 from dpdm_cli.choices import Profile, WarmStart
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.errors import UsageError
-from dpdm_cli.privacy.accounting.attack_risk import AttackRisk, plan_risk
+from dpdm_cli.privacy.accounting.attack_risk import AttackRisk
 from dpdm_cli.privacy.accounting.claims import Claim, claim, planned
 from dpdm_cli.privacy.accounting.paper_profile import (
     batches_per_epoch,
     calibrate_like_paper,
     paper_plan,
 )
+from dpdm_cli.privacy.accounting.risk import Risk, risk_of
 from dpdm_cli.privacy.plan import PrivacyPlan, positive_integer
 from dpdm_cli.privacy.plan_file import PlanFile, refuse_existing, write_plan_file
 from dpdm_cli.reporter import Reporter, SilentReporter
@@ -44,13 +45,19 @@ class Calibration:
 
     @property
     def stated(self) -> PlanFile:
-        """The plan with its claim, as a plan file states them."""
-        return planned(self.plan, self.target_epsilon)
+        """The plan with its claim and its risk, as a plan file states them."""
+        stated = planned(self.plan, self.target_epsilon)
+        return dataclasses.replace(stated, risk=self.risk.to_json())
+
+    @property
+    def risk(self) -> Risk:
+        """What the plan costs beside epsilon and delta, and how its budget is divided."""
+        return risk_of(self.plan)
 
     @property
     def attack_risk(self) -> AttackRisk:
         """What the plan lets somebody find out at most of one image."""
-        return plan_risk(self.plan)
+        return self.risk.attack
 
     def to_dict(self) -> Json:
         """For JSON: what a plan file holds, so that either can be run."""

@@ -273,7 +273,7 @@ def _publish(folder: RunFolder, setup: Setup, trainer: Trainer, device: torch.de
         )
     else:
         statement = private_statement(
-            setup.ledger, spec.public_inputs, start.sha256 if start else None
+            setup.ledger, spec.public_inputs, start.sha256 if start else None, setup.about
         )
     if not folder.is_complete:
         model = Model(

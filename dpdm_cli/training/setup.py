@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from dpdm_cli import __version__
 from dpdm_cli.compute.distributed import Processes
 from dpdm_cli.compute.launched import local_rank
 from dpdm_cli.data import ImageSet
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.errors import PrivacyError
 from dpdm_cli.privacy.accounting.claims import check_plan_file
+from dpdm_cli.privacy.circumstances import NOTHING_KNOWN, Circumstances, today
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.stored import json_digest
 from dpdm_cli.training.config.network import network_config
@@ -34,6 +36,7 @@ class Setup:
         images: the private images.
         ledger: of its releases, with the plan; None for a run that is not private.
         salt, fingerprint: of the images, see `fingerprint`.
+        about: what the run notes of itself, this process included.
     """
 
     spec: RunSpec
@@ -41,6 +44,7 @@ class Setup:
     ledger: Ledger | None
     salt: str
     fingerprint: str
+    about: Circumstances
 
     def state(self) -> RunState:
         """What all processes, and all who go on with the run, must agree on; private."""
@@ -56,6 +60,7 @@ class Setup:
             fingerprint=self.fingerprint,
             done=0,
             ledger=self.ledger,
+            about=self.about,
         )
 
 
@@ -110,7 +115,13 @@ def set_up(
     salt = saved.salt if saved else processes.broadcast(lambda: secrets.token_hex(16))
     with processes.together():
         found = fingerprint(images, salt, saved)
-    setup = Setup(spec=spec, images=images, ledger=ledger, salt=salt, fingerprint=found)
+    day = processes.broadcast(today)  # which may end between two processes
+    about = saved.about if saved else NOTHING_KNOWN
+    if saved is None or saved.done < spec.steps:
+        about = about.went_on(__version__, device.type, day)
+    setup = Setup(
+        spec=spec, images=images, ledger=ledger, salt=salt, fingerprint=found, about=about
+    )
     processes.check_same(
         json_digest([setup.state().to_json(), device.type]),
         "the images, settings or kind of device",

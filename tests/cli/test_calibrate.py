@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import dpdm_cli as api
 from dpdm_cli.commands.calibrate import calibrate
 from dpdm_cli.commands.console import reports_errors
-from dpdm_cli.errors import UsageError
+from dpdm_cli.errors import PrivacyError, UsageError
 from dpdm_cli.privacy.accounting import accountants
 from dpdm_cli.privacy.accounting import claims as accounting
 from dpdm_cli.privacy.accounting.claims import Claim, check_plan_file, claim
@@ -35,6 +35,7 @@ NAMES = {
     "expected_batch_size",
     "noise_multiplicity",
     "reason",
+    "risk",
     "sample_rate",
     "sigma",
     "slack",
@@ -202,6 +203,27 @@ def test_a_saved_plan_is_what_json_says_and_what_training_reads(tmp_path: Path) 
     assert check_plan_file(path) == (plan, claim(plan))
 
 
+def test_a_plan_file_that_states_less_risk_than_it_has_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    values = values_of("--eps", "2", *OWN, "--steps", "50", "--out", str(path))
+    values["risk"]["attack"]["guess_at_even_odds"] = 0.51
+    path.write_text(json.dumps(values))
+    with pytest.raises(PrivacyError, match="its plan allows"):
+        check_plan_file(path)
+    del values["risk"]  # as files without one are
+    path.write_text(json.dumps(values))
+    assert check_plan_file(path)[0] == load_plan(path)
+
+
+def test_people_see_the_risk_and_the_shares_of_the_budget() -> None:
+    result = dpdm("--eps", "2", *OWN, "--steps", "50", "--warm-start", "means")
+    for text in ("accuracy at even odds", "TPR at 0.1 % FPR", "regret", "without amplification"):
+        assert text in result.stdout
+    shares = re.search(r"means ([\d.]+) %, steps ([\d.]+) %", result.stdout)
+    assert shares
+    assert float(shares[1]) + float(shares[2]) == pytest.approx(100)
+
+
 def test_a_plan_is_never_written_over_another_file(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     path.write_text("mine")
@@ -318,6 +340,7 @@ def test_from_python_it_is_what_the_command_is(tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     found = api.calibrate("digits", epsilon=2, steps=9, accountant="rdp", out=file)
     assert found.to_dict() == values == json.loads(file.read_text())
+    assert values["risk"] == found.risk.to_json()
     assert 0.5 < found.attack_risk.guess < 1
 
 

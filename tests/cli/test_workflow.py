@@ -53,7 +53,7 @@ def test_from_private_images_to_a_score(tmp_path: Path) -> None:
     statement = json.loads((public / "statement.json").read_text())
     orders = [1 + x / 10 for x in range(1, 100)] + list(range(12, 256))
     spent = rdp.compute_rdp(
-        q=batch / 64, noise_multiplier=statement["sigma"], steps=steps, orders=orders
+        q=batch / 64, noise_multiplier=statement["plan"]["sigma"], steps=steps, orders=orders
     )
     epsilon, _ = rdp.get_privacy_spent(orders=orders, rdp=spent, delta=1e-3)
     assert statement["epsilon"] == trained["epsilon"]

@@ -110,25 +110,36 @@ def test_the_statement_names_everything_a_reader_needs() -> None:
     statement = stated(spent(30))
     json.dumps(statement, allow_nan=False)
     for key in [
-        "sigma",
-        "sample_rate",
-        "steps",
-        "epsilon",
-        "delta",
-        "expected_batch_size",
-        "dataset_size",
-        "epsilon_by",
-        "clip_norm",
-        "noise_multiplicity",
+        "mechanism",
         "adjacency",
         "unit",
-        "sampling",
+        "epsilon",
+        "delta",
         "accountant",
-        "divisor",
-        "not_covered",
+        "epsilon_by",
+        "risk",
+        "plan",
         "ledger",
+        "public_inputs",
+        "not_covered",
+        "selection",
+        "trust_model",
+        "tool",
+        "date",
+        "checks_before_training",
+        "said_by_the_publisher",
+        "schema",
     ]:
         assert statement[key] not in (None, "", []), key
+    assert statement["selection"] == {"runs": "not stated", "chosen_by": "not stated"}
+    assert set(statement["said_by_the_publisher"].values()) == {"not stated"}
+    # Each figure of the plan stands there and nowhere else.
+    assert statement.keys() & statement["plan"].keys() == {
+        "adjacency",
+        "unit",
+        "delta",
+        "accountant",
+    }
     assert statement["adjacency"] == "add-or-remove-one"
     assert "adding or removing one image" in statement["text"]
     assert any("tuning" in line for line in statement["not_covered"])
@@ -243,6 +254,11 @@ def test_a_foreign_value_under_any_key_is_refused_and_never_made_anew(key: str) 
         *(("plan", key) for key in tiny.plan().to_dict()),
         *(("ledger", key) for key in tiny.ledger(tiny.plan(), 1).published().to_json()),
         *(("epsilon_by", name) for name in ("prv", "rdp", "pld", "more")),
+        *(("risk", name) for name in (*stated(spent(30))["risk"], "more")),
+        *(("tool", name) for name in ("name", "versions", "more")),
+        *(("trust_model", name) for name in ("model", "images_seen_by", "machines", "noise_from")),
+        *(("selection", name) for name in ("runs", "chosen_by", "more")),
+        *(("said_by_the_publisher", name) for name in ("license", "more")),
         ("plan", "more"),
         ("ledger", "more"),
         ("ledger", "segments"),
@@ -270,10 +286,13 @@ def test_a_foreign_value_below_a_key_is_refused(path: tuple[str, str]) -> None:
         ("public_inputs", None, DamagedFileError),
         ("losses", [1.0], DamagedFileError),
         ("private", "yes", DamagedFileError),
-        ("steps_taken", 30.0, DamagedFileError),
+        ("schema", "urn:dpdm:statement:1", DamagedFileError),
+        ("sigma", 50.0, DamagedFileError),
         ("private", False, DamagedFileError),
+        ("date", "2026-13-01", DamagedFileError),
+        ("checks_before_training", "failed", DamagedFileError),
         ("delta", 1e-9, PrivacyError),
-        ("sigma", 50.0, PrivacyError),
+        ("mechanism", "none", PrivacyError),
         ("text", "perfectly private", PrivacyError),
         ("not_covered", [], PrivacyError),
     ],

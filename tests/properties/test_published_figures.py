@@ -21,6 +21,7 @@ from dpdm_cli import train
 from dpdm_cli.data import NAMED, ImageSet
 from dpdm_cli.privacy import ledger
 from dpdm_cli.training import run as training
+from dpdm_cli.training import setup
 from dpdm_cli.training.folder.run_folder import RunFolder
 from dpdm_cli.training.trainer import Trainer
 
@@ -47,6 +48,7 @@ def said(images: ImageSet, out: Path, patch: pytest.MonkeyPatch) -> dict[str, An
     with patch.context() as given:
         given.setattr(training, "load_images", lambda *_, **__: images)
         given.setattr(Trainer, "check", lambda self: None)
+        given.setattr(setup, "today", lambda: "2026-01-31")
         given.setattr(training, "draw_grid", lambda model, path, device: path.write_bytes(b"PNG"))
         # The names that processes draw for themselves: the same in each run, and so the ledger's head.
         fixed = SimpleNamespace(**{**vars(os), "urandom": bytes})

@@ -15,6 +15,7 @@ import torch
 from dpdm_cli.checkpoint import Model, save_model
 from dpdm_cli.diffusion.denoiser import EDM, Denoiser
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
+from dpdm_cli.privacy.accounting.risk import risk_of
 from dpdm_cli.privacy.ledger import PublishedLedger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.public_inputs import PUBLISHED
@@ -34,6 +35,7 @@ def claimed(epsilon: float = 9.98) -> Statement:
         accountant="prv",
         epsilon_by={"prv": epsilon, "rdp": epsilon + 1},
         reason="",
+        risk=risk_of(PLAN),
     )
 
 

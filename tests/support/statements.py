@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from dpdm_cli.privacy.circumstances import NOTHING_KNOWN
 from dpdm_cli.privacy.ledger import Ledger, PublishedLedger
 from dpdm_cli.privacy.public_inputs import PUBLISHED
 from dpdm_cli.privacy.statement import Statement, private_statement, read_statement
@@ -56,4 +57,5 @@ def state_of(ledger: Ledger | None) -> RunState:
         fingerprint="f" * 64,
         done=4 if ledger is None else ledger.steps,
         ledger=ledger,
+        about=NOTHING_KNOWN.went_on("0.1.0", "cpu", "2026-01-31"),
     )

@@ -338,7 +338,7 @@ def check_plan_file(path: str | Path) -> tuple[PrivacyPlan, Claim]:
     """The plan in a file and what may truly be claimed for it.
 
     Raises:
-        PrivacyError: the file states a smaller epsilon than the true one.
+        PrivacyError: the file states a smaller epsilon, or a smaller risk, than the true one.
         DataError, DamagedFileError: as for `read_plan_file`.
     """
     stated = read_plan_file(path)
@@ -349,6 +349,10 @@ def check_plan_file(path: str | Path) -> tuple[PrivacyPlan, Claim]:
             f"{path} states epsilon = {epsilon!r}, but its plan costs {true.epsilon_text}",
             "calibrate again: `dpdm calibrate --out plan.json`",
         )
+    if stated.risk is not None:
+        from dpdm_cli.privacy.accounting.risk import Risk  # which asks for claims itself
+
+        Risk.from_json(stated.risk).check(stated.plan)
     return stated.plan, true
 
 

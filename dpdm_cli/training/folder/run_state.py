@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from dpdm_cli.errors import DamagedFileError
+from dpdm_cli.privacy.circumstances import Circumstances
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.public_inputs import PublicInputs
@@ -28,6 +29,7 @@ class RunState:
         salt, fingerprint: of the images, see `fingerprint`.
         done: steps.
         ledger: of its releases, with the plan; None for a run that is not private.
+        about: what the run notes of itself, for its statement.
     """
 
     data: str
@@ -40,6 +42,7 @@ class RunState:
     fingerprint: str
     done: int
     ledger: Ledger | None
+    about: Circumstances
 
     def to_json(self) -> Json:
         """All of it, and whether the run is private."""
@@ -56,6 +59,7 @@ class RunState:
             "fingerprint": self.fingerprint,
             "done": self.done,
             "ledger": self.ledger and self.ledger.to_json(),
+            "about": asdict(self.about),
         }
 
     @classmethod
@@ -67,9 +71,9 @@ class RunState:
             DamagedFileError: a key is missing or foreign, or a value is none that stands there.
         """
         what = "the resume state"
-        if "stated" not in values:
+        if not {"stated", "about"} <= values.keys():
             raise DamagedFileError(
-                f"{what} is of an earlier release of dpdm: it does not say what was taken as public",
+                f"{what} is of an earlier release of dpdm: it does not say what its statement has to",
                 "finish it with the release that began it, or start a new run in another --out",
             )
         own = {name: value for name, value in values.items() if name not in ("private", "plan")}
