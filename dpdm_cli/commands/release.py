@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dpdm_cli.commands.console import Console, pairs_table
-from dpdm_cli.commands.options import Json, Quiet, option
+from dpdm_cli.commands.options import ImagesPerPerson, Json, Quiet, option
 from dpdm_cli.compute.launched import require_one_process
 from dpdm_cli.errors import DataError
 from dpdm_cli.files import read_bytes
@@ -37,6 +37,7 @@ def release(
             default="none",
         ),
     ] = None,
+    images_per_person: ImagesPerPerson = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -58,13 +59,14 @@ def release(
             ) from error
         except UnicodeDecodeError as error:
             raise DataError(f"{evaluation}: the evaluation is not UTF-8 text", _A_TEXT) from error
-    result = releasing.release(source, out, evaluation=text)
+    result = releasing.release(source, out, evaluation=text, images_per_person=images_per_person)
     console.result(
         result.to_dict(),
         lambda: pairs_table(
             {
                 "released": f"{result.kind} in {result.folder}",
-                "claim": f"epsilon {result.epsilon}, delta {result.delta:g}, per image",
+                "claim": f"epsilon {result.epsilon}, delta {result.delta:g}, for {result.unit}",
+                "people": result.people,
                 "files": f"{len(result.files):,}"
                 if len(result.files) > 8
                 else ", ".join(result.files),

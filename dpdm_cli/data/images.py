@@ -33,6 +33,8 @@ class ImageSet:
         content: SHA-256 of images and labels when it is known without reading them, else None.
         duplicates: how many images equal an earlier one when it is known, else None.
         storage: the file that `images` is mapped from; None for images in memory.
+        persons: whose each image is, int64 [N] with values from 0 to P - 1, each of which has an image; None where it
+            is not known.
 
     Raises:
         DataError: the tensors do not fit together, there is no image, or a label is out of range.
@@ -45,6 +47,7 @@ class ImageSet:
     content: str | None = None
     duplicates: int | None = None
     storage: PreparedFile | None = field(default=None, repr=False)
+    persons: Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -61,6 +64,8 @@ class ImageSet:
             )
         if labels is not None:
             check_labels(self.name, labels.numpy(), len(images), len(self.classes))
+        if self.persons is not None:
+            _check_persons(self.name, self.persons, len(images))
 
     @property
     def channels(self) -> int:
@@ -136,6 +141,17 @@ def check_labels(name: str, labels: NDArray[np.integer], images: int, classes: i
             f"the first is {int(labels[first])} at image {first}",
             f"{classes} classes are declared: declare more, or correct the labels.",
         )
+
+
+def _check_persons(name: str, persons: Tensor, images: int) -> None:
+    """Refuse anything but a person of their own number, from 0 on without gaps, for each image."""
+    if persons.shape != (images,) or persons.dtype != torch.int64:
+        raise DataError(
+            f"{name}: expected persons as int64 [{images}], found {persons.dtype} {list(persons.shape)}",
+            "One person for each image, in the same order.",
+        )
+    if int(persons.min()) < 0 or not torch.bincount(persons, minlength=1).all():
+        raise DataError(f"{name}: persons are not numbered from 0 on without gaps")
 
 
 def renamed(

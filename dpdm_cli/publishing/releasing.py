@@ -19,7 +19,7 @@ from dpdm_cli.compute.device import resolve_device
 from dpdm_cli.errors import DataError, PrivacyError, UsageError
 from dpdm_cli.files import CARD, disk_errors, expanded, sha256_of, write_bytes
 from dpdm_cli.privacy.statement import Statement
-from dpdm_cli.publishing.cards import data_card, model_card
+from dpdm_cli.publishing.cards import data_card, for_people, model_card
 from dpdm_cli.publishing.verification import Artefact
 from dpdm_cli.publishing.verifying import verify
 from dpdm_cli.sampling.finished_images import finished_images
@@ -37,12 +37,20 @@ _LONGEST_EVALUATION = 100_000  # characters
 
 @dataclass(frozen=True)
 class Release:
-    """What was released: where, what it is, and which files."""
+    """What was released.
+
+    Attributes:
+        folder, kind, files: where, what it is, and which files.
+        epsilon, delta, unit: the claim, and what it protects.
+        people: what it is worth for a person, in words.
+    """
 
     folder: Path
     kind: str
     epsilon: float
     delta: float
+    unit: str
+    people: str
     files: tuple[str, ...]
 
     def to_dict(self) -> Json:
@@ -50,7 +58,13 @@ class Release:
         return {**asdict(self), "folder": str(self.folder), "files": list(self.files)}
 
 
-def release(source: Path | str, out: Path | str, *, evaluation: str = "") -> Release:
+def release(
+    source: Path | str,
+    out: Path | str,
+    *,
+    evaluation: str = "",
+    images_per_person: int | None = None,
+) -> Release:
     """Put a finished run, a model or a set of samples into a folder that may be published.
 
     Everything is verified first, so that files and keys that dpdm does not write are refused.
@@ -59,11 +73,13 @@ def release(source: Path | str, out: Path | str, *, evaluation: str = "") -> Rel
         source: run folder, model file or samples.
         out: the folder; must not exist.
         evaluation: text for the card. Figures from private images are not covered by the claim.
+        images_per_person: the most images that anybody has among the training images, as everybody may know it: the
+            card states what a claim for one image is worth for such a person.
 
     Raises:
-        PrivacyError: the source is private, claims nothing or claims too little.
+        PrivacyError: the source is private, claims nothing or claims too little; no bound for so many images.
         DataError, DamagedFileError: see `verify`.
-        UsageError: `out` exists, or lies in the source.
+        UsageError: `out` exists, or lies in the source; images a person of a claim that is for one person.
         ResourceError: it cannot be written; nothing is left of it.
     """
     path, target = expanded(source), expanded(out)
@@ -80,12 +96,14 @@ def release(source: Path | str, out: Path | str, *, evaluation: str = "") -> Rel
         raise UsageError(f"{target} is in {path} itself", "choose a folder outside it")
     if len(evaluation) > _LONGEST_EVALUATION:
         raise UsageError("the evaluation is longer than a card should be", "shorten it")
-    (artefact,) = verify([path]).artefacts
+    verified = verify([path], images_per_person=images_per_person)
+    (artefact,) = verified.artefacts
+    people = for_people(artefact.statement.plan, images_per_person, verified.restated)
     with _whole_folder(target) as folder:
         if artefact.kind == "samples":
-            statement = _samples(artefact, folder, evaluation)
+            statement = _samples(artefact, folder, evaluation, people)
         else:
-            statement = _model(artefact, folder, evaluation)
+            statement = _model(artefact, folder, evaluation, people)
         verify([folder])  # whole, before it has its name
         files = sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file())
     return Release(
@@ -93,6 +111,8 @@ def release(source: Path | str, out: Path | str, *, evaluation: str = "") -> Rel
         kind=artefact.kind,
         epsilon=statement.epsilon,
         delta=statement.delta,
+        unit=statement.plan.unit,
+        people=people,
         files=tuple(files),
     )
 
@@ -104,7 +124,7 @@ def _is_below_private(path: Path) -> bool:
     return any("private" in (*parts[2:], *parts[-2:]) for parts in ways)
 
 
-def _model(artefact: Artefact, folder: Path, evaluation: str) -> Statement:
+def _model(artefact: Artefact, folder: Path, evaluation: str, people: str) -> Statement:
     """Write a model and what belongs to it; gives its statement."""
     source = artefact.path / "model.safetensors" if artefact.path.is_dir() else artefact.path
     statement = artefact.statement.renewed()
@@ -120,6 +140,7 @@ def _model(artefact: Artefact, folder: Path, evaluation: str) -> Statement:
         dataset=model.dataset,
         sha256=sha256_of(target.model),
         evaluation=evaluation,
+        people=people,
     )
     beside = [target.card]
     if artefact.kind == "run" and RunFolder(artefact.path).samples.is_file():
@@ -132,7 +153,7 @@ def _model(artefact: Artefact, folder: Path, evaluation: str) -> Statement:
     return statement
 
 
-def _samples(artefact: Artefact, folder: Path, evaluation: str) -> Statement:
+def _samples(artefact: Artefact, folder: Path, evaluation: str, people: str) -> Statement:
     """Write a set of images and what belongs to it; gives its statement."""
     source = SampleFolder(artefact.path if artefact.path.is_dir() else artefact.path.parent)
     assert source.recorded, "it was verified"
@@ -150,7 +171,8 @@ def _samples(artefact: Artefact, folder: Path, evaluation: str) -> Statement:
         sink.discard()
     finally:
         sink.close()
-    write_bytes(folder / CARD, data_card(metadata, statement, digest, evaluation).encode())
+    card = data_card(metadata, statement, digest, evaluation, people)
+    write_bytes(folder / CARD, card.encode())
     files = (target.grid, folder / CARD) if has_grid else (folder / CARD,)
     digests = Digests(images=digest, files={file.name: sha256_of(file) for file in files})
     write_bytes(target.metadata, json_text(replace(metadata, digests=digests).to_json()))

@@ -67,9 +67,11 @@ class RunState:
             DamagedFileError: a key is missing or foreign, or a value is none that stands there.
         """
         what = "the resume state"
-        if "stated" not in values:
+        settings = values.get("settings")
+        if "stated" not in values or (isinstance(settings, dict) and "unit" not in settings):
+            lacks = "what a record is" if "stated" in values else "what was taken as public"
             raise DamagedFileError(
-                f"{what} is of an earlier release of dpdm: it does not say what was taken as public",
+                f"{what} is of an earlier release of dpdm: it does not say {lacks}",
                 "finish it with the release that began it, or start a new run in another --out",
             )
         own = {name: value for name, value in values.items() if name not in ("private", "plan")}
