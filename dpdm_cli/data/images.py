@@ -33,8 +33,8 @@ class ImageSet:
         content: SHA-256 of images and labels when it is known without reading them, else None.
         duplicates: how many images equal an earlier one when it is known, else None.
         storage: the file that `images` is mapped from; None for images in memory.
-        persons: whose each image is, int64 [N] with values from 0 to P - 1, each of which has an image; None where it
-            is not known.
+        persons: int64 [N], the person each image is of, by numbers from 0 to P-1 that stand for no name; None when
+            persons are not known.
 
     Raises:
         DataError: the tensors do not fit together, there is no image, or a label is out of range.
@@ -47,7 +47,7 @@ class ImageSet:
     content: str | None = None
     duplicates: int | None = None
     storage: PreparedFile | None = field(default=None, repr=False)
-    persons: Tensor | None = field(default=None, repr=False)
+    persons: Tensor | None = None
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -65,7 +65,7 @@ class ImageSet:
         if labels is not None:
             check_labels(self.name, labels.numpy(), len(images), len(self.classes))
         if self.persons is not None:
-            _check_persons(self.name, self.persons, len(images))
+            check_persons(self.name, self.persons.numpy(), len(images))
 
     @property
     def channels(self) -> int:
@@ -143,15 +143,20 @@ def check_labels(name: str, labels: NDArray[np.integer], images: int, classes: i
         )
 
 
-def _check_persons(name: str, persons: Tensor, images: int) -> None:
-    """Refuse anything but a person of their own number, from 0 on without gaps, for each image."""
-    if persons.shape != (images,) or persons.dtype != torch.int64:
+def check_persons(name: str, persons: NDArray[np.integer], images: int) -> None:
+    """Refuse numbers of persons that do not belong to `images` images.
+
+    Raises:
+        DataError: another shape than [images], another type than int64, or not all numbers from 0 on.
+    """
+    if persons.shape != (images,) or persons.dtype != np.int64:
         raise DataError(
             f"{name}: expected persons as int64 [{images}], found {persons.dtype} {list(persons.shape)}",
-            "One person for each image, in the same order.",
+            "One number for each image, in the same order.",
         )
-    if int(persons.min()) < 0 or not torch.bincount(persons, minlength=1).all():
-        raise DataError(f"{name}: persons are not numbered from 0 on without gaps")
+    known = np.unique(persons)
+    if known[0] != 0 or known[-1] != len(known) - 1:
+        raise DataError(f"{name}: persons are not numbered from 0 on without a gap", "Number them.")
 
 
 def renamed(

@@ -247,6 +247,10 @@ def _remark(
                 "taken as known to everybody, and published: "
                 f"{spec.public_inputs.words_for(plan.record)}"
             )
+    if plan is not None and plan.record == "image" and setup.images.persons is not None:
+        reporter.warn(
+            "it is known whose the images are, but the claim is for one image: --unit person makes it for one person"
+        )
     if is_new and (copies := duplicate_count(setup.images)):
         protected = "one file" if plan is None or plan.record == "image" else plan.unit
         reporter.warn(
