@@ -110,11 +110,11 @@ def _shared(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Vectors, their classes and by what each counts: 1 over the number of its record's, float64 on the CPU [b]."""
     left = None if vectors_of is None else vectors_of.clone()
-    for rows, labels, *records in micro_batches:
+    for rows, labels, *whose in micro_batches:
         if vectors_of is None or left is None:
-            yield rows, labels.cpu(), torch.ones(len(rows), dtype=torch.float64)
+            yield rows, labels.cpu(), torch.ones_like(labels, dtype=torch.float64, device="cpu")
             continue
-        (of,) = records
+        (of,) = whose
         left.index_add_(0, of, torch.ones_like(of), alpha=-1)
         if (left < 0).any():
             raise PrivacyError(

@@ -200,9 +200,9 @@ def steps_for_epochs(dataset_size: int, batch_size: float, epochs: int) -> int:
     Raises:
         UsageError: an argument that is not positive and finite.
     """
-    records = positive_integer("dataset_size", dataset_size)
+    size = positive_integer("dataset_size", dataset_size)
     batch = positive_number("batch_size", batch_size)
-    return max(1, math.floor(positive_integer("epochs", epochs) * records / Fraction(batch)))
+    return max(1, math.floor(positive_integer("epochs", epochs) * size / Fraction(batch)))
 
 
 def positive_integer(name: str, value: object) -> int:
