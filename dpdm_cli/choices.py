@@ -10,6 +10,9 @@ Preset = Literal["small", "paper"]
 WarmStart = Literal["none", "means", "moments"]
 """What is released of each class before the first step."""
 
+Unit = Literal["image", "person"]
+"""What a record is, and so what a claim protects."""
+
 Init = Literal["none", "procedural"]
 """What the weights start from."""
 

@@ -11,7 +11,7 @@ import torch
 
 from dpdm_cli.auditing.picture import write_picture
 from dpdm_cli.checkpoint import load_model
-from dpdm_cli.choices import Precision, Preset
+from dpdm_cli.choices import Precision, Preset, Unit
 from dpdm_cli.compute.device import memory_errors, resolve_device, set_precision, to_device
 from dpdm_cli.compute.threads import workers_on
 from dpdm_cli.data.named import NAMED
@@ -123,6 +123,7 @@ def audit(
     settings_for: str | None = None,
     dataset: str = "mnist",
     epsilon: float = 10.0,
+    unit: Unit | None = None,
     plan: Path | str | None = None,
     canaries: int | None = None,
     steps: int = 40,
@@ -139,6 +140,8 @@ def audit(
         checks: replay it: sensitivity, noise, sampler, ledger.
         statistical: play canaries through it and bound epsilon from below.
         preset, settings_for, dataset, epsilon: the run that `train` would make of them; its plan is replayed.
+        unit: what a record of that run is: image, or person, with one, two and fifty images among others; by default
+            what it is in the plan of the model or the file, else image.
         plan: a plan file to replay instead.
         canaries, steps: of the statistical audit, which runs a plan of its own at sampling rate 1 that claims
             `epsilon` at delta 1e-5. By default so many canaries that there are some for each tensor.
@@ -161,7 +164,7 @@ def audit(
     set_precision(precision, where)
     bf16 = precision == "bf16"
     denoiser, config, whose, the_plan = _subject(
-        checkpoint, preset, settings_for, dataset, epsilon, plan, where
+        checkpoint, preset, settings_for, dataset, epsilon, unit, plan, where
     )
     workers = workers_on(where)
     findings: list[Finding] = []
@@ -170,11 +173,12 @@ def audit(
     with off_zero(denoiser.network), memory_errors("during the audit", _LESS_MEMORY):
         if checks:
             records = _batch(the_plan, where)
-            probes = ProbeRecords(denoiser, config, the_plan.noise_multiplicity, records)
+            copies, unit = the_plan.noise_multiplicity, the_plan.record
+            probes = ProbeRecords(denoiser, config, copies, records, unit)
             micro_batch = micro_batch or _chosen(probes, the_plan, denoiser, workers, bf16)
             reporter.note(
-                f"replaying the step of {whose} on {records} probe records, at most {micro_batch} at a time, "
-                f"precision {precision}"
+                f"replaying the step of {whose} on {records} probe records, each {the_plan.unit}, at most "
+                f"{micro_batch} at a time, precision {precision}"
             )
             findings = check_all(
                 denoiser.network,
@@ -229,6 +233,7 @@ def _subject(
     settings_for: str | None,
     dataset: str,
     epsilon: float,
+    unit: Unit | None,
     plan_file: Path | str | None,
     device: torch.device,
 ) -> tuple[Denoiser, UNetConfig, str, PrivacyPlan]:
@@ -256,6 +261,13 @@ def _subject(
         of = f" of {settings_for}" if settings_for else ""
         whose = f"the {preset} network{of} for {dataset}"
     plan = given or own
+    if unit is not None and unit != plan.record:
+        if given is not None or checkpoint is not None:
+            raise UsageError(
+                f"--unit {unit} is given, but the plan to replay is for {plan.unit}",
+                "leave out --unit",
+            )
+        plan = dataclasses.replace(plan, unit=f"one {unit}")
     prior = None
     if config.sees_prior or plan.warm_releases:
         shape = config.image_channels, config.image_size, config.image_size
@@ -284,7 +296,11 @@ def _spec(
         raise UsageError(
             f"no network is known for {dataset!r}", f"choose one of {', '.join(NAMED)}"
         )
-    return resolve(request, blank_images(dataset, request.settings))
+    # Somebody's, in case that the plan in a file is for persons.
+    images = dataclasses.replace(
+        blank_images(dataset, request.settings), persons=torch.zeros(1, dtype=torch.int64)
+    )
+    return resolve(request, images)
 
 
 def _play(

@@ -57,6 +57,13 @@ def audit(
     out: Annotated[Path, option("Picture of the statistical audit; must not exist.", *OUT)] = Path(
         "audit.png"
     ),
+    unit: Annotated[
+        choices.Unit | None,
+        option(
+            "What a record is; person audits persons with one, two and fifty images.",
+            default="the plan's, else image",
+        ),
+    ] = None,
     plan: PlanFile = None,
     preset: Annotated[choices.Preset, option("Network and plan to audit.", panel=MODEL)] = "small",
     settings_for: SettingsFor = None,
@@ -92,6 +99,7 @@ def audit(
         settings_for=settings_for,
         dataset=dataset,
         epsilon=epsilon,
+        unit=unit,
         plan=plan,
         canaries=canaries,
         steps=steps,
@@ -116,10 +124,10 @@ def _page(result: AuditResult) -> rich.console.Group:
     from rich.markup import escape
 
     parts: list[rich.console.RenderableType] = [f"Audited: {escape(result.network)}"]
-    if result.records:
+    if result.plan is not None:
         parts.append(
-            f"Replayed: {result.records} probe records, at most {result.micro_batch} at a time, precision "
-            f"{result.precision}"
+            f"Replayed: {result.records} probe records, each {result.plan.unit}, at most {result.micro_batch} at a "
+            f"time, precision {result.precision}"
         )
     if result.findings:
         table = rich.table.Table(box=rich.box.SIMPLE)

@@ -26,6 +26,7 @@ from dpdm_cli.commands.options import (
     Quiet,
     SettingsFor,
     Steps,
+    Unit,
     WarmShare,
     option,
 )
@@ -57,6 +58,7 @@ def calibrate(
         Path | None,
         option("Write the plan to this file, for `dpdm train --plan`.", *OUT, default="none"),
     ] = None,
+    unit: Unit = None,
     dataset_size: DatasetSize = None,
     public_metadata: PublicMetadata = False,
     batch_size: BatchSize = None,
@@ -97,7 +99,8 @@ def calibrate(
     """Find the noise that keeps training within a privacy budget, and what it claims.
 
     No image is looked at. Of your own images the plan needs N alone: state it by --dataset-size, or have them counted
-    and declare the count public by --public-metadata. The preset is that of the paper.
+    and declare the count public by --public-metadata. With --unit person N counts persons, and has to be stated. The
+    preset is that of the paper.
 
     Without further options the plan is MNIST's: dpdm calibrate --eps 10 --delta 1e-5
     """
@@ -110,6 +113,7 @@ def calibrate(
         epsilon=epsilon,
         sigma=sigma,
         delta=delta,
+        unit=unit or "image",
         accountant=accountant,
         profile=profile,
         clip_norm=clip_norm,
@@ -139,7 +143,7 @@ def _page(found: Calibration) -> rich.console.Group:
 
     plan, claim = found.plan, found.claim
     rows = {
-        "images N": f"{plan.dataset_size:,}",
+        f"{plan.record}s N": f"{plan.dataset_size:,}",
         "sampling rate q": f"{plan.sample_rate!r}",
         "expected batch B": f"{plan.expected_batch_size:,.10g}",
         "steps": f"{plan.steps:,}",

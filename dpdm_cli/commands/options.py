@@ -52,7 +52,7 @@ Delta = Annotated[
 ClipNorm = Annotated[
     float | None,
     option(
-        "C, the largest norm of one image's gradient; no claim depends on it.",
+        "C, the largest norm of the gradient of one image (or person); no claim depends on it.",
         "--clip-norm",
         "-C",
         panel=PRIVACY,
@@ -62,7 +62,7 @@ ClipNorm = Annotated[
 NoiseMultiplicity = Annotated[
     int | None,
     option(
-        "K, noisy copies of each image in a step; they cost no privacy.",
+        "K, noisy copies of each image (or person) in a step; they cost no privacy.",
         "--noise-multiplicity",
         "-K",
         panel=PRIVACY,
@@ -72,7 +72,7 @@ NoiseMultiplicity = Annotated[
 BatchSize = Annotated[
     int | None,
     option(
-        "B, the expected number of images in a step.",
+        "B, the expected number of images (or persons) in a step.",
         "--batch-size",
         "-B",
         panel=PRIVACY,
@@ -83,10 +83,19 @@ Epochs = Annotated[
     int | None, option("Length in passes: epochs * N / B steps.", panel=PRIVACY, default=OF_PRESET)
 ]
 Steps = Annotated[int | None, option("Length in steps.", panel=PRIVACY, default=OF_PRESET)]
+Unit = Annotated[
+    choices.Unit | None,
+    option(
+        "What the claim protects: one image, or one person with all of their images. With person, N and B count "
+        "persons.",
+        panel=PRIVACY,
+        default="image",
+    ),
+]
 DatasetSize = Annotated[
     int | None,
     option(
-        "N, the number of images as the public may know it.",
+        "N, the number of images (or persons) as the public may know it.",
         "--dataset-size",
         panel=PRIVACY,
         default="a named set's",
@@ -104,6 +113,14 @@ PublicMetadata = Annotated[
 Accountant = Annotated[
     str | None,
     option("The accountant of the claim: prv, rdp or pld.", panel=PRIVACY, default="prv"),
+]
+ImagesPerPerson = Annotated[
+    int | None,
+    option(
+        "Restate a claim for one image for people with up to M of them.",
+        metavar="M",
+        default="none",
+    ),
 ]
 WarmShare = Annotated[
     float | None,

@@ -9,7 +9,7 @@ import typer
 
 from dpdm_cli import choices
 from dpdm_cli.commands.console import Console, pairs_table
-from dpdm_cli.commands.options import Json, Quiet, option
+from dpdm_cli.commands.options import ImagesPerPerson, Json, Quiet, option
 from dpdm_cli.compute.launched import require_one_process
 from dpdm_cli.errors import DataError
 from dpdm_cli.files import read_bytes
@@ -79,6 +79,7 @@ def release(
             default="not stated",
         ),
     ] = None,
+    images_per_person: ImagesPerPerson = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -111,13 +112,15 @@ def release(
         images_from=images_from,
         contact=contact,
         license=license,
+        images_per_person=images_per_person,
     )
     console.result(
         result.to_dict(),
         lambda: pairs_table(
             {
                 "released": f"{result.kind} in {result.folder}",
-                "claim": f"epsilon {result.epsilon}, delta {result.delta:g}, per image",
+                "claim": f"epsilon {result.epsilon}, delta {result.delta:g}, for {result.unit}",
+                "people": result.people,
                 "files": f"{len(result.files):,}"
                 if len(result.files) > 8
                 else ", ".join(result.files),

@@ -39,6 +39,7 @@ from dpdm_cli.commands.options import (
     Quiet,
     SettingsFor,
     Steps,
+    Unit,
     WarmShare,
     listed,
     option,
@@ -76,6 +77,7 @@ def train(
     dry_run: Annotated[
         bool, option("Show settings, their origins and the claim; train nothing.", "--dry-run")
     ] = False,
+    unit: Unit = None,
     dataset_size: DatasetSize = None,
     public_metadata: PublicMetadata = False,
     batch_size: BatchSize = None,
@@ -194,6 +196,7 @@ def train(
         public_metadata=public_metadata,
         epsilon=epsilon,
         delta=delta,
+        unit=unit,
         dataset_size=dataset_size,
         batch_size=batch_size,
         epochs=epochs,
@@ -235,10 +238,12 @@ def _privacy_rows(privacy: dict[str, Any]) -> dict[str, Any]:
     """For people: nothing that says nothing, and figures of the claim rounded up."""
     from dpdm_cli.privacy.accounting.claims import round_up
     from dpdm_cli.privacy.public_inputs import PublicInputs
+    from dpdm_cli.privacy.units import record_of
 
     rows = {name: value for name, value in privacy.items() if value not in (None, "")}
     if "public_inputs" in rows:
-        rows["public_inputs"] = PublicInputs.from_dict(rows["public_inputs"]).words
+        public = PublicInputs.from_dict(rows["public_inputs"])
+        rows["public_inputs"] = public.words_for(record_of(rows["unit"]))
     if "epsilon_by" in rows:
         rows["epsilon"] = f"{round_up(rows['epsilon'], 4):.4f}"
         rows["epsilon_by"] = ", ".join(

@@ -10,7 +10,7 @@ import typer
 
 from dpdm_cli import choices
 from dpdm_cli.commands.console import Console
-from dpdm_cli.commands.options import Json, Quiet, option
+from dpdm_cli.commands.options import ImagesPerPerson, Json, Quiet, option
 from dpdm_cli.compute.launched import require_one_process
 from dpdm_cli.errors import UsageError
 
@@ -32,12 +32,9 @@ def verify(
     ],
     adjacency: Annotated[
         choices.Adjacency,
-        option("replace-one restates the claim for one image replaced by another."),
+        option("replace-one restates the claim for one image or person replaced by another."),
     ] = "add-or-remove-one",
-    images_per_person: Annotated[
-        int | None,
-        option("Restate the claim for people with up to K images.", metavar="K", default="1"),
-    ] = None,
+    images_per_person: ImagesPerPerson = None,
     selection: Annotated[
         str | None,
         option(
@@ -104,10 +101,11 @@ def _page(result: Verification) -> rich.console.Group:
             "",
             f"  Claim: {escape(statement.text)}",
             "",
-            "  In words: by adding or removing one image no outcome gets more likely than by a factor of "
+            f"  In words: by adding or removing {plan.unit} no outcome gets more likely than by a factor of "
             f"e^{epsilon:g} = {_factor(epsilon)}, but for a probability of delta = "
-            f"{statement.delta:g}. Who has to tell from what is published whether a given image was among those it "
-            f"was trained on, at even odds, is right in at most {100 * found.risk.attack.guess:.2f} % of all cases.",
+            f"{statement.delta:g}. Who has to tell from what is published whether a given {plan.record} was among "
+            f"those it was trained on, at even odds, is right in at most "
+            f"{100 * found.risk.attack.guess:.2f} % of all cases.",
             "",
             "  An attacker's, at most: "
             + "; ".join(f"{name} {bound}" for name, bound in risk_words(found.risk).items())

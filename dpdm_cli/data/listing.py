@@ -36,6 +36,7 @@ class Listing:
         labels: int64 [N] with values in [0, len(classes)), or None when unconditional.
         classes: names in label order; empty when unconditional.
         fit: size and channels wanted, the source's own defaults included.
+        persons: whose each image is, int64 [N], or None where it is not known.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Listing:
     labels: NDArray[np.int64] | None
     classes: tuple[str, ...]
     fit: Fit
+    persons: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -141,7 +143,13 @@ def _from_arrays(path: Path, split: Split, classes: tuple[str, ...] | None, fit:
         raise DataError(f"{path} has no test split", "Name the file that holds the test images.")
     arrays = read_arrays(path, classes)
     return Listing(
-        path.resolve().stem, str(path), arrays.pixels, arrays.labels, arrays.classes, fit
+        path.resolve().stem,
+        str(path),
+        arrays.pixels,
+        arrays.labels,
+        arrays.classes,
+        fit,
+        arrays.persons,
     )
 
 

@@ -35,9 +35,9 @@ def load_images(
     Args:
         source: `digits`, `mnist`, `fashion-mnist`, `cifar10`, `celeba`; or a folder or zip with one
             subfolder per class, or flat and unconditional; or an .npz file with `images` uint8 [N, H,
-            W] or [N, H, W, C], optionally `labels` int64 [N] and `classes`; or a .safetensors file
-            of `dpdm prepare`, which is mapped and not read. A name wins over a folder of the same
-            name: write `./mnist` for that.
+            W] or [N, H, W, C], optionally `labels` int64 [N], `classes` and `persons` [N], whose each
+            image is; or a .safetensors file of `dpdm prepare`, which is mapped and not read. A name
+            wins over a folder of the same name: write `./mnist` for that.
         split: named sets have both; a folder or zip has a test split when it holds `train` and
             `test`.
         data_dir: where named sets are, as torchvision lays them out; by default `DPDM_DATA_DIR`, or
@@ -71,11 +71,15 @@ def load_images(
         pixels = refit(listing.images, listing.fit)
     else:
         pixels = collect(listing.where, listing.images, listing.fit)
-    return _image_set(listing.name, pixels, listing.labels, listing.classes)
+    return _image_set(listing.name, pixels, listing.labels, listing.classes, listing.persons)
 
 
 def _image_set(
-    name: str, pixels: Pixels, labels: NDArray[np.int64] | None, classes: tuple[str, ...]
+    name: str,
+    pixels: Pixels,
+    labels: NDArray[np.int64] | None,
+    classes: tuple[str, ...],
+    persons: NDArray[np.int64] | None,
 ) -> ImageSet:
     stack = planes(pixels)
     return ImageSet(
@@ -83,4 +87,5 @@ def _image_set(
         images=torch.from_numpy(stack if stack.flags.writeable else stack.copy()),
         labels=None if labels is None else torch.tensor(labels),
         classes=classes,
+        persons=None if persons is None else torch.from_numpy(persons),
     )

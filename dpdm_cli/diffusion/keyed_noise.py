@@ -46,6 +46,19 @@ class KeyedNoise:
         uniform = ((words >> 41) & 0x7FFFFF).float().add_(0.5).mul_(2.0**-23)
         return uniform.view(-1, *shape)
 
+    def below(self, limits: Tensor, count: int) -> Tensor:
+        """The next draw of `count` whole numbers for each key from 0 to its limit - 1, int64 [R, count].
+
+        Each has probability 1 / limit, to a part in 2^31 / limit.
+
+        Args:
+            limits: int64 [R], from 1 to 2^31.
+        """
+        self._draws += 1
+        counters = torch.arange(1, count + 1, device=self._keys.device) * _GOLDEN
+        words = _mix(_mix(self._keys + self._draws) + counters)
+        return _shift(_shift(words, 33) * limits[:, None], 31)
+
     def normal(self, *shape: int) -> Tensor:
         """The next draw from N(0, 1), float32 [R, *shape], by the Box-Muller transform."""
         count = math.prod(shape)

@@ -14,12 +14,13 @@ import numbers
 import operator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Literal
 
 from dpdm_cli.errors import DamagedFileError, PrivacyError, UsageError
+from dpdm_cli.privacy.units import UNITS, record_of
 from dpdm_cli.stored import Json, check_keys
 
 ADJACENCY = "add-or-remove-one"
-UNIT = "one image"
 ACCOUNTANTS = ("prv", "rdp", "pld")
 
 WARM_STARTS = {"none": 0, "means": 1, "moments": 2}
@@ -36,25 +37,27 @@ SMALLEST_CLIP, LARGEST_CLIP = 1e-12, 1e12
 class PrivacyPlan:
     """A subsampled Gaussian mechanism, repeated: DP-SGD as Algorithm 1 of the DPDM paper runs it.
 
-    Each of `steps` steps includes every image independently with probability `sample_rate`, clips
-    one gradient per image to `clip_norm`, adds N(0, (sigma * clip_norm)^2) to every coordinate of
-    the sum and divides by `divisor`. Neighbouring data sets differ in one image (`adjacency`).
+    Each of `steps` steps includes every record independently with probability `sample_rate`, clips
+    one gradient per record to `clip_norm`, adds N(0, (sigma * clip_norm)^2) to every coordinate of
+    the sum and divides by `divisor`. Neighbouring data sets differ in one record (`adjacency`): an image, or a person
+    with all of their images (`unit`).
 
-    A warm start comes before the first step: sums over all images, to each of which one image contributes a vector
+    A warm start comes before the first step: sums over all records, to each of which one record contributes a vector
     of norm at most 1, released with N(0, warm_sigma^2) on every coordinate.
 
     Attributes:
-        dataset_size: N, the public number of images; read off the private data only where that is declared public.
-        expected_batch_size: B, the expected number of images in a step; at most N.
+        dataset_size: N, the public number of records; read off the private data only where that is declared public.
+        expected_batch_size: B, the expected number of records in a step; at most N.
         steps: number of noisy steps, at least 1.
         sigma: standard deviation of the noise in units of `clip_norm`.
         delta: of the (epsilon, delta) claim; below 1/N.
-        clip_norm: C, the largest L2 norm of one image's contribution.
-        noise_multiplicity: K, noise draws of the diffusion loss per image; averaged before the
-            clip, so that it costs nothing.
+        clip_norm: C, the largest L2 norm of one record's contribution.
+        noise_multiplicity: K, noise draws of the diffusion loss per record, each on an image of the record;
+            averaged before the clip, so that it costs nothing.
         accountant: which accountant the claim is asked from: prv, rdp or pld.
         warm_start: none, means or moments.
         warm_sigma: standard deviation of the noise on each sum of the warm start; None without one.
+        unit: what a record is, one of `UNITS`.
 
     Raises:
         UsageError: a field that is not a number of its kind or is out of range; a warm start without its noise.
@@ -71,6 +74,7 @@ class PrivacyPlan:
     accountant: str = "prv"
     warm_start: str = "none"
     warm_sigma: float | None = None
+    unit: str = UNITS[0]
 
     def __post_init__(self) -> None:
         for name in ("dataset_size", "steps", "noise_multiplicity"):
@@ -81,6 +85,8 @@ class PrivacyPlan:
             self._set("warm_sigma", positive_number("warm_sigma", self.warm_sigma))
         elif self.warm_sigma is not None:
             raise UsageError(f"warm_sigma is {self.warm_sigma!r}, but there is no warm start")
+        if self.unit not in UNITS:
+            raise UsageError(f"unknown unit {self.unit!r}", f"choose one of {', '.join(UNITS)}")
         if not SMALLEST_CLIP <= self.clip_norm <= LARGEST_CLIP:
             raise UsageError(
                 f"clip_norm must be between {SMALLEST_CLIP:g} and {LARGEST_CLIP:g}, found {self.clip_norm:g}: sums "
@@ -90,10 +96,10 @@ class PrivacyPlan:
         if self.expected_batch_size > self.dataset_size:
             raise UsageError(
                 f"expected_batch_size is {self.expected_batch_size:g}, more than the "
-                f"{self.dataset_size} images there are: the sampling rate would pass 1",
+                f"{self.dataset_size} {self.record}s there are: the sampling rate would pass 1",
                 "choose a batch size of at most the data set's size",
             )
-        check_delta(self.delta, self.dataset_size)
+        check_delta(self.delta, self.dataset_size, self.record)
         check_accountant(self.accountant)
 
     def _set(self, name: str, value: object) -> None:
@@ -101,7 +107,7 @@ class PrivacyPlan:
 
     @property
     def sample_rate(self) -> float:
-        """q = B / N, the probability that a step includes a given image."""
+        """q = B / N, the probability that a step includes a given record."""
         return self.expected_batch_size / self.dataset_size
 
     @property
@@ -136,17 +142,16 @@ class PrivacyPlan:
         return ADJACENCY
 
     @property
-    def unit(self) -> str:
-        """What the claim protects."""
-        return UNIT
+    def record(self) -> Literal["image", "person"]:
+        """What is drawn, clipped and counted, in a word: image or person."""
+        return record_of(self.unit)
 
     def to_dict(self) -> Json:
-        """The fields, with the sampling rate, adjacency and unit that follow from them."""
+        """The fields, with the sampling rate and adjacency that follow from them."""
         return {
             **dataclasses.asdict(self),
             "sample_rate": self.sample_rate,
             "adjacency": self.adjacency,
-            "unit": self.unit,
         }
 
     @classmethod
@@ -161,12 +166,12 @@ class PrivacyPlan:
         if not isinstance(values, dict):
             raise DamagedFileError(f"a plan is a JSON object, not {type(values).__name__}")
         fields = {field.name for field in dataclasses.fields(cls)}
-        check_keys(values, fields | {"sample_rate", "adjacency", "unit"}, "the plan")
+        check_keys(values, fields | {"sample_rate", "adjacency"}, "the plan")
         try:
             plan = cls(**{name: values[name] for name in fields})
         except UsageError as error:
             raise DamagedFileError(f"the plan is not usable: {error.message}") from error
-        for name in ("sample_rate", "adjacency", "unit"):
+        for name in ("sample_rate", "adjacency"):
             if values[name] != getattr(plan, name):
                 raise DamagedFileError(
                     f"the plan says {name} = {values[name]!r}, but its other figures "
@@ -195,9 +200,9 @@ def steps_for_epochs(dataset_size: int, batch_size: float, epochs: int) -> int:
     Raises:
         UsageError: an argument that is not positive and finite.
     """
-    images = positive_integer("dataset_size", dataset_size)
+    size = positive_integer("dataset_size", dataset_size)
     batch = positive_number("batch_size", batch_size)
-    return max(1, math.floor(positive_integer("epochs", epochs) * images / Fraction(batch)))
+    return max(1, math.floor(positive_integer("epochs", epochs) * size / Fraction(batch)))
 
 
 def positive_integer(name: str, value: object) -> int:
@@ -237,10 +242,10 @@ def positive_number(name: str, value: object) -> float:
     return number
 
 
-def check_delta(delta: float, dataset_size: int) -> None:
-    """Refuse a delta that lets whole images through.
+def check_delta(delta: float, dataset_size: int, record: str = "image") -> None:
+    """Refuse a delta that lets whole records through.
 
-    With delta = 1/N a mechanism that publishes one random image in full is "private".
+    With delta = 1/N a mechanism that publishes one random record in full is "private".
 
     Raises:
         PrivacyError: delta >= 1/N.
@@ -248,7 +253,7 @@ def check_delta(delta: float, dataset_size: int) -> None:
     if delta >= 1 / dataset_size:
         raise PrivacyError(
             f"delta is {delta:g}, but must be below 1/N = {1 / dataset_size:g} for N = "
-            f"{dataset_size} images: publishing a random image whole would satisfy such a claim",
+            f"{dataset_size} {record}s: publishing a random {record} whole would satisfy such a claim",
             f"choose a smaller delta, for example {_delta_below(dataset_size):g}",
         )
 

@@ -1,7 +1,7 @@
 """What a claim takes as public, and who makes it public.
 
 The mechanism is built from these figures and its outcome shows them, so the claim is about everything else: for each
-value of them, data sets that differ by one image are told apart by e^epsilon and delta at most.
+value of them, data sets that differ by one record are told apart by e^epsilon and delta at most.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ NAMES = {
     "image_size": "image size",
     "channels": "colours",
 }
-"""The figures in words."""
+"""The figures in words, where a record is an image."""
+
+
+def names_for(record: str) -> dict[str, str]:
+    """The figures in words, where a record is an image or a person."""
+    return NAMES if record == "image" else {**NAMES, "dataset_size": f"number of {record}s"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,20 +69,24 @@ class PublicInputs:
     @property
     def words(self) -> str:
         """The figures by their sources: `number of images (stated ...); image size, colours (declared ...)`."""
+        return self.words_for("image")
+
+    def words_for(self, record: str) -> str:
+        """The same for records that are images or persons."""
+        figures = names_for(record)
         groups = []
         for source, meaning in SOURCES.items():
-            names = [NAMES[name] for name, found in asdict(self).items() if found == source]
+            names = [figures[name] for name, found in asdict(self).items() if found == source]
             if names:
                 groups.append(f"{', '.join(names)} ({meaning})")
         return "; ".join(groups)
 
-    @property
-    def text(self) -> str:
+    def text_for(self, record: str) -> str:
         """Sentences for the statement."""
-        said = f"Taken as known to everybody: {self.words}."
+        said = f"Taken as known to everybody: {self.words_for(record)}."
         if "declared" in asdict(self).values():
             said += (
-                " Nothing is claimed about what the declared figures tell: whoever can count all other images "
+                f" Nothing is claimed about what the declared figures tell: whoever can count all other {record}s "
                 "knows from them whether one more is there."
             )
         return said

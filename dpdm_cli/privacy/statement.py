@@ -21,6 +21,7 @@ from dpdm_cli.privacy.circumstances import NOTHING_KNOWN, NOTHING_SAID, Circumst
 from dpdm_cli.privacy.ledger import Ledger, PublishedLedger
 from dpdm_cli.privacy.plan import ACCOUNTANTS, PrivacyPlan
 from dpdm_cli.privacy.public_inputs import PublicInputs
+from dpdm_cli.privacy.units import WORDS
 from dpdm_cli.stored import Json, check_keys, same_json, shown, understood, value_of
 
 SCHEMA = "urn:dpdm:statement:2"
@@ -50,11 +51,12 @@ NOT_PRIVATE = "NOT PRIVATE: trained without clipping and without noise. Nothing 
 NOT_COVERED = (
     "further releases from the same images, other runs and hyper-parameter tuning on them included",
     "evaluations on the private images: FID, accuracies, training curves, anything kept under private/",
-    "people with several images, or images that show several people: the unit is one image",
+    "{unit}",
     "timing, memory use and other side channels of the machine that trained",
     "floating-point attacks beyond rounding the release to a public grid",
-    "what is taken as known to everybody: the number of images, class names, image size and colours",
+    "what is taken as known to everybody: the number of {records}, class names, image size and colours",
 )
+"""With places for what no claim of its unit covers, and for the word for its records; see `not_covered`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +84,11 @@ class Statement:
     about: Circumstances = NOTHING_KNOWN
 
     private: ClassVar = True
-    not_covered: ClassVar = NOT_COVERED
+
+    @property
+    def not_covered(self) -> tuple[str, ...]:
+        """What nothing is claimed about."""
+        return not_covered(self.plan.record)
 
     @property
     def plan(self) -> PrivacyPlan:
@@ -104,19 +110,20 @@ class Statement:
         """One short line."""
         digits = 2 if self.epsilon >= 0.1 else 4
         shown = f"{round_up(self.epsilon, digits):.{digits}f}".rstrip("0").rstrip(".")
-        return f"epsilon {shown}, delta {self.delta}, per image"
+        return f"epsilon {shown}, delta {self.delta}, per {self.plan.record}"
 
     @property
     def text(self) -> str:
         """The claim in words."""
         plan = self.plan
+        words = WORDS[plan.record]
         return (
-            f"({self.epsilon}, {plan.delta})-differentially private with respect to adding or removing one image "
-            f"among {plan.dataset_size:,} (a public number). {self.public_inputs.text} {_warm_text(plan)}"
-            f"One run of DP-SGD: {plan.steps:,} steps, Poisson "
-            f"sampling at rate {plan.sample_rate!r}, one gradient an image (mean over {plan.noise_multiplicity} noisy "
-            f"copies) clipped to norm {plan.clip_norm:g}, Gaussian noise of {plan.sigma!r} times that norm; "
-            f"epsilon by {self.accountant.upper()}, an upper bound.{_source_text(self.init_from)}"
+            f"({self.epsilon}, {plan.delta})-differentially private with respect to adding or removing {words.whole} "
+            f"among {plan.dataset_size:,} (a public number). {self.public_inputs.text_for(plan.record)} "
+            f"{_warm_text(plan)}One run of DP-SGD: {plan.steps:,} steps, Poisson sampling{words.of} at rate "
+            f"{plan.sample_rate!r}, one gradient {words.each} (mean over {plan.noise_multiplicity} noisy "
+            f"copies{words.copy}) clipped to norm {plan.clip_norm:g}, Gaussian noise of {plan.sigma!r} times that "
+            f"norm; epsilon by {self.accountant.upper()}, an upper bound.{_source_text(self.init_from)}"
         )
 
     def to_json(self) -> Json:
@@ -138,7 +145,7 @@ class Statement:
             "init_from": self.init_from,
             "plan": plan.to_dict(),
             "ledger": self.ledger.to_json(),
-            "not_covered": list(NOT_COVERED),
+            "not_covered": list(self.not_covered),
             "text": self.text,
             **self.about.to_json(),
         }
@@ -371,11 +378,19 @@ def _source_text(init_from: str | None) -> str:
     )
 
 
+def not_covered(record: str) -> tuple[str, ...]:
+    """What no claim covers whose records are images, or persons."""
+    return tuple(
+        line.format(unit=WORDS[record].not_covered, records=f"{record}s") for line in NOT_COVERED
+    )
+
+
 def _warm_text(plan: PrivacyPlan) -> str:
     if not plan.warm_releases:
         return ""
     sums = "1 sum" if plan.warm_releases == 1 else f"{plan.warm_releases} sums"
+    words = WORDS[plan.record]
     return (
-        f"A warm start by {plan.warm_start}: {sums} over all images, one vector of norm at most 1 an image, Gaussian "
-        f"noise of {plan.warm_sigma!r}. "
+        f"A warm start by {plan.warm_start}: {sums} over all images, one vector of norm at most 1 "
+        f"{words.each}{words.vector}, Gaussian noise of {plan.warm_sigma!r}. "
     )

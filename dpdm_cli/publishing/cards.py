@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from dpdm_cli.privacy.accounting.claims import round_up
+from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.statement import Statement
 from dpdm_cli.publishing.claim_sections import claim_sections, literal
+from dpdm_cli.publishing.verification import Restated
 from dpdm_cli.sampling.sample_metadata import SampleMetadata
 
 _NO_EVALUATION = "None is stated."
@@ -20,8 +23,9 @@ def model_card(
     dataset: str,
     sha256: str,
     evaluation: str,
+    people: str,
 ) -> str:
-    """The card of a model, in Markdown."""
+    """The card of a model, in Markdown; `people` says what its claim is worth for one, see `for_people`."""
     channels, side, _ = image_shape
     colours = "grey" if channels == 1 else "colour"
     return "\n".join(
@@ -45,6 +49,7 @@ def model_card(
             "Draw images with `dpdm sample model.safetensors -n 1000`: that costs no more privacy, however many.",
             "",
             *claim_sections(statement),
+            *_people(people),
             *_evaluation(evaluation),
             *_not_covered(statement),
         ]
@@ -52,9 +57,13 @@ def model_card(
 
 
 def data_card(
-    metadata: SampleMetadata, statement: Statement, images_sha256: str, evaluation: str
+    metadata: SampleMetadata,
+    statement: Statement,
+    images_sha256: str,
+    evaluation: str,
+    people: str,
 ) -> str:
-    """The card of a set of synthetic images with a claim, in Markdown."""
+    """The card of a set of synthetic images with a claim, in Markdown; `people` as for `model_card`."""
     sampler = ", ".join(f"{name} {value}" for name, value in metadata.sampler.to_dict().items())
     return "\n".join(
         [
@@ -78,9 +87,31 @@ def data_card(
             f"| SHA-256 of the images | `{images_sha256}` |",
             "",
             *claim_sections(statement),
+            *_people(people),
             *_evaluation(evaluation),
             *_not_covered(statement),
         ]
+    )
+
+
+def for_people(
+    plan: PrivacyPlan, images_per_person: int | None, restated: Sequence[Restated]
+) -> str:
+    """What a claim is worth for a person: it is for one, it was restated for so many images, or nobody has asked."""
+    if plan.record == "person":
+        return "The claim is for one person, however many of the images are theirs."
+    if images_per_person is not None:
+        (answer,) = restated
+        return (
+            f"The claim is for one image. For {answer.question}, all of them added or removed together, it is worth "
+            f"epsilon {round_up(answer.epsilon, 4)} at delta {plan.delta} ({answer.source}). That nobody has more is "
+            "said by whoever released this."
+        )
+    return (
+        "The claim is for one image, and worth less for a person with several. How many images a person has at most "
+        "was not said, so no figure for a person stands here: `dpdm release --images-per-person M` states it, and "
+        "`dpdm verify --images-per-person M` computes it for any M. A run with `--unit person` makes the claim for one "
+        "person itself."
     )
 
 
@@ -97,6 +128,10 @@ def _shard(metadata: SampleMetadata) -> str:
 
 def _dataset(name: str) -> str:
     return "images that are not published" if name == "custom" else f"the set {name}"
+
+
+def _people(text: str) -> list[str]:
+    return ["## People", "", text, ""]
 
 
 def _evaluation(text: str) -> list[str]:

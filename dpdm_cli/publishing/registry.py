@@ -11,7 +11,6 @@ from pathlib import Path
 
 from dpdm_cli.files import write_bytes
 from dpdm_cli.privacy.circumstances import NOT_STATED
-from dpdm_cli.privacy.plan import UNIT
 from dpdm_cli.privacy.plan_file import refuse_existing
 from dpdm_cli.privacy.statement import MECHANISM
 from dpdm_cli.publishing.claim_sections import budget_words, risk_words
@@ -56,10 +55,10 @@ def registry_record(artefact: Artefact) -> Json:
             "dp_variant": {
                 "variant_name": "Approximate DP",
                 "data_domain": f"Sets of images. Where they are from: {said.source or NOT_STATED}.",
-                "unprotected_quantities": statement.public_inputs.text,
+                "unprotected_quantities": statement.public_inputs.text_for(plan.record),
             },
             "privacy_loss": {
-                "privacy_unit": "Record-level" if plan.unit == UNIT else "Person-level",
+                "privacy_unit": "Record-level" if plan.record == "image" else "Person-level",
                 "privacy_unit_details": f"{plan.unit}; {plan.adjacency}.",
                 "number_of_privacy_units": plan.dataset_size,
                 "privacy_parameters": {"epsilon": statement.epsilon, "delta": plan.delta},

@@ -22,7 +22,7 @@ from dpdm_cli.errors import DataError, PrivacyError, UsageError
 from dpdm_cli.files import CARD, disk_errors, expanded, sha256_of, write_bytes
 from dpdm_cli.privacy.circumstances import NOTHING_KNOWN
 from dpdm_cli.privacy.statement import Statement
-from dpdm_cli.publishing.cards import data_card, model_card
+from dpdm_cli.publishing.cards import data_card, for_people, model_card
 from dpdm_cli.publishing.publishers_words import with_words
 from dpdm_cli.publishing.verification import Artefact
 from dpdm_cli.publishing.verifying import verify
@@ -41,12 +41,20 @@ _LONGEST_EVALUATION = 100_000  # characters
 
 @dataclass(frozen=True)
 class Release:
-    """What was released: where, what it is, and which files."""
+    """What was released.
+
+    Attributes:
+        folder, kind, files: where, what it is, and which files.
+        epsilon, delta, unit: the claim, and what it protects.
+        people: what it is worth for a person, in words.
+    """
 
     folder: Path
     kind: str
     epsilon: float
     delta: float
+    unit: str
+    people: str
     files: tuple[str, ...]
 
     def to_dict(self) -> Json:
@@ -66,6 +74,7 @@ def release(
     images_from: str | None = None,
     contact: str | None = None,
     license: str | None = None,
+    images_per_person: int | None = None,
 ) -> Release:
     """Put a finished run, a model or a set of samples into a folder that may be published.
 
@@ -80,11 +89,14 @@ def release(
         seen_by: who saw the images; as for `runs`.
         purpose, images_from, contact: lines for statement and card, in your words.
         license: of what is published, an SPDX identifier; none is ever guessed.
+        images_per_person: the most images that anybody has among the training images, as everybody may know it: the
+            card states what a claim for one image is worth for such a person.
 
     Raises:
-        PrivacyError: the source is private, claims nothing or claims too little.
+        PrivacyError: the source is private, claims nothing or claims too little; no bound for so many images.
         DataError, DamagedFileError: see `verify`.
-        UsageError: `out` exists, or lies in the source; or see `with_words`.
+        UsageError: `out` exists, or lies in the source; images a person of a claim that is for one person; or see
+            `with_words`.
         ResourceError: it cannot be written; nothing is left of it.
     """
     path, target = expanded(source), expanded(out)
@@ -111,12 +123,14 @@ def release(
         "license": license,
     }
     with_words(NOTHING_KNOWN, **words)  # before anything is read
-    (artefact,) = verify([path]).artefacts
+    verified = verify([path], images_per_person=images_per_person)
+    (artefact,) = verified.artefacts
+    people = for_people(artefact.statement.plan, images_per_person, verified.restated)
     renewed = artefact.statement.renewed()
     statement = replace(renewed, about=with_words(renewed.about, **words))
     with _whole_folder(target) as folder:
         write = _samples if artefact.kind == "samples" else _model
-        write(artefact, statement, folder, evaluation)
+        write(artefact, statement, folder, evaluation, people)
         verify([folder])  # whole, before it has its name
         files = sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file())
     return Release(
@@ -124,6 +138,8 @@ def release(
         kind=artefact.kind,
         epsilon=statement.epsilon,
         delta=statement.delta,
+        unit=statement.plan.unit,
+        people=people,
         files=tuple(files),
     )
 
@@ -135,7 +151,9 @@ def _is_below_private(path: Path) -> bool:
     return any("private" in (*parts[2:], *parts[-2:]) for parts in ways)
 
 
-def _model(artefact: Artefact, statement: Statement, folder: Path, evaluation: str) -> None:
+def _model(
+    artefact: Artefact, statement: Statement, folder: Path, evaluation: str, people: str
+) -> None:
     """Write a model and what belongs to it."""
     source = artefact.path / "model.safetensors" if artefact.path.is_dir() else artefact.path
     model = replace(load_model(source), statement=statement)
@@ -150,6 +168,7 @@ def _model(artefact: Artefact, statement: Statement, folder: Path, evaluation: s
         dataset=model.dataset,
         sha256=sha256_of(target.model),
         evaluation=evaluation,
+        people=people,
     )
     beside = [target.card]
     if artefact.kind == "run" and RunFolder(artefact.path).samples.is_file():
@@ -161,7 +180,9 @@ def _model(artefact: Artefact, statement: Statement, folder: Path, evaluation: s
     target.write_manifest(*beside)
 
 
-def _samples(artefact: Artefact, statement: Statement, folder: Path, evaluation: str) -> None:
+def _samples(
+    artefact: Artefact, statement: Statement, folder: Path, evaluation: str, people: str
+) -> None:
     """Write a set of images and what belongs to it."""
     source = SampleFolder(artefact.path if artefact.path.is_dir() else artefact.path.parent)
     assert source.recorded, "it was verified"
@@ -178,7 +199,8 @@ def _samples(artefact: Artefact, statement: Statement, folder: Path, evaluation:
         sink.discard()
     finally:
         sink.close()
-    write_bytes(folder / CARD, data_card(metadata, statement, digest, evaluation).encode())
+    card = data_card(metadata, statement, digest, evaluation, people)
+    write_bytes(folder / CARD, card.encode())
     files = (target.grid, folder / CARD) if has_grid else (folder / CARD,)
     digests = Digests(images=digest, files={file.name: sha256_of(file) for file in files})
     write_bytes(target.metadata, json_text(replace(metadata, digests=digests).to_json()))

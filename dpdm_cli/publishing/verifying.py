@@ -42,15 +42,15 @@ def verify(
 
     Args:
         paths: run folders, model files, folders or files of samples; at least one.
-        replace_one: restate for neighbours that differ in one image replaced.
-        images_per_person: restate for people with up to so many images.
+        replace_one: restate for neighbours that differ in one record replaced.
+        images_per_person: restate a claim for one image for people with up to so many.
         selection: `geometric:MEAN` restates for the best of a geometric number of runs, `runs:K` for K of them.
 
     Raises:
         DataError: nothing there, or a run or set that is not finished.
         DamagedFileError: a file is not what was written.
         PrivacyError: a claim does not hold, or nothing is claimed.
-        UsageError: restatements that make no sense.
+        UsageError: restatements that make no sense; claims for one image and for one person together.
     """
     if not paths:
         raise UsageError("nothing to verify", "name a run, a model or a set of samples")
@@ -58,8 +58,13 @@ def verify(
     artefacts = tuple(_named(expanded(path)) for path in paths)
     plan = artefacts[0].ledger.plan
     if len(artefacts) > 1:
+        if len({found.ledger.plan.unit for found in artefacts}) > 1:
+            raise UsageError(
+                "some of these claims are for one image and some for one person, which do not add up to a claim",
+                "verify those of one unit at a time",
+            )
         delta = max(found.ledger.plan.delta for found in artefacts)
-        together: Claim | None = compose(_whole(artefacts), delta)
+        together: Claim | None = compose(_whole(artefacts), delta, plan.unit)
     else:
         together = None
     restated = []
@@ -73,12 +78,17 @@ def verify(
         if replace_one:
             restated.append(
                 Restated(
-                    "one image replaced by another, instead of added or removed",
+                    f"{plan.unit} replaced by another, instead of added or removed",
                     replace_one_epsilon(plan),
                     "PLD of the subsampled Gaussian under replace-one (dp-accounting)",
                 )
             )
         if images_per_person is not None:
+            if plan.record == "person":
+                raise UsageError(
+                    "this claim is for one person already, however many images they have",
+                    "leave out --images-per-person",
+                )
             restated.append(
                 Restated(
                     f"a person with up to {images_per_person} images",
@@ -286,6 +296,7 @@ def _artefact(
         dataset_size=ledger.plan.dataset_size,
         classes=classes,
         shape=shape,
+        unit=ledger.plan.record,
     )
     return Artefact(
         path=path,

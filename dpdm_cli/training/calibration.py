@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpdm_cli.choices import Profile, WarmStart
+from dpdm_cli.choices import Profile, Unit, WarmStart
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.errors import UsageError
 from dpdm_cli.privacy.accounting.attack_risk import AttackRisk
@@ -56,7 +56,7 @@ class Calibration:
 
     @property
     def attack_risk(self) -> AttackRisk:
-        """What the plan lets somebody find out at most of one image."""
+        """What the plan lets somebody find out at most of one record."""
         return self.risk.attack
 
     def to_dict(self) -> Json:
@@ -70,6 +70,7 @@ def calibrate(
     epsilon: float | None = None,
     sigma: float | None = None,
     delta: float | None = None,
+    unit: Unit = "image",
     accountant: str | None = None,
     profile: Profile = "exact",
     clip_norm: float | None = None,
@@ -96,6 +97,8 @@ def calibrate(
         epsilon: to stay within: sigma is found. Either this or `sigma`.
         sigma: the other way round: what this noise multiplier claims.
         delta: below 1/N; by default the data set's.
+        unit: what the claim protects: image, or person with all of their images. N and B then count persons, and N is
+            stated.
         accountant: prv (by default), rdp or pld; where it may not claim, another does and a warning says why.
         profile: exact: q = B/N and the least noise. paper: q = 1/ceil(N/B), RDP with orders to 127 and a tolerance of
             0.01, as in the paper's tables (arXiv 2210.09929).
@@ -128,6 +131,11 @@ def calibrate(
             f"N must be at least 1, found {dataset_size}",
             "give the public number of images with --dataset-size",
         )
+    if profile == "paper" and unit != "image":
+        raise UsageError(
+            "--profile paper is the paper's plan, whose claim is for one image",
+            "leave out --unit, or use --profile exact",
+        )
     _check_warm_start(warm_start, warm_share, profile, sigma)
     if out is not None:
         refuse_existing(out)
@@ -147,6 +155,7 @@ def calibrate(
         flags={
             "epsilon": epsilon,
             "delta": delta,
+            "unit": unit,
             "accountant": accountant,
             "clip_norm": clip_norm,
             "noise_multiplicity": noise_multiplicity,
@@ -207,6 +216,11 @@ def _public_size(
     """N: stated, else published, else counted if that is declared public."""
     if settings.dataset_size is not None:
         return settings.dataset_size
+    if settings.unit == "person":
+        raise UsageError(
+            "N counts persons here, and no file or set says how many there are",
+            "state the number of persons with --dataset-size",
+        )
     if dataset is not None and (published := published_size(dataset)) is not None:
         return published
     if path is None:
@@ -233,6 +247,7 @@ def _exact_plan(size: int, settings: TrainSettings, sigma: float | None) -> Priv
         clip_norm=settings.clip_norm,
         noise_multiplicity=settings.noise_multiplicity,
         accountant=settings.accountant,
+        unit=f"one {settings.unit}",
     )
 
 

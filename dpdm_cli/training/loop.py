@@ -69,13 +69,14 @@ def take_steps(
     epsilon = _epsilon_so_far(trainer)
     saved_at = time.monotonic()
     saved_steps = trainer.done
-    images_a_step = trainer.expected_batch_size
+    records_a_step = trainer.expected_batch_size
     started, first = time.monotonic(), trainer.done
+    a_second = f"{trainer.ledger.plan.record if trainer.ledger else 'image'}s/s"
     with reporter.progress("training", trainer.steps, "steps", trainer.done) as progress:
         while trainer.done < trainer.steps:
             trainer.step()
-            rate = (trainer.done - first) * images_a_step / (time.monotonic() - started)
-            progress.advance(1, **{"images/s": f"{rate:,.0f}", "epsilon": epsilon(trainer.done)})
+            rate = (trainer.done - first) * records_a_step / (time.monotonic() - started)
+            progress.advance(1, **{a_second: f"{rate:,.0f}", "epsilon": epsilon(trainer.done)})
             failed = _log_loss(folder.losses, trainer, processes) if log_losses else 0
             due = time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES
             signal_number, is_due, number = processes.all_reduce_max(

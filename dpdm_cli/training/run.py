@@ -238,15 +238,23 @@ def _remark(
             warm = f"warm start by {plan.warm_start} at sigma {plan.warm_sigma:.6g}, "
         reporter.note(
             f"plan: epsilon {result.epsilon_text} at delta {plan.delta:g} ({result.accountant}), "
-            f"N = {plan.dataset_size:,}, {warm}"
+            f"N = {plan.dataset_size:,} {plan.record}s, {warm}"
             f"expected batch {plan.expected_batch_size:g}, {plan.steps:,} steps, "
             f"sigma {plan.sigma:.6g}, C = {plan.clip_norm:g}, K = {plan.noise_multiplicity}, on {where}"
         )
         if spec.public_inputs and spec.request.data not in NAMED:
-            reporter.note(f"taken as known to everybody, and published: {spec.public_inputs.words}")
-    if is_new and (copies := duplicate_count(setup.images)):
+            reporter.note(
+                "taken as known to everybody, and published: "
+                f"{spec.public_inputs.words_for(plan.record)}"
+            )
+    if plan is not None and plan.record == "image" and setup.images.persons is not None:
         reporter.warn(
-            f"{copies} images are exact copies of others: the claim protects one file, not one picture"
+            "it is known whose the images are, but the claim is for one image: --unit person makes it for one person"
+        )
+    if is_new and (copies := duplicate_count(setup.images)):
+        protected = "one file" if plan is None or plan.record == "image" else plan.unit
+        reporter.warn(
+            f"{copies} images are exact copies of others: the claim protects {protected}, not one picture"
         )
 
 

@@ -25,6 +25,7 @@ from dpdm_cli.training.config.request import RunRequest
 from dpdm_cli.training.config.run_spec import RunSpec, resolve
 from dpdm_cli.training.folder.resuming import fingerprint, resumed_settings, resumed_stated
 from dpdm_cli.training.folder.run_state import RunState
+from dpdm_cli.training.records import people_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +144,7 @@ def _restored(request: RunRequest, images: ImageSet, saved: RunState) -> RunSpec
         UsageError, DataError, DamagedFileError: what is named is none, or the state is damaged.
     """
     network = network_config(images, request.settings)
+    people_in(images, request.settings.unit)
     plan = saved.ledger.plan if saved.ledger else None
     if plan is not None and (file := request.plan_file) is not None:
         named = check_plan_file(file)[0]

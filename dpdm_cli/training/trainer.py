@@ -27,6 +27,7 @@ from dpdm_cli.training import training_state
 from dpdm_cli.training.config.settings import TrainSettings
 from dpdm_cli.training.plain_step import plain_step
 from dpdm_cli.training.probe_records import check_before_training
+from dpdm_cli.training.records import People, people_in
 from dpdm_cli.training.warm_start import learn_prior, new_prior
 
 
@@ -37,7 +38,8 @@ class Trainer:
         config: the network's shape.
         settings: see `TrainSettings`.
         images: the training images, uint8. Those in memory are moved to the device and gathered there; those mapped
-            from a file stay in it, and those of a micro-batch are read.
+            from a file stay in it, and those of a micro-batch are read. Where the plan's unit is a person, it says
+            whose they are.
         steps: steps of the whole run.
         ledger: of the private mechanism; None trains without privacy.
         device: where to compute.
@@ -68,6 +70,11 @@ class Trainer:
         self._set = images
         self._here = None if images.storage else images.images.to(device)
         self._labels = None if images.labels is None else images.labels.to(device)
+        self._people: People | None = None
+        if ledger is not None and ledger.plan.record == "person":
+            people = people_in(images, "person")
+            assert people is not None
+            self._people = people.to(device)
         self._device = device
         self._processes = processes
         with torch.random.fork_rng(devices=[]):
@@ -83,8 +90,8 @@ class Trainer:
         )
         self._ema = EMA(self._denoiser.network, settings.ema)
         self._optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
-        # Noise goes by an image's place in the set, and all places behind an image change when it is removed. Only
-        # because nobody knows the key are an image's draws the same to others wherever it stands, and its gradient
+        # Noise goes by a record's place in the set, and all places behind a record change when it is removed. Only
+        # because nobody knows the key are a record's draws the same to others wherever it stands, and its gradient
         # all that its removal takes from the sum. A resumed run draws another key.
         self._noise_key = processes.broadcast(secret_key)
         self._seen: list[Tensor] = []
@@ -96,7 +103,7 @@ class Trainer:
             self._private_step = PrivateStep(
                 network,
                 ledger,
-                records=len(images.images),
+                records=len(images.images if self._people is None else self._people),
                 micro_batch=self._micro_batch,
                 workers=self._workers,
                 processes=processes,
@@ -120,13 +127,17 @@ class Trainer:
         self.done += 1
 
     def _losses(self, indices: Tensor) -> Tensor:
-        """Losses of some images [b]; each depends on its own image, label and key alone."""
-        if self._here is not None:
-            images = self._here[indices]
-        else:
-            images = self._set.rows(indices.cpu()).to(self._device)
-        labels = None if self._labels is None else self._labels[indices]
+        """Losses of some records [b]; each depends on its own images, labels and key alone."""
         noise = KeyedNoise((self._noise_key, self.done), indices)
+        rows = indices
+        if self._people is not None:
+            rows = self._people.choose(indices, self.settings.noise_multiplicity, noise)
+        if self._here is not None:
+            images = self._here[rows]
+        else:
+            each, back = torch.unique(rows.cpu(), return_inverse=True)
+            images = self._set.rows(each)[back].to(self._device)
+        labels = None if self._labels is None else self._labels[rows]
         losses = self._losses_of(images, labels, noise)
         self._seen.append(losses.detach())
         return losses
@@ -183,7 +194,9 @@ class Trainer:
         """Make the plan's warm start, unless there is none or it has been made."""
         prior = self._denoiser.prior
         if self.ledger is not None and prior is not None and not self.ledger.is_warm:
-            learn_prior(prior.cpu(), self._set, self.ledger, processes=self._processes)
+            learn_prior(
+                prior.cpu(), self._set, self.ledger, people=self._people, processes=self._processes
+            )
             # The same to the bit, whatever computed the eigenvectors.
             tensors, _ = self._processes.broadcast_tensors(lambda: (prior.state_dict(), None))
             prior.load_state_dict(tensors)

@@ -23,6 +23,7 @@ from dpdm_cli.errors import UsageError
 from dpdm_cli.privacy.class_sums import noisy_class_squares, noisy_class_sums
 from dpdm_cli.privacy.entropy import Entropy
 from dpdm_cli.privacy.ledger import Ledger
+from dpdm_cli.training.records import People
 
 # All of these are public: chosen on MNIST and Fashion-MNIST, which are, and for images of any kind.
 COEFFICIENTS = 196
@@ -54,6 +55,7 @@ def learn_prior(
     prior: GaussianPrior,
     images: ImageSet,
     ledger: Ledger,
+    people: People | None = None,
     entropy: Entropy = os.urandom,
     processes: Processes = ALONE,
 ) -> None:
@@ -63,6 +65,7 @@ def learn_prior(
         prior: on the CPU; see `new_prior`.
         images: all private images.
         ledger: its plan's warm start is means or moments.
+        people: whose the images are, where a record is a person: their images count 1 together.
         entropy: source of secret bytes.
         processes: each of them goes over its span of the images.
 
@@ -70,22 +73,25 @@ def learn_prior(
         PrivacyError: the warm start has been made.
     """
     plan = ledger.plan
+    persons = None if people is None else people.persons.cpu()
     classes, size = max(1, len(images.classes)), prior.low.size
     radius = math.sqrt(math.prod(prior.low.shape))  # no image in [-1, 1] has a larger norm
     of_count, of_mean = _COUNT_SHARE, math.sqrt(1 - _COUNT_SHARE**2) / radius
 
-    def coefficients() -> Iterator[tuple[Tensor, Tensor]]:
+    def coefficients() -> Iterator[tuple[Tensor, ...]]:
         span = processes.span(len(images.images))
         for rows in torch.split(torch.arange(span.start, span.stop), _MICRO_BATCH):
             labels = torch.zeros_like(rows) if images.labels is None else images.labels[rows]
-            yield prior.low.coefficients(to_floats(images.rows(rows))), labels
+            whose = () if persons is None else (persons[rows],)
+            yield prior.low.coefficients(to_floats(images.rows(rows))), labels, *whose
 
-    def counted() -> Iterator[tuple[Tensor, Tensor]]:
-        for rows, labels in coefficients():
+    def counted() -> Iterator[tuple[Tensor, ...]]:
+        for rows, *rest in coefficients():
             count = torch.full((len(rows), 1), of_count)
-            yield torch.cat([count, of_mean * rows], dim=1), labels
+            yield torch.cat([count, of_mean * rows], dim=1), *rest
 
     of_all: dict[str, Any] = {"classes": classes, "entropy": entropy, "processes": processes}
+    of_all["vectors_of"] = None if people is None else people.images_of.cpu()
     sums = noisy_class_sums(ledger, counted(), size=1 + size, **of_all)
     assert plan.warm_sigma is not None
     # A class may have no image: then its count is noise, and its mean must not be noise divided by almost nothing.
@@ -99,9 +105,9 @@ def learn_prior(
 
     reach = _RADIUS * radius
 
-    def deviations() -> Iterator[tuple[Tensor, Tensor]]:
-        for rows, labels in coefficients():
-            yield (rows - means[labels].float()) / reach, labels
+    def deviations() -> Iterator[tuple[Tensor, ...]]:
+        for rows, labels, *whose in coefficients():
+            yield (rows - means[labels].float()) / reach, labels, *whose
 
     squares = noisy_class_squares(ledger, deviations(), size=size, **of_all)
     scale = reach**2 / counts

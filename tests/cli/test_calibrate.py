@@ -212,7 +212,7 @@ def test_a_plan_file_that_states_less_risk_than_it_has_is_refused(tmp_path: Path
         check_plan_file(path)
     del values["risk"]  # as files without one are
     path.write_text(json.dumps(values))
-    assert check_plan_file(path)[0] == load_plan(path)
+    assert check_plan_file(path)[0] == read_plan_file(path).plan
 
 
 def test_people_see_the_risk_and_the_shares_of_the_budget() -> None:

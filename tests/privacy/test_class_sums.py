@@ -78,6 +78,69 @@ def test_one_record_moves_all_sums_together_by_at_most_one(
         assert moved > 0.99  # the whole budget is used
 
 
+def of_records(
+    kind: Callable[..., Tensor], rows: Tensor, labels: Tensor, of: Tensor, vectors_of: Tensor
+) -> Tensor:
+    """Released with almost no noise, for records of several vectors."""
+    micro_batches = zip(rows.clone().split(4), labels.split(4), of.split(4), strict=True)
+    ledger = Ledger(plan_with(1e-9))
+    return kind(ledger, micro_batches, classes=CLASSES, size=SIZE, vectors_of=vectors_of)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(
+    held=st.sampled_from([1, 2, 50]),
+    scale=st.sampled_from([0.3, 1.0, 40.0, 1e19, math.inf, math.nan]),
+    alike=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_record_of_several_vectors_moves_all_sums_together_by_at_most_one(
+    kind: Callable[..., Tensor], held: int, scale: float, alike: bool, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    vectors_of = torch.tensor([3, 1, 5, 2, held])
+    of = torch.arange(5).repeat_interleave(vectors_of)
+    rows = torch.randn(len(of), SIZE, generator=generator)
+    labels = torch.randint(0, CLASSES, (len(of),), generator=generator)
+    rows[of == 4] *= scale
+    if alike:  # the worst case: all in one class and one direction
+        rows[of == 4], labels[of == 4] = rows[-1].clone(), 1
+    order = torch.randperm(len(of), generator=generator)
+    rows, labels, of = rows[order], labels[order], of[order]
+    whole = of_records(kind, rows, labels, of, vectors_of)
+    rest = of != 4
+    moved = (whole - of_records(kind, rows[rest], labels[rest], of[rest], vectors_of)).norm()
+    assert moved <= 1 + 1e-6
+    if not math.isfinite(scale):
+        assert moved < 1e-6
+    if alike and scale == 40.0:
+        assert moved > 0.99  # the whole budget is used
+
+
+def test_records_add_the_mean_of_their_vectors_over_classes() -> None:
+    vectors_of = torch.tensor([1, 4, 2])
+    of = torch.arange(3).repeat_interleave(vectors_of)
+    rows, labels = torch.randn(7, SIZE).double() * 0.1, torch.arange(7) % CLASSES
+    sums, squares = (of_records(kind, rows, labels, of, vectors_of) for kind in KINDS)
+    for c in range(CLASSES):
+        shares = (labels == c) / vectors_of[of]
+        torch.testing.assert_close(sums[c], (shares[:, None] * rows).sum(0), atol=1e-7, rtol=0)
+        expected = torch.einsum("i,ij,ik->jk", shares.double(), rows, rows)
+        torch.testing.assert_close(squares[c], expected, atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_record_with_more_vectors_than_were_said_is_not_released(
+    kind: Callable[..., Tensor],
+) -> None:
+    ledger = Ledger(plan_with())
+    batches = [(torch.ones(3, SIZE), torch.zeros(3).long(), torch.tensor([0, 1, 1]))]
+    with pytest.raises(PrivacyError, match="more vectors"):
+        kind(ledger, batches, classes=1, size=SIZE, vectors_of=torch.tensor([1, 1]))
+    assert ledger.releases == 0
+
+
 def test_sums_and_squares_are_those_of_the_records() -> None:
     rows = torch.randn(20, SIZE).double() * 0.1
     labels = torch.arange(20) % CLASSES

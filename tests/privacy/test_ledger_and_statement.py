@@ -11,7 +11,7 @@ import math
 
 import pytest
 from support import tiny
-from support.statements import checked, lowered, rebuilt, stated
+from support.statements import checked, lowered, rebuilt, stated, understood
 
 from dpdm_cli.errors import DamagedFileError, PrivacyError
 from dpdm_cli.privacy.accounting.claims import claim
@@ -180,6 +180,19 @@ def test_the_statement_word_by_word() -> None:
     )
     assert {"prv", "rdp"} <= statement["epsilon_by"].keys()
     assert statement["not_covered"][0].endswith("hyper-parameter tuning on them included")
+
+
+def test_a_statement_for_persons_follows_from_its_plan_and_none_for_images_can_say_it() -> None:
+    of_persons = stated(tiny.ledger(tiny.plan(unit="one person"), 5))
+    assert checked(of_persons).plan.record == "person"
+    assert understood(of_persons).headline.endswith("per person")
+    for name in ("text", "not_covered", "unit"):
+        of_images = stated(tiny.ledger(tiny.plan(), 5))
+        with pytest.raises(PrivacyError):
+            understood({**of_images, name: of_persons[name]})
+    # A ledger belongs to a plan with its unit.
+    with pytest.raises(PrivacyError):
+        understood({**of_images, "plan": of_persons["plan"], "unit": "one person"})
 
 
 def test_a_statement_that_follows_from_its_plan_gives_its_ledger_back() -> None:

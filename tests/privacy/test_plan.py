@@ -34,6 +34,8 @@ MNIST: dict[str, Any] = {
     "sigma": 2.5,
     "delta": 1e-5,
 }
+DIGEST = "a8b79a46e5cc17f7367bd59ec66cbde2759d8a2444c6fbadb66cad8248473f3d"
+"""Of this plan at sigma 2, by which files that are published name it."""
 CLAIM: dict[str, Any] = {
     "epsilon": 9.4,
     "claimed_by": "prv",
@@ -138,6 +140,20 @@ def test_a_plan_cannot_be_changed() -> None:
 def test_a_plan_survives_json() -> None:
     plan = plan_with(sigma=2.382803, clip_norm=0.1, noise_multiplicity=32, accountant="rdp")
     assert PrivacyPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+    of_persons = plan_with(unit="one person")
+    assert PrivacyPlan.from_dict(json.loads(json.dumps(of_persons.to_dict()))) == of_persons
+
+
+def test_a_plan_for_images_is_stored_as_it_was_before_there_were_units_to_choose() -> None:
+    assert plan_with().to_dict()["unit"] == "one image"
+    assert plan_with(sigma=2.0).digest() == DIGEST
+
+
+def test_messages_about_a_plan_for_persons_speak_of_persons() -> None:
+    with pytest.raises(PrivacyError, match="N = 100 persons: publishing a random person whole"):
+        plan_with(unit="one person", dataset_size=100, expected_batch_size=10, delta=0.5)
+    with pytest.raises(UsageError, match="the 100 persons there are"):
+        plan_with(unit="one person", dataset_size=100, expected_batch_size=101)
 
 
 def test_equal_plans_have_equal_digests_and_any_change_another() -> None:
@@ -154,9 +170,10 @@ def test_equal_plans_have_equal_digests_and_any_change_another() -> None:
             {"clip_norm": 2},
             {"noise_multiplicity": 2},
             {"accountant": "rdp"},
+            {"unit": "one person"},
         )
     ]
-    assert len({digest, *changed}) == 9
+    assert len({digest, *changed}) == 10
 
 
 @pytest.mark.parametrize(
@@ -164,7 +181,8 @@ def test_equal_plans_have_equal_digests_and_any_change_another() -> None:
     [
         {"sample_rate": 0.05},
         {"adjacency": "replace-one"},
-        {"unit": "one person"},
+        {"unit": "one family"},
+        {"unit": None},
         {"sigma": -1},
         {"steps": "many"},
         {"surprise": 1},

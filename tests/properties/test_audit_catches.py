@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 from support import tiny
 from support.mutants import COPIES, MUTANTS
+from support.mutants_of_people import PEOPLE
 
 from dpdm_cli.privacy.accounting.claims import calibrate
 from dpdm_cli.privacy.audit.canaries import Canaries, CanaryAudit, play
@@ -27,10 +29,10 @@ PLAN = tiny.plan(
 )
 
 
-def replayed(workers: int = 1, **changes: float) -> list[Finding]:
+def replayed(workers: int = 1, **changes: Any) -> list[Finding]:
     model = tiny.denoiser()
     plan = dataclasses.replace(PLAN, **changes)
-    probes = ProbeRecords(model, tiny.config(), plan.noise_multiplicity, 16)
+    probes = ProbeRecords(model, tiny.config(), plan.noise_multiplicity, 16, plan.record)
     return check_all(
         model.network,
         probes.losses,
@@ -65,6 +67,8 @@ def test_correct_code_is_not_blamed(seed: int) -> None:
         {"sigma": 0.3, "clip_norm": 0.01},
         {"expected_batch_size": 1e-3},
         {"expected_batch_size": 64, "clip_norm": 100.0},
+        {"unit": "one person"},
+        {"unit": "one person", "noise_multiplicity": 1, "clip_norm": 0.01},
     ],
 )
 def test_correct_code_is_not_blamed_under_other_plans(changes: dict[str, float]) -> None:
@@ -76,6 +80,14 @@ def test_the_replay_catches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     MUTANTS[name].break_it(monkeypatch)
     wrong = [finding.name for finding in replayed() if not finding.passed]
     assert any(found.startswith(MUTANTS[name].detector) for found in wrong), wrong
+
+
+@pytest.mark.parametrize("name", PEOPLE)
+def test_the_replay_among_persons_catches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    break_it, detector = PEOPLE[name]
+    break_it(monkeypatch)
+    wrong = [finding.name for finding in replayed(unit="one person") if not finding.passed]
+    assert any(found.startswith(detector) for found in wrong), wrong
 
 
 @pytest.mark.parametrize("seed", range(10))

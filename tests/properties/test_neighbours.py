@@ -126,13 +126,13 @@ def sums_before_noise(patch: pytest.MonkeyPatch) -> list[tuple[Tensor, float]]:
     return sums
 
 
-def traced(images: ImageSet, patch: pytest.MonkeyPatch) -> Run:
+def traced(images: ImageSet, patch: pytest.MonkeyPatch, **changes: Any) -> Run:
     """A whole training, as a command makes it, with its calls of everything that acts on what is public."""
     patch.setattr(planning, "calibrate", calibrate_once)
     request = RunRequest(
         data="somebody",
         preset="paper",
-        settings=SETTINGS,
+        settings=replace(SETTINGS, **changes),
         origins={},
         stated=Stated(classes=images.classes, channels=1),
     )
@@ -201,7 +201,51 @@ def test_a_record_shows_in_the_sums_by_at_most_the_clip_norm_and_nowhere_else(sp
     for images in neighbours(special):
         with pytest.MonkeyPatch.context() as patch:
             runs.append(traced(images, patch))
-    one, other = runs
+    check_neighbours(*runs)
+
+
+def people(held: int) -> tuple[ImageSet, ImageSet]:
+    """Images of so many people by turns, of several classes, and the same without the last person's images."""
+    images_of = torch.arange(HELD) % 3 + 1
+    images_of[LAST] = held
+    persons = torch.arange(HELD).repeat_interleave(images_of)
+    # The last person's images come between those of the others, whose places all change without them.
+    order = torch.randperm(len(persons), generator=torch.Generator().manual_seed(0))
+    images = replace(tiny.images(len(persons)), persons=persons[order])
+    others = images.persons != LAST
+    fewer = replace(
+        images,
+        images=images.images[others],
+        labels=images.labels[others],
+        persons=images.persons[others],
+    )
+    return images, fewer
+
+
+@pytest.mark.parametrize("held", [1, 2, 50])
+def test_a_person_shows_in_the_sums_by_at_most_the_clip_norm_however_many_images_they_have(
+    held: int,
+) -> None:
+    runs = []
+    for images in people(held):
+        with pytest.MonkeyPatch.context() as patch:
+            runs.append(traced(images, patch, unit="person"))
+    assert runs[0].setup.spec.plan.unit == "one person"
+    check_neighbours(*runs)
+
+
+def test_persons_are_drawn_and_not_images() -> None:
+    seen = []
+    for images in people(50):
+        with pytest.MonkeyPatch.context() as patch:
+            run = traced(images, patch, unit="person")
+        seen.append(run.trainer._private_step._records)
+    assert seen == [HELD, LAST]
+
+
+def check_neighbours(one: Run, other: Run) -> None:
+    """The runs differ by C, or 1, in the sums that the last record is in, and nowhere else."""
+    runs = one, other
     assert one.setup.spec.plan == other.setup.spec.plan
     assert one.setup.spec.plan is not None
     assert one.setup.spec.plan.divisor == other.setup.spec.plan.divisor == 8

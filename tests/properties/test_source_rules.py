@@ -85,7 +85,7 @@ COUNTED = {
     (
         "training/config/public_facts.py",
         "public_facts",
-        "len(images.images)",
+        "len(images.images if people is None else people)",
     ): "N, if that is declared public",
     (
         "evaluation/private_classifiers/scattering_classifier.py",
@@ -112,7 +112,12 @@ COUNTED = {
         "size_of",
         "len(list_images(source, fit=Fit()))",
     ): "N, if that is declared public",
-    ("training/trainer.py", "__init__", "len(images.images)"): "for the sampler alone",
+    (
+        "training/trainer.py",
+        "__init__",
+        "len(images.images if self._people is None else self._people)",
+    ): "for the sampler alone",
+    ("training/records.py", "__len__", "len(self.images_of)"): "persons, for the two lines above",
     ("training/trainer.py", "_drawn", "len(self._set.images)"): "a step that claims nothing",
     ("training/warm_start.py", "coefficients", "len(images.images)"): "which images are gone over",
     (

@@ -1,4 +1,4 @@
-"""Images in one .npz file: `images`, and optionally `labels` and `classes`. Unpickles nothing.
+"""Images in one .npz file: `images`, and optionally `labels`, `classes` and `persons`. Unpickles nothing.
 
 The members' headers are read here rather than by `numpy.load`, which reserves whatever size a
 header claims.
@@ -40,11 +40,13 @@ class Arrays:
         pixels: uint8 [N, H, W] or [N, H, W, 3].
         labels: int64 [N] with values in [0, len(classes)), or None.
         classes: names in label order, empty when there are no labels.
+        persons: whose each image is, numbered from 0 on, int64 [N], or None.
     """
 
     pixels: Pixels
     labels: NDArray[np.int64] | None
     classes: tuple[str, ...]
+    persons: NDArray[np.int64] | None = None
 
 
 def read_arrays(path: Path, classes: Sequence[str] | None) -> Arrays:
@@ -69,13 +71,15 @@ def read_arrays(path: Path, classes: Sequence[str] | None) -> Arrays:
         pixels = _read(path, archive, members["images"])
         labels = _read(path, archive, members["labels"]) if "labels" in members else None
         names = _read(path, archive, members["classes"]) if "classes" in members else None
+        people = _read(path, archive, members["persons"]) if "persons" in members else None
     pixels = _checked_pixels(path, pixels)
+    persons = None if people is None else _numbered_persons(path, people, len(pixels))
     if labels is None:
         if classes is not None:
             raise DataError(
                 f"{len(classes)} classes are declared, but {path} has no array `labels`", _HINT
             )
-        return Arrays(pixels, None, ())
+        return Arrays(pixels, None, (), persons)
     if labels.dtype.kind in "iu" and labels.dtype.itemsize <= 8:
         labels = labels.astype(np.int64)
     known = _class_names(path, names) if names is not None else None
@@ -88,7 +92,7 @@ def read_arrays(path: Path, classes: Sequence[str] | None) -> Arrays:
     check_labels(str(path), labels, len(pixels), len(known or order))
     if known and known != order:
         labels = renamed(str(path), labels, known, order)
-    return Arrays(pixels, labels, order)
+    return Arrays(pixels, labels, order, persons)
 
 
 def is_text(array: NDArray[Any]) -> bool:
@@ -151,6 +155,16 @@ def _class_names(path: Path, names: NDArray[Any]) -> tuple[str, ...]:
             _HINT,
         )
     return found
+
+
+def _numbered_persons(path: Path, people: NDArray[Any], images: int) -> NDArray[np.int64]:
+    """Numbers from 0 on for identifiers, which are numbers or texts."""
+    if people.shape != (images,) or not (people.dtype.kind in "iu" or is_text(people)):
+        raise DataError(
+            f"{path}: `persons` is {people.dtype} {list(people.shape)}",
+            f"Expected numbers or texts [{images}]: whose each image is.",
+        )
+    return np.unique(people, return_inverse=True)[1].astype(np.int64)
 
 
 def _numbered(path: Path, labels: NDArray[np.int64]) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from dpdm_cli.privacy.plan import (
     positive_number,
 )
 from dpdm_cli.privacy.plan_file import PlanFile, read_plan_file
+from dpdm_cli.privacy.units import UNITS, WORDS, record_of
 from dpdm_cli.stored import Json
 
 MAX_EPSILON = 1000.0
@@ -42,7 +43,7 @@ _WORTHWHILE = 50.0
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """(epsilon, delta)-differential privacy for one image, as the named accountant proves it.
+    """(epsilon, delta)-differential privacy for one record, as the named accountant proves it.
 
     Attributes:
         epsilon: the claim, an upper bound; print it by `epsilon_text`, which rounds up.
@@ -51,6 +52,7 @@ class Claim:
         epsilon_by: the bound of every accountant that has one; rdp is always among them.
         reason: why the claim is not by the accountant the plan names; empty when it is.
         not_computed: why an accountant has no bound, by accountant.
+        unit: what a record is, one of `plan.UNITS`.
     """
 
     epsilon: float
@@ -59,6 +61,7 @@ class Claim:
     epsilon_by: Mapping[str, float]
     reason: str = ""
     not_computed: Mapping[str, str] = field(default_factory=dict, compare=False)
+    unit: str = UNITS[0]
 
     @property
     def epsilon_text(self) -> str:
@@ -73,9 +76,10 @@ class Claim:
         factor = ""
         if epsilon < 13:
             factor = f" = {round_up(math.exp(epsilon), 0 if epsilon > 3 else 2):,g}"
+        whole = WORDS[record_of(self.unit)].whole
         return (
-            f"({epsilon}, {self.delta:g})-differential privacy for one image. "
-            "Adding or removing any one image multiplies the probability of any outcome by at most "
+            f"({epsilon}, {self.delta:g})-differential privacy for {self.unit}. "
+            f"Adding or removing any {whole} multiplies the probability of any outcome by at most "
             f"e^{epsilon}{factor}, plus {self.delta:g}."
         )
 
@@ -101,11 +105,12 @@ def claim(plan: PrivacyPlan, steps: int | None = None) -> Claim:
         PrivacyError: RDP has no finite bound.
     """
     taken = plan.steps if steps is None else positive_integer("steps", steps)
-    return _claim(accounted_parts(plan, plan.warm_releases + taken), plan.delta, plan.accountant)
+    parts = accounted_parts(plan, plan.warm_releases + taken)
+    return _claim(parts, plan.delta, plan.accountant, plan.unit)
 
 
-def compose(releases: Sequence[Part], delta: float) -> Claim:
-    """What may be claimed at `delta` for several releases from the same images, all published.
+def compose(releases: Sequence[Part], delta: float, unit: str = UNITS[0]) -> Claim:
+    """What may be claimed at `delta` for several releases from the same records, all published.
 
     Args:
         releases: (q, sigma, how often), see `PrivacyPlan.parts`. Those of equal rates and noise are one part.
@@ -123,10 +128,12 @@ def compose(releases: Sequence[Part], delta: float) -> Claim:
         steps_of[part] = steps_of.get(part, 0) + positive_integer("steps", steps)
     if not steps_of:
         raise UsageError("nothing to compose", "name at least one release")
-    return _claim(tuple((*part, steps) for part, steps in sorted(steps_of.items())), delta, "prv")
+    return _claim(
+        tuple((*part, steps) for part, steps in sorted(steps_of.items())), delta, "prv", unit
+    )
 
 
-def _claim(parts: tuple[Part, ...], delta: float, asked: str) -> Claim:
+def _claim(parts: tuple[Part, ...], delta: float, asked: str, unit: str) -> Claim:
     bounds = _bounds(parts, delta)
     used, reason = asked, bounds.fault(asked)
     if reason:
@@ -138,6 +145,7 @@ def _claim(parts: tuple[Part, ...], delta: float, asked: str) -> Claim:
         epsilon_by=bounds.found,
         reason=reason,
         not_computed=bounds.missing,
+        unit=unit,
     )
 
 
@@ -174,6 +182,7 @@ def calibrate(
     accountant: str = "prv",
     warm_start: str = "none",
     warm_share: float = WARM_SHARE,
+    unit: str = UNITS[0],
 ) -> PrivacyPlan:
     """The plan with the least noise in its steps whose claim is at most `epsilon`.
 
@@ -199,7 +208,7 @@ def calibrate(
                 "give a number between 0 and 1",
             )
         delta = positive_number("delta", delta)
-        check_delta(delta, positive_integer("dataset_size", dataset_size))
+        check_delta(delta, positive_integer("dataset_size", dataset_size), record_of(unit))
         from dp_accounting import get_sigma_gaussian
 
         alone = get_sigma_gaussian(target, delta)
@@ -217,6 +226,7 @@ def calibrate(
             accountant=accountant,
             warm_start=warm_start,
             warm_sigma=warm_sigma,
+            unit=unit,
         )
 
     draft = plan_with(1.0)

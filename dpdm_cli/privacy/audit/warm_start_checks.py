@@ -29,18 +29,31 @@ Release = Callable[..., Tensor]
 
 
 def check_warm_start(plan: PrivacyPlan, processes: Processes = ALONE) -> list[Finding]:
-    """Sums of each kind move by at most 1 with a record, carry noise of `warm_sigma`, and are entered in the ledger."""
+    """Sums of each kind move by at most 1 with a record, carry noise of `warm_sigma`, and are entered in the ledger.
+
+    Among persons suspects with two and fifty vectors are huge too.
+    """
     classes, count = 3, 60
-    labels = torch.arange(count) % classes
     suspects = {"huge": 0, "not a number": 1, "ordinary": 2}
+    vectors_of = torch.ones(count, dtype=torch.int64)
+    if plan.record == "person":
+        suspects |= {"two-image": 3, "fifty-image": 4}
+        vectors_of[3:5] = torch.tensor([2, 50])
+    of = torch.arange(count).repeat_interleave(vectors_of)
+    labels = torch.arange(len(of)) % classes
+    labels[of == 4] = (
+        0  # so that their fifty vectors come to the bound; those of the two are of different classes
+    )
     findings = []
     # Enough numbers of either kind to notice 3 % too little noise.
     for kind, release, size in (
         ("sums", noisy_class_sums, 1 << 14),
         ("squares", noisy_class_squares, 1 << 7),
     ):
-        drawn = torch.from_numpy(standard_normal(count * size)).float().view(count, size)
+        drawn = torch.from_numpy(standard_normal(len(of) * size)).float().view(len(of), size)
         vectors = processes.all_gather(drawn)[0]
+        if plan.record == "person":
+            vectors[3:55] = vectors[0] * 1e8  # alike, so that they add up
         vectors[0] *= 1e8
         vectors[1] = math.nan
 
@@ -50,11 +63,18 @@ def check_warm_start(plan: PrivacyPlan, processes: Processes = ALONE) -> list[Fi
             release: Release = release,
             vectors: Tensor = vectors,
         ) -> Tensor:
-            span = processes.span(len(chosen))
-            parts = torch.split(chosen[span.start : span.stop], 16)
-            micro_batches = [(vectors[part].clone(), labels[part]) for part in parts]
-            size = vectors.shape[1]
-            return release(ledger, micro_batches, classes=classes, size=size, processes=processes)
+            rows = torch.nonzero(torch.isin(of, chosen)).flatten()
+            span = processes.span(len(rows))
+            parts = torch.split(rows[span.start : span.stop], 16)
+            micro_batches = [(vectors[part].clone(), labels[part], of[part]) for part in parts]
+            return release(
+                ledger,
+                micro_batches,
+                classes=classes,
+                size=vectors.shape[1],
+                vectors_of=vectors_of,
+                processes=processes,
+            )
 
         def ledger(sigma: float | None = plan.warm_sigma) -> Ledger:
             return Ledger(dataclasses.replace(plan, warm_sigma=sigma))

@@ -30,14 +30,14 @@ def step_count(dataset_size: int, settings: TrainSettings) -> int:
 
 
 def check_batch_size(dataset_size: int, settings: TrainSettings) -> None:
-    """With privacy or without: no image can be in a batch with a probability above 1.
+    """With privacy or without: no record can be in a batch with a probability above 1.
 
     Raises:
         UsageError: the batch size is more than N.
     """
     if settings.batch_size > dataset_size:
         raise UsageError(
-            f"batch size {settings.batch_size} is more than the {dataset_size} images",
+            f"batch size {settings.batch_size} is more than the {dataset_size} {settings.unit}s",
             f"choose --batch-size of at most {dataset_size}",
         )
 
@@ -60,6 +60,7 @@ def plan_run(dataset_size: int, settings: TrainSettings) -> PrivacyPlan:
         accountant=settings.accountant,
         warm_start=settings.warm_start,
         warm_share=settings.warm_share,
+        unit=f"one {settings.unit}",
     )
 
 

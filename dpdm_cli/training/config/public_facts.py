@@ -17,8 +17,9 @@ from dpdm_cli.data.layout import is_class_name
 from dpdm_cli.data.named import NAMED, NamedSet
 from dpdm_cli.data.sources import size_of
 from dpdm_cli.errors import PrivacyError
-from dpdm_cli.privacy.public_inputs import NAMES, UNLABELLED, PublicInputs
+from dpdm_cli.privacy.public_inputs import UNLABELLED, PublicInputs, names_for
 from dpdm_cli.training.config.settings import TrainSettings
+from dpdm_cli.training.records import people_in
 
 _LONGEST_LIST = 500  # characters of class names in a message
 
@@ -42,7 +43,7 @@ def known_size(data: str, settings: TrainSettings, planned: int | None = None) -
     """N where it is not to be read off the images: stated, published, or that of a plan file."""
     if settings.dataset_size is not None:
         return settings.dataset_size
-    return NAMED[data].train_size if data in NAMED else planned
+    return NAMED[data].train_size if data in NAMED and settings.unit == "image" else planned
 
 
 def public_facts(
@@ -56,8 +57,8 @@ def public_facts(
 
     None of them changes with a record that is added or removed, unless it is declared. A declared figure is public by
     its user's word alone, and the claim holds between data sets for which it is the same. With a declared N these are
-    an image and nothing in its place, which costs the claimed epsilon, or another image, which costs more
-    (`restating.replace_one_epsilon`). Whether there is one image more, N itself tells whoever knows all others.
+    a record and nothing in its place, which costs the claimed epsilon, or another record, which costs more
+    (`restating.replace_one_epsilon`). Whether there is one record more, N itself tells whoever knows all others.
 
     Args:
         data: name of a set, or a path.
@@ -67,17 +68,19 @@ def public_facts(
 
     Raises:
         PrivacyError: a figure is read off the images, and nobody has said that it is public.
+        UsageError: N counts persons, and nobody has said whose the images are.
     """
-    published = _published(NAMED.get(data))
+    published = _published(NAMED.get(data), settings.unit)
     size = known_size(data, settings, planned)
     said = {
         # A plan says what N is, not who knows it: it may have been counted.
-        "dataset_size": size if published else settings.dataset_size,
+        "dataset_size": size if "dataset_size" in published else settings.dataset_size,
         "classes": stated.classes,
         "image_size": settings.image_size,
         "channels": stated.channels,
     }
-    count = len(images.images)
+    people = people_in(images, settings.unit)
+    count = len(images.images if people is None else people)
     found = {
         "dataset_size": count if size is None else size,
         "classes": images.classes,
@@ -86,7 +89,7 @@ def public_facts(
     }
     sources = {}
     for name in found:
-        if published and said[name] in (None, published[name]):
+        if name in published and said[name] in (None, published[name]):
             sources[name] = "published"
         elif said[name] is not None:
             sources[name] = "stated"
@@ -95,7 +98,7 @@ def public_facts(
         elif stated.public_metadata:
             sources[name] = "declared"
     if missing := {name: value for name, value in found.items() if name not in sources}:
-        raise _unstated(data, missing)
+        raise _unstated(data, missing, settings.unit)
     return count if size is None else size, PublicInputs(**sources)
 
 
@@ -119,6 +122,7 @@ def check_sources(
     dataset_size: int,
     classes: tuple[str, ...],
     shape: tuple[int, int, int],
+    unit: str = "image",
 ) -> None:
     """Whether the sources fit what is published beside them.
 
@@ -126,12 +130,13 @@ def check_sources(
         public: the sources.
         dataset: the named set, or "custom".
         dataset_size, classes, shape: N, class names, and (C, H, W).
+        unit: what N counts, image or person.
 
     Raises:
         PrivacyError: something is said to be published with a set that has none or another, or declared of a named one.
     """
     named = NAMED.get(dataset)
-    published = _published(named)
+    published = _published(named, unit)
     channels, side, _ = shape
     found = {
         "dataset_size": dataset_size,
@@ -141,9 +146,9 @@ def check_sources(
     }
     for name, source in public.to_dict().items():
         fits = {
-            "published": named is not None and found[name] == published[name],
+            "published": name in published and found[name] == published[name],
             "stated": bool(found[name]),
-            "declared": named is None and bool(found[name]),
+            "declared": name not in published and bool(found[name]),
             UNLABELLED: named is None and not found[name],
         }
         if not fits[source]:
@@ -153,18 +158,20 @@ def check_sources(
             )
 
 
-def _published(named: NamedSet | None) -> dict[str, Any]:
+def _published(named: NamedSet | None, unit: str) -> dict[str, Any]:
     if named is None:
         return {}
+    # How many images there are is published with a set, not how many persons.
+    size = {"dataset_size": named.train_size} if unit == "image" else {}
     return {
-        "dataset_size": named.train_size,
+        **size,
         "classes": named.classes,
         "image_size": named.image_size,
         "channels": named.channels,
     }
 
 
-def _unstated(data: str, found: Mapping[str, Any]) -> PrivacyError:
+def _unstated(data: str, found: Mapping[str, Any], unit: str = "image") -> PrivacyError:
     """What was found and not stated, and the command that states it."""
     lines = [
         f"{data}: a claim takes these as known to everybody, and nobody has said that they are. Found:"
@@ -176,7 +183,7 @@ def _unstated(data: str, found: Mapping[str, Any]) -> PrivacyError:
             shown = ", ".join(n if n.isprintable() else ascii(n) for n in value)[:_LONGEST_LIST]
             sayable = len(shown) < _LONGEST_LIST and all(is_class_name(n) for n in value)
             text = ",".join(value) if sayable and "," not in "".join(value) else "A,B,..."
-        lines.append(f"    {NAMES[name]}: {shown}")
+        lines.append(f"    {names_for(unit)[name]}: {shown}")
         flags.append(f"--{name.replace('_', '-')} {shlex.quote(text)}")
     if typed := command_line():
         declare, state = f"{typed} --public-metadata", " ".join([typed, *flags])

@@ -16,6 +16,7 @@ from dpdm_cli.training.config.settings import SettingOptions, TrainSettings, mer
 IN_THE_PLAN = (
     "epsilon",
     "delta",
+    "unit",
     "clip_norm",
     "noise_multiplicity",
     "batch_size",

@@ -9,6 +9,7 @@ from typing import Any
 from dpdm_cli.data import ImageSet
 from dpdm_cli.data.class_names import check_new_classes
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
+from dpdm_cli.errors import UsageError
 from dpdm_cli.privacy.accounting.claims import check_plan_file, claim, round_up
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.public_inputs import PublicInputs
@@ -56,7 +57,7 @@ class RunSpec:
 
     @property
     def sample_rate(self) -> float:
-        """q, the probability of each image to be in a batch."""
+        """q, the probability of each record to be in a batch."""
         return self.plan.sample_rate if self.plan else self.settings.batch_size / self.dataset_size
 
     def to_dict(self) -> dict[str, Any]:
@@ -98,6 +99,8 @@ def resolve(request: RunRequest, images: ImageSet) -> RunSpec:
     if request.private:
         warm_start = plan.warm_start if plan else request.settings.warm_start
     settings, origins = with_start(request, images, warm_start)
+    if plan is not None:
+        settings = replace(settings, unit=plan.record)
     network = network_config(images, settings)
     private_set = request.data if request.private else None
     start = chosen_start(request.init_from, settings.init, network, private_set)
@@ -111,6 +114,11 @@ def resolve(request: RunRequest, images: ImageSet) -> RunSpec:
             check_planned_size(file, plan, dataset_size)
         settings = replace(settings, noise_multiplicity=plan.noise_multiplicity)
     else:
+        if settings.unit != "image":
+            raise UsageError(
+                f"a run without privacy has no unit, found --unit {settings.unit}",
+                "leave out --unit or --non-private",
+            )
         known = known_size(request.data, settings)
         dataset_size = len(images.images) if known is None else known
         check_batch_size(dataset_size, settings)
@@ -132,6 +140,7 @@ def _as_settings(plan: PrivacyPlan) -> dict[str, Any]:
     return {
         "epsilon": round_up(claim(plan).epsilon, 4),
         "delta": plan.delta,
+        "unit": plan.record,
         "clip_norm": plan.clip_norm,
         "noise_multiplicity": plan.noise_multiplicity,
         "batch_size": plan.expected_batch_size,

@@ -17,7 +17,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from dpdm_cli.choices import Init, Parameterisation, Precision, Preset, Schedule, WarmStart
+from dpdm_cli.choices import Init, Parameterisation, Precision, Preset, Schedule, Unit, WarmStart
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.errors import UsageError
 from dpdm_cli.files import read_bytes
@@ -34,9 +34,11 @@ class TrainSettings:
 
     Attributes:
         epsilon, delta: the target of the claim.
+        unit: what it protects, and a record is: image, or person with all of their images. N and B count records, and
+            each of a record's K noisy copies is of one of its images at random.
         dataset_size: N, public; None takes a named set's published size, else that of a plan file, else counts the
             images if the count is declared to be public.
-        batch_size: B, expected images a step.
+        batch_size: B, expected records a step.
         epochs, steps: how long; exactly one is used, steps when both are given.
         clip_norm: C.
         noise_multiplicity: K.
@@ -57,11 +59,12 @@ class TrainSettings:
         label_dropout: probability of training without the label.
         seed: of the network's initial weights; never of anything that protects privacy.
         precision: auto, float32, tf32 or bf16, for forward and backward; norms, sums and noise are wider.
-        micro_batch: images at a time; 0 chooses. Changes speed, not the mechanism.
+        micro_batch: records at a time; 0 chooses. Changes speed, not the mechanism.
     """
 
     epsilon: float = 10.0
     delta: float = 1e-5
+    unit: Unit = "image"
     dataset_size: int | None = None
     batch_size: int = 256
     epochs: int | None = None
@@ -140,6 +143,7 @@ class SettingOptions(TypedDict, total=False):
 
     epsilon: float | None
     delta: float | None
+    unit: Unit | None
     dataset_size: int | None
     batch_size: int | None
     epochs: int | None

@@ -77,6 +77,8 @@ def fingerprint(images: ImageSet, salt: str, saved: RunState | None) -> str:
         if images.labels is not None:
             digest.update(images.labels.contiguous().numpy().data)
     digest.update(json.dumps(images.classes).encode())
+    if images.persons is not None:
+        digest.update(images.persons.contiguous().numpy().data)
     found = digest.hexdigest()
     if saved and saved.fingerprint != found:
         raise PrivacyError(

@@ -71,7 +71,10 @@ class RunState:
             DamagedFileError: a key is missing or foreign, or a value is none that stands there.
         """
         what = "the resume state"
-        if not {"stated", "about"} <= values.keys():
+        settings = values.get("settings")
+        if not {"stated", "about"} <= values.keys() or (
+            isinstance(settings, dict) and "unit" not in settings
+        ):
             raise DamagedFileError(
                 f"{what} is of an earlier release of dpdm: it does not say what its statement has to",
                 "finish it with the release that began it, or start a new run in another --out",

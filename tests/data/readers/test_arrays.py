@@ -67,6 +67,22 @@ def test_an_image_of_a_class_not_declared_is_refused(save):
     assert "not declared: z" in refusal(path, classes=["x", "y"])
 
 
+@pytest.mark.parametrize("persons", [[7, -3, 7, 12], ["b", "a", "b", "c"]])
+def test_persons_are_numbered_from_0_on(save, persons):
+    assert load_images(save(images=IMAGES, persons=np.array(persons))).persons.tolist() == [
+        1,
+        0,
+        1,
+        2,
+    ]
+    assert load_images(save(images=IMAGES)).persons is None
+
+
+@pytest.mark.parametrize("persons", [[1, 2, 3], [0.5, 1, 2, 3], [[1], [2], [3], [4]]])
+def test_persons_that_are_not_one_for_each_image_are_refused(save, persons):
+    assert "`persons`" in refusal(save(images=IMAGES, persons=np.array(persons)))
+
+
 def test_without_names_classes_are_numbers(save):
     assert load_images(save(images=IMAGES, labels=LABELS)).classes == ("0", "1", "2")
 
