@@ -37,6 +37,15 @@ def release(
             default="none",
         ),
     ] = None,
+    base_model: Annotated[
+        str | None,
+        option(
+            "Name on Hugging Face's Hub of the public model whose weights this one started from, for the card.",
+            "--base-model",
+            metavar="OWNER/NAME",
+            default="none",
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -58,7 +67,7 @@ def release(
             ) from error
         except UnicodeDecodeError as error:
             raise DataError(f"{evaluation}: the evaluation is not UTF-8 text", _A_TEXT) from error
-    result = releasing.release(source, out, evaluation=text)
+    result = releasing.release(source, out, evaluation=text, base_model=base_model)
     console.result(
         result.to_dict(),
         lambda: pairs_table(

@@ -35,7 +35,8 @@ def load_images(
     Args:
         source: `digits`, `mnist`, `fashion-mnist`, `cifar10`, `celeba`; or a folder or zip with one
             subfolder per class, or flat and unconditional; or an .npz file with `images` uint8 [N, H,
-            W] or [N, H, W, C], optionally `labels` int64 [N] and `classes`; or a .safetensors file
+            W] or [N, H, W, C], optionally `labels` int64 [N] and `classes`; or a .parquet file of
+            `dpdm sample`; or a .safetensors file
             of `dpdm prepare`, which is mapped and not read. A name wins over a folder of the same
             name: write `./mnist` for that.
         split: named sets have both; a folder or zip has a test split when it holds `train` and

@@ -50,7 +50,9 @@ class Release:
         return {**asdict(self), "folder": str(self.folder), "files": list(self.files)}
 
 
-def release(source: Path | str, out: Path | str, *, evaluation: str = "") -> Release:
+def release(
+    source: Path | str, out: Path | str, *, evaluation: str = "", base_model: str | None = None
+) -> Release:
     """Put a finished run, a model or a set of samples into a folder that may be published.
 
     Everything is verified first, so that files and keys that dpdm does not write are refused.
@@ -59,11 +61,12 @@ def release(source: Path | str, out: Path | str, *, evaluation: str = "") -> Rel
         source: run folder, model file or samples.
         out: the folder; must not exist.
         evaluation: text for the card. Figures from private images are not covered by the claim.
+        base_model: OWNER/NAME on the Hub of the public model whose weights this one started from, for the card.
 
     Raises:
         PrivacyError: the source is private, claims nothing or claims too little.
         DataError, DamagedFileError: see `verify`.
-        UsageError: `out` exists, or lies in the source.
+        UsageError: `out` exists, or lies in the source; a base model that it has not.
         ResourceError: it cannot be written; nothing is left of it.
     """
     path, target = expanded(source), expanded(out)
@@ -83,9 +86,14 @@ def release(source: Path | str, out: Path | str, *, evaluation: str = "") -> Rel
     (artefact,) = verify([path]).artefacts
     with _whole_folder(target) as folder:
         if artefact.kind == "samples":
+            if base_model is not None:
+                raise UsageError(
+                    "a base model is given, but a set of images has none",
+                    "leave out --base-model, or release the model that drew them",
+                )
             statement = _samples(artefact, folder, evaluation)
         else:
-            statement = _model(artefact, folder, evaluation)
+            statement = _model(artefact, folder, evaluation, base_model)
         verify([folder])  # whole, before it has its name
         files = sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file())
     return Release(
@@ -104,7 +112,7 @@ def _is_below_private(path: Path) -> bool:
     return any("private" in (*parts[2:], *parts[-2:]) for parts in ways)
 
 
-def _model(artefact: Artefact, folder: Path, evaluation: str) -> Statement:
+def _model(artefact: Artefact, folder: Path, evaluation: str, base_model: str | None) -> Statement:
     """Write a model and what belongs to it; gives its statement."""
     source = artefact.path / "model.safetensors" if artefact.path.is_dir() else artefact.path
     statement = artefact.statement.renewed()
@@ -120,6 +128,7 @@ def _model(artefact: Artefact, folder: Path, evaluation: str) -> Statement:
         dataset=model.dataset,
         sha256=sha256_of(target.model),
         evaluation=evaluation,
+        base_model=base_model,
     )
     beside = [target.card]
     if artefact.kind == "run" and RunFolder(artefact.path).samples.is_file():

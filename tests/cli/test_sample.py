@@ -75,7 +75,7 @@ def test_json_is_one_object_with_the_images_their_sampler_and_their_claim(
     assert values["headline"] == "epsilon 0.2, delta 1e-05, per image"
     assert Path(values["grid"]).is_file()
     assert Path(values["metadata"]).is_file()
-    assert len(list((tmp_path / "out").glob("*/*.png"))) == 7
+    assert len(list((tmp_path / "out").glob("train/*/*.png"))) == 7
 
 
 def test_the_table_names_the_images_the_claim_and_the_sampler(
@@ -108,7 +108,7 @@ def test_a_model_without_privacy_is_announced_even_when_quiet(tmp_path: Path) ->
 def test_labels_are_split_at_commas(checkpoint: Path, tmp_path: Path) -> None:
     code, _, _ = run(checkpoint, "-n", 4, "-o", tmp_path / "out", "--steps", 2, "--labels", "c, 0")
     assert code == 0
-    assert {p.name for p in (tmp_path / "out").iterdir() if p.is_dir()} == {"a", "c"}
+    assert {p.name for p in (tmp_path / "out" / "train").iterdir() if p.is_dir()} == {"a", "c"}
 
 
 def test_a_purpose_names_the_row_it_took_for_lack_of_one(checkpoint: Path, tmp_path: Path) -> None:

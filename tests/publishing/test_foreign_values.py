@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 import shutil
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import safetensors.torch
 import torch
@@ -134,7 +137,17 @@ def copied(drawn: Path, name: str, tmp_path: Path) -> Path:
 
 METADATA = (
     *("kind", "private", "headline", "statement", "dataset", "classes", "n", "format"),
-    *("image_shape", "drawn", "seed", "batch_size", "sampler", "sampler_from"),
+    *(
+        "digital_source_type",
+        "marked",
+        "image_shape",
+        "drawn",
+        "proportions",
+        "seed",
+        "batch_size",
+        "sampler",
+        "sampler_from",
+    ),
     *("checkpoint_sha256", "written_by", "images_sha256", "files_sha256", "description_sha256"),
 )
 
@@ -380,8 +393,8 @@ def test_what_is_in_no_manifest_is_refused_by_name(
 
 def test_a_file_in_a_class_folder_is_refused_by_name(drawn: Path, tmp_path: Path) -> None:
     synth = copied(drawn, "png", tmp_path)
-    (synth / "0" / "notes.txt").write_text(MARK)
-    refused(synth, "0/notes.txt")
+    (synth / "train" / "0" / "notes.txt").write_text(MARK)
+    refused(synth, "train/0/notes.txt")
 
 
 def test_sets_of_samples_and_private_files_lie_beside_a_run(run: Path, drawn: Path) -> None:
@@ -501,6 +514,93 @@ def test_an_archive_holds_its_images_and_their_description_and_nothing_else(
     refused(synth, f"samples.{format}")
 
 
+def in_front_of_the_description(path: Path) -> None:
+    content = path.read_bytes()
+    end = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    path.write_bytes(content[:end] + MARK.encode() + content[end:])
+
+
+def columns_changed(path: Path, change: Callable[[Any], Any], **options: Any) -> None:
+    written = {"compression": "none", "use_dictionary": False, "write_statistics": False, **options}
+    pyarrow.parquet.write_table(change(pyarrow.parquet.read_table(path)), path, **written)
+
+
+def with_a_note(table: Any) -> Any:
+    return table.replace_schema_metadata({**table.schema.metadata, b"note": MARK.encode()})
+
+
+def with_other_names(table: Any) -> Any:
+    told = table.schema.metadata
+    told[b"huggingface"] = told[b"huggingface"].replace(b'"names": ["0"', b'"names": ["Ada"')
+    return table.replace_schema_metadata(told)
+
+
+def with_another_label(table: Any) -> Any:
+    labels = pyarrow.array([3, *table["label"].to_pylist()[1:]], pyarrow.int64())
+    return table.set_column(1, "label", labels)
+
+
+def with_a_text_in_an_image(table: Any) -> Any:
+    rows = table.to_pylist()
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("comment", MARK)
+    content = io.BytesIO()
+    Image.open(io.BytesIO(rows[0]["image"]["bytes"])).save(content, "PNG", pnginfo=notes)
+    rows[0]["image"]["bytes"] = content.getvalue()
+    return pyarrow.Table.from_pylist(rows, table.schema)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        in_front_of_the_description,
+        lambda path: columns_changed(path, with_a_note),
+        lambda path: columns_changed(path, with_other_names),
+        lambda path: columns_changed(path, with_another_label),
+        lambda path: columns_changed(path, with_a_text_in_an_image),
+        lambda path: columns_changed(path, lambda table: table.slice(1)),
+        lambda path: columns_changed(path, lambda table: table, use_dictionary=True),
+        lambda path: columns_changed(path, lambda table: table, compression="gzip"),
+        lambda path: columns_changed(path, lambda table: table, write_statistics=True),
+        lambda path: columns_changed(
+            path, lambda table: table.append_column("note", [[MARK] * len(table)])
+        ),
+    ],
+    ids=[
+        *("between columns and description", "a note", "other names", "another label"),
+        *("text in an image", "one less", "dictionaries", "compressed", "statistics", "a column"),
+    ],
+)
+def test_a_table_holds_its_images_and_their_description_and_nothing_else(
+    drawn: Path, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    synth = copied(drawn, "parquet", tmp_path)
+    path = synth / "samples.parquet"
+    before = path.read_bytes()
+    change(path)
+    assert path.read_bytes() != before
+    digest_again(synth)
+    refused(synth, "samples.parquet")
+
+
+def test_what_another_pyarrow_wrote_is_read_and_said_not_to_be_checked_to_the_byte(
+    drawn: Path, tmp_path: Path
+) -> None:
+    synth = copied(drawn, "parquet", tmp_path)
+    assert not any("not checked" in line for line in verify([synth]).artefacts[0].checked)
+    path = synth / "samples.parquet"
+    content = path.read_bytes()
+    other = re.sub(
+        rb"(parquet-cpp-arrow version )\d+", lambda m: m[1] + b"9" * (len(m[0]) - 26), content
+    )
+    assert other != content
+    path.write_bytes(other)
+    digest_again(synth)
+    assert any("another pyarrow" in line for line in verify([synth]).artefacts[0].checked)
+    release(synth, tmp_path / "out")
+    assert (tmp_path / "out" / "samples.parquet").read_bytes() == content
+
+
 def with_a_text(path: Path) -> None:
     notes = PngImagePlugin.PngInfo()
     notes.add_text("comment", MARK)
@@ -510,8 +610,9 @@ def with_a_text(path: Path) -> None:
 
 def with_words_behind_the_pixels(path: Path) -> None:
     content = path.read_bytes()
-    packed = content[41:-16] + zlib.compress(MARK.encode())
-    path.write_bytes(content[:33] + _chunk(b"IDAT", packed) + content[-12:])
+    at = content.index(b"IDAT") + 4
+    packed = content[at:-16] + zlib.compress(MARK.encode())
+    path.write_bytes(content[: at - 8] + _chunk(b"IDAT", packed) + content[-12:])
 
 
 def of_another_size(path: Path) -> None:
@@ -532,7 +633,7 @@ def test_an_image_file_holds_its_pixels_and_nothing_else(
     drawn: Path, tmp_path: Path, change: Callable[[Path], None]
 ) -> None:
     synth = copied(drawn, "png", tmp_path)
-    image = synth / "2" / "000002.png"
+    image = synth / "train" / "2" / "000002.png"
     change(image)
     digest_again(synth)
     refused(synth, "000002.png")
@@ -541,14 +642,15 @@ def test_an_image_file_holds_its_pixels_and_nothing_else(
 def test_other_bytes_of_the_same_pixels_are_written_anew(drawn: Path, tmp_path: Path) -> None:
     """Compressed otherwise: by another zlib, or by somebody who hides something in the choice."""
     synth = copied(drawn, "png", tmp_path)
-    image = synth / "2" / "000002.png"
+    image = synth / "train" / "2" / "000002.png"
     content = image.read_bytes()
-    packed = zlib.compress(zlib.decompress(content[41:-16]), 1)
-    image.write_bytes(content[:33] + _chunk(b"IDAT", packed) + content[-12:])
+    at = content.index(b"IDAT") + 4
+    packed = zlib.compress(zlib.decompress(content[at:-16]), 1)
+    image.write_bytes(content[: at - 8] + _chunk(b"IDAT", packed) + content[-12:])
     assert image.read_bytes() != content
     digest_again(synth)
     release(synth, tmp_path / "out")
-    assert (tmp_path / "out" / "2" / "000002.png").read_bytes() == content
+    assert (tmp_path / "out" / "train" / "2" / "000002.png").read_bytes() == content
 
 
 def test_the_record_of_a_shard_is_a_copy_of_its_description(drawn: Path, tmp_path: Path) -> None:

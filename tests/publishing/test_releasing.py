@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import safetensors.torch
 import torch
@@ -34,7 +35,9 @@ from dpdm_cli.privacy.accounting.claims import planned
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.plan_file import write_plan_file
 from dpdm_cli.sampling import grids
+from dpdm_cli.sampling.png import XMP_MARK
 from dpdm_cli.sampling.sample_metadata import _seal_of
+from dpdm_cli.sampling.writing import FORMATS
 
 MARKED = "zaphod-the-marked"
 USER = "trillian-the-user"
@@ -80,7 +83,7 @@ def run(private_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["png", "npz", "zip"])
+@pytest.fixture(scope="module", params=FORMATS)
 def released(run: Path, request: pytest.FixtureRequest) -> tuple[Path, Path]:
     """A released model and a released set of samples."""
     model = run.parent / f"model-{request.param}"
@@ -105,7 +108,7 @@ def test_exactly_the_allowed_files_come_along(released: tuple[Path, Path]) -> No
     common = {"metadata.json", "grid.png", "README.md"}
     if len(files) > 5:
         assert files - common == {
-            f"{name}/{i:06d}.png" for i in range(24) for name in [("left", "right")[i % 2]]
+            f"train/{name}/{i:06d}.png" for i in range(24) for name in [("left", "right")[i % 2]]
         }
     else:
         assert len(files - common) == 1
@@ -146,6 +149,9 @@ def unpacked(name: str, content: bytes) -> list[tuple[str, bytes]]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             for member in archive.infolist():
                 found += unpacked(f"{name}/{member.filename}", archive.read(member))
+    if name.endswith(".parquet"):
+        for row in pyarrow.parquet.read_table(io.BytesIO(content)).to_pylist():
+            found += unpacked(f"{name}/{row['image']['path']}", row["image"]["bytes"])
     return found
 
 
@@ -161,6 +167,9 @@ def words_of(name: str, content: bytes) -> list[str]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             of_members = [bytes(m.comment + m.extra) for m in archive.infolist()]
             return [*archive.namelist(), repr([archive.comment, *of_members])]
+    if kind == ".parquet":
+        table = pyarrow.parquet.ParquetFile(io.BytesIO(content))
+        return [repr(table.metadata.to_dict()), repr(table.schema_arrow.metadata)]
     if kind == ".npy":
         array = np.load(io.BytesIO(content), allow_pickle=False)
         return array.ravel().tolist() if array.dtype.kind == "U" else [str(array.dtype)]
@@ -205,7 +214,9 @@ def test_a_picture_or_archive_holds_nothing_beside_what_it_is_for(
     for folder in released:
         for name, content in files_in(folder):
             if name.endswith(".png"):
-                assert chunks(content) == ["IHDR", "IDAT", "IEND"], name
+                assert chunks(content) == ["IHDR", "iTXt", "IDAT", "IEND"], name
+                assert content.count(XMP_MARK.encode()) == 1
+                assert content[33:].startswith(itxt_length(XMP_MARK)), name
             if name.endswith((".npz", ".zip")):
                 with zipfile.ZipFile(io.BytesIO(content)) as archive:
                     members = archive.infolist()
@@ -215,8 +226,8 @@ def test_a_picture_or_archive_holds_nothing_beside_what_it_is_for(
                     assert not archive.comment
                     assert {member.filename for member in members} <= {
                         *("images.npy", "labels.npy", "classes.npy", "metadata.npy"),
-                        *("metadata.json", *(f"left/{i:06d}.png" for i in range(0, 24, 2))),
-                        *(f"right/{i:06d}.png" for i in range(1, 24, 2)),
+                        *("metadata.json", *(f"train/left/{i:06d}.png" for i in range(0, 24, 2))),
+                        *(f"train/right/{i:06d}.png" for i in range(1, 24, 2)),
                     }
 
 
@@ -228,6 +239,11 @@ def chunks(png: bytes) -> list[str]:
         kinds.append(png[place + 4 : place + 8].decode("latin-1"))
         place += 12 + length
     return [kind for kind, before in zip(kinds, ["", *kinds], strict=False) if kind != before]
+
+
+def itxt_length(text: str) -> bytes:
+    """The first bytes of a chunk that holds an XMP packet and nothing else: its keyword and five zeros."""
+    return (len("XML:com.adobe.xmp") + 5 + len(text.encode())).to_bytes(4, "big")
 
 
 Digests = set[bytes]
@@ -460,6 +476,9 @@ def shape_of_release(folder: Path) -> dict[str, Any]:
         elif name.endswith(".png"):
             with Image.open(io.BytesIO(content)) as picture:
                 shapes[name] = picture.mode, picture.size, chunks(content)
+        elif name.endswith(".parquet"):
+            table = pyarrow.parquet.read_table(io.BytesIO(content))
+            shapes[name] = table.num_rows, without_digests(repr(table.schema.metadata))
         elif name.endswith(".md"):
             shapes[name] = re.sub(r"\b[0-9a-f]{64}\b", "<digest>", content.decode())
         else:
@@ -498,17 +517,17 @@ def test_removing_the_only_image_of_a_class_changes_weights_and_pixels_alone(
         home.mkdir()
         train(str(folder), home / "run", **options)
         release(home / "run", home / "model")
-        for format in ("png", "npz", "zip"):
+        for format in FORMATS:
             drawn = home / f"drawn-{format}"
             sample(home / "run", drawn, format=format, n=6, sampler=SamplerSettings(steps=2))
             release(drawn, home / format)
         # Of the run's own folder all but private/ may be published too.
         shutil.rmtree(home / "run" / "private")
-        return [shape_of_release(home / part) for part in ("model", "png", "npz", "zip", "run")]
+        return [shape_of_release(home / part) for part in ("model", *FORMATS, "run")]
 
     whole = published(tmp_path / "whole")
     (folder / "middle" / "0.png").unlink()
     without = published(tmp_path / "without")
-    assert any(name.startswith("middle/") for name in whole[1])
+    assert any(name.startswith("train/middle/") for name in whole[1])
     for one, other in zip(whole, without, strict=True):
         assert one == other

@@ -52,22 +52,22 @@ def test_exactly_n_images_lie_in_class_folders_that_image_folder_reads(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     result = draw(checkpoint, tmp_path / "out", n=29)
-    dataset = ImageFolder(str(tmp_path / "out"))
+    dataset = ImageFolder(str(tmp_path / "out" / "train"))
     assert dataset.classes == ["cat", "dog", "eel"]
     assert Counter(dataset.targets) == {0: 10, 1: 10, 2: 9}
     assert (len(dataset), result.n, result.drawn) == (29, 29, 29)
     assert {image.size for image, _ in dataset} == {(4, 4)}
     names = {p.name for p in (tmp_path / "out").iterdir()}
-    assert names == {"cat", "dog", "eel", "grid.png", "metadata.json"}
+    assert names == {"train", "grid.png", "metadata.json"}
 
 
 def test_image_i_lies_under_its_index_in_class_i_modulo_the_classes(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     draw(checkpoint, tmp_path / "out", n=7)
-    found = {p.relative_to(tmp_path / "out").as_posix() for p in tmp_path.glob("out/*/*.png")}
+    found = {p.relative_to(tmp_path / "out").as_posix() for p in tmp_path.glob("out/train/*/*.png")}
     classes = ("cat", "dog", "eel")
-    assert found == {f"{classes[i % 3]}/{i:06d}.png" for i in range(7)}
+    assert found == {f"train/{classes[i % 3]}/{i:06d}.png" for i in range(7)}
 
 
 def test_images_differ_by_index_class_and_seed(checkpoint: Path, tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_complete_set_whose_images_were_changed_is_damaged(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     draw(checkpoint, tmp_path / "out")
-    Image.new("L", (4, 4)).save(tmp_path / "out" / "cat" / "000003.png")
+    Image.new("L", (4, 4)).save(tmp_path / "out" / "train" / "cat" / "000003.png")
     with pytest.raises(errors.DamagedFileError, match="drawn"):
         draw(checkpoint, tmp_path / "out")
 
@@ -234,6 +234,8 @@ def test_a_complete_set_whose_images_were_changed_is_damaged(
         ({"batch_size": 4}, "batch_size"),
         ({"format": "npz"}, "format"),
         ({"labels": ["dog"]}, "drawn"),
+        ({"proportions": [0.2, 0.3, 0.5]}, "proportions"),
+        ({"mark": False}, "marked"),
         ({"steps": 4}, "sampler"),
         ({"steps": 3, "guidance": 0.5}, "sampler"),
     ],
@@ -342,8 +344,8 @@ def test_labels_by_name_or_index_are_drawn_in_turn(
     checkpoint: Path, tmp_path: Path, labels: list[str | int], cycle: list[str]
 ) -> None:
     result = draw(checkpoint, tmp_path / "out", n=7, labels=labels)
-    found = {p.relative_to(tmp_path / "out").as_posix() for p in tmp_path.glob("out/*/*.png")}
-    assert found == {f"{cycle[i % len(cycle)]}/{i:06d}.png" for i in range(7)}
+    found = {p.relative_to(tmp_path / "out").as_posix() for p in tmp_path.glob("out/train/*/*.png")}
+    assert found == {f"train/{cycle[i % len(cycle)]}/{i:06d}.png" for i in range(7)}
     assert result.metadata.drawn == cycle
 
 
@@ -371,7 +373,7 @@ def test_an_unconditional_model_takes_no_labels_and_no_guidance(
     assert not (tmp_path / "out").exists()
 
 
-def test_unconditional_images_lie_flat_and_are_read_without_classes(
+def test_unconditional_images_lie_in_one_folder_and_are_read_without_classes(
     unconditional: Path, tmp_path: Path
 ) -> None:
     draw(unconditional, tmp_path / "out", n=11)
