@@ -110,7 +110,7 @@ def _classes(metadata: SampleMetadata) -> str:
         return "none"
     if metadata.proportions is None:
         return f"{_listed(metadata.drawn)}, drawn in turn: their shares tell nothing"
-    shares = zip(metadata.drawn, metadata.proportions, strict=True)
+    shares = metadata.proportions.items()
     listed = ", ".join(f"{_listed([name])} {share:.4g}" for name, share in shares)
     return f"{listed}: shares that were chosen and are stated as public"
 
@@ -143,7 +143,7 @@ def _loading(metadata: SampleMetadata) -> list[str]:
             'datasets.load_dataset("imagefolder", data_dir=".")',
             'torchvision.datasets.ImageFolder("train")',
         ],
-        "zip": ['datasets.load_dataset("imagefolder", data_files="samples.zip")'],
+        "zip": ['datasets.load_dataset("imagefolder", data_dir=".")'],
         "parquet": ['datasets.load_dataset("parquet", data_files="samples.parquet")'],
         "npz": ['numpy.load("samples.npz")  # images, labels, classes'],
     }[metadata.format]

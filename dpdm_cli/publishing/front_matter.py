@@ -11,8 +11,8 @@ import re
 
 from dpdm_cli.errors import UsageError
 from dpdm_cli.privacy.statement import PROCEDURAL_STARTS, Statement
+from dpdm_cli.sampling.album import TRAIN
 from dpdm_cli.sampling.sample_metadata import SampleMetadata
-from dpdm_cli.sampling.writing import TRAIN
 from dpdm_cli.stored import Json
 
 _SIZES = {
@@ -24,6 +24,13 @@ _SIZES = {
     10**8: "10M<n<100M",
     10**9: "100M<n<1B",
 }
+_LICENSES = {
+    *("apache-2.0", "mit", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0"),
+    *("cc-by-nc-4.0", "cc-by-nd-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0"),
+}
+"""SPDX identifiers that the Hub knows, in its lower case; any other is `other`, with a name."""
+
+_SPDX = re.compile(r"[A-Za-z0-9.+-]+")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
@@ -46,6 +53,7 @@ def model_head(statement: Statement, base_model: str | None) -> list[str]:
     return _head(
         library_name="dpdm",
         pipeline_tag="unconditional-image-generation",
+        **_license(statement),
         tags=["differential-privacy", "diffusion", "synthetic"],
         base_model=base_model,
     )
@@ -57,16 +65,31 @@ def data_head(metadata: SampleMetadata, statement: Statement) -> list[str]:
     task = "image-classification" if metadata.classes else "unconditional-image-generation"
     loaded = {}
     if pattern := _pattern(metadata):
-        files = [{"split": TRAIN, "path": pattern}]
-        loaded["configs"] = [{"config_name": "default", "data_files": files}]
-        loaded["dataset_info"] = {"features": _features(metadata.classes)}
+        config: Json = {"config_name": "default"}
+        config["data_files"] = [{"split": TRAIN, "path": pattern}]
+        if metadata.format == "png":  # else a set of one class has no labels
+            config["drop_labels"] = not metadata.classes
+        loaded["configs"] = [config]
+        loaded["dataset_info"] = {"features": _features(metadata)}
     return _head(
+        **_license(statement),
         pretty_name=f"Synthetic {subject}, {statement.headline}",
         tags=["synthetic", "differential-privacy"],
         task_categories=[task],
         size_categories=[_size_category(metadata.count)],
         **loaded,
     )
+
+
+def _license(statement: Statement) -> dict[str, str]:
+    """The license that the publisher stated; nothing without."""
+    said = statement.to_json().get("said_by_the_publisher")
+    name = said.get("license") if isinstance(said, dict) else None
+    if not isinstance(name, str) or _SPDX.fullmatch(name) is None:
+        return {}
+    if name.lower() in _LICENSES:
+        return {"license": name.lower()}
+    return {"license": "other", "license_name": name.lower()}
 
 
 def _pattern(metadata: SampleMetadata) -> str | None:
@@ -76,11 +99,13 @@ def _pattern(metadata: SampleMetadata) -> str | None:
     return f"{TRAIN}/**" if metadata.format == "png" else f"samples.{metadata.format}"
 
 
-def _features(classes: tuple[str, ...]) -> list[Json]:
+def _features(metadata: SampleMetadata) -> list[Json]:
     columns: list[Json] = [{"name": "image", "dtype": "image"}]
-    if classes:
-        names = {str(label): name for label, name in enumerate(classes)}
+    if metadata.classes:
+        names = {str(label): name for label, name in enumerate(metadata.classes)}
         columns.append({"name": "label", "dtype": {"class_label": {"names": names}}})
+        if metadata.format == "zip":
+            columns.append({"name": "class", "dtype": "string"})
     return columns
 
 

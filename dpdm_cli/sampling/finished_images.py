@@ -25,8 +25,9 @@ from dpdm_cli.data.readers.arrays import is_text
 from dpdm_cli.data.readers.parquet import ROWS, ImageTable, ImageTableWriter, schema_of
 from dpdm_cli.errors import DamagedFileError, DataError
 from dpdm_cli.files import read_bytes, sha256_of
+from dpdm_cli.sampling.album import TABLE, Album
 from dpdm_cli.sampling.png import Pixels, PngEncoder
-from dpdm_cli.sampling.writing import Album, Format, place_of
+from dpdm_cli.sampling.writing import Format, place_of
 from dpdm_cli.stored import Json, parse_json, same_json
 
 _MOST = 256  # images at a time
@@ -82,10 +83,14 @@ def _from_archive(
 def _from_members(
     archive: zipfile.ZipFile, album: Album, metadata: Json
 ) -> Iterator[tuple[int, Pixels]]:
-    if len(archive.infolist()) != 1 + album.n:  # before each is given a name
+    beside = ["metadata.json", TABLE]
+    if len(archive.infolist()) != len(beside) + album.n:  # before each is given a name
         raise ValueError(f"{len(archive.infolist()):,} members are not those of {album.n:,} images")
-    _check_members(archive, ["metadata.json", *map(album.member, album.indices)])
+    _check_members(archive, [*beside, *map(album.member, album.indices)])
     _check_text(_content(archive, "metadata.json", _TEXT), metadata)
+    table = album.table()
+    if _content(archive, TABLE, len(table)) != table:
+        raise ValueError(f"{TABLE} does not hold the names and labels of its images")
     png, largest = PngEncoder(album.shape, marked=album.marked), _largest_of(album)
 
     def read(index: int) -> Pixels:

@@ -54,14 +54,14 @@ def check_shares(shares: Sequence[float]) -> tuple[float, ...]:
     return found
 
 
-def for_classes(
+def by_class(
     given: Sequence[float] | Mapping[str, float],
     classes: Sequence[str],
     cycle: tuple[int, ...],
     *,
     labels_given: bool,
-) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Labels of the classes that are drawn, and the share of each.
+) -> dict[str, float]:
+    """The classes that are drawn, and the share of each.
 
     Args:
         given: shares in the order of `cycle`, or by class name.
@@ -87,7 +87,7 @@ def for_classes(
                 f"the model knows no class {str(unknown[0])[:80]!a}",
                 f"name some of {', '.join(classes[:20])}",
             )
-        return tuple(map(classes.index, given)), check_shares(list(given.values()))
+        return dict(zip(given, check_shares([*given.values()]), strict=True))
     if len(set(cycle)) < len(cycle):
         raise UsageError(
             "labels are repeated, and proportions are given", "give each label once, with its share"
@@ -97,7 +97,13 @@ def for_classes(
             f"{len(given):,} proportions are given for {len(cycle):,} classes",
             "give one for each class, or name the classes: CLASS=0.7,CLASS=0.3",
         )
-    return cycle, check_shares(given)
+    return dict(zip((classes[label] for label in cycle), check_shares(given), strict=True))
+
+
+def cycle_of(proportions: Mapping[str, float], classes: Sequence[str]) -> tuple[int, ...]:
+    """Label of image i, for i modulo the length."""
+    labels = [classes.index(name) for name in proportions]
+    return tuple(labels[turn] for turn in turns(tuple(proportions.values())))
 
 
 @lru_cache(maxsize=8)

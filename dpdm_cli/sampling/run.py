@@ -19,7 +19,7 @@ from dpdm_cli.errors import UsageError
 from dpdm_cli.files import disk_errors, expanded
 from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.sampling.drawing import Drawing
-from dpdm_cli.sampling.proportions import for_classes
+from dpdm_cli.sampling.proportions import by_class, cycle_of
 from dpdm_cli.sampling.sample_folder import GOES_ON, SampleFolder
 from dpdm_cli.sampling.sample_metadata import SampleMetadata
 from dpdm_cli.sampling.sample_set import SampleSet
@@ -190,9 +190,10 @@ def sample(
             choice.settings.check_prior(has_prior=has_prior)
             cycle, shares = _cycle(model.classes, labels), None
             if proportions is not None:
-                cycle, shares = for_classes(
+                shares = by_class(
                     proportions, model.classes, cycle, labels_given=labels is not None
                 )
+                cycle = cycle_of(shares, model.classes)
             if choice.settings.guidance and not model.classes:
                 raise UsageError(
                     f"guidance is {choice.settings.guidance:g}, but the model knows no classes",
@@ -211,7 +212,7 @@ def sample(
             format=format,
             marked=mark,
             # Only what affects the images.
-            cycle=cycle[: max(n, len(model.classes))],
+            cycle=cycle if shares else cycle[: max(n, len(model.classes))],
             proportions=shares,
             seed=seed,
             batch_size=size,
@@ -243,7 +244,7 @@ def sample(
         )
         to_device(model.denoiser, where)
         drawing = Drawing(
-            model, metadata.order, choice.settings, seed, size, where, processes, reporter
+            model, metadata.cycle, choice.settings, seed, size, where, processes, reporter
         )
         drawn, digests = drawing.into(SampleSet(folder, metadata, reporter))
     return SampleResult(

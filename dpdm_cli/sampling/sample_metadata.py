@@ -18,12 +18,22 @@ from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.errors import DamagedFileError
 from dpdm_cli.files import CARD
 from dpdm_cli.privacy.statement import AnyStatement, read_statement
+from dpdm_cli.sampling.album import Album
 from dpdm_cli.sampling.png import DIGITAL_SOURCE_TYPE
-from dpdm_cli.sampling.proportions import check_shares, turns
+from dpdm_cli.sampling.proportions import check_shares, cycle_of
 from dpdm_cli.sampling.sampler_presets import is_origin
 from dpdm_cli.sampling.shards import Shard
-from dpdm_cli.sampling.writing import FORMATS, Album, Format
-from dpdm_cli.stored import LARGEST_SIDE, Json, check_keys, json_digest, same_json, shown, value_of
+from dpdm_cli.sampling.writing import FORMATS, Format
+from dpdm_cli.stored import (
+    LARGEST_SIDE,
+    Json,
+    check_keys,
+    json_digest,
+    optional,
+    same_json,
+    shown,
+    value_of,
+)
 
 T = TypeVar("T")
 
@@ -72,8 +82,8 @@ class SampleMetadata:
         n: images of the whole set.
         format: of the files.
         marked: whether its PNG files carry `XMP_MARK`.
-        cycle: labels of the classes that are drawn; they take turns, or have `proportions`.
-        proportions: the share of each in the set, as whoever drew it chose; None where all take turns.
+        cycle: see `Album`; it follows from the proportions where there are any.
+        proportions: the share of each class that is drawn, as whoever drew the set chose; None where they take turns.
         seed, batch_size, sampler, sampler_from: how they were drawn; from where the sampler's settings are.
         checkpoint_sha256: of the model's file.
         written_by: "dpdm" and the release of it that drew them.
@@ -95,7 +105,7 @@ class SampleMetadata:
     checkpoint_sha256: str
     written_by: str
     marked: bool = True
-    proportions: tuple[float, ...] | None = None
+    proportions: Mapping[str, float] | None = None
     shard: Shard | None = None
     digests: Digests | None = None
 
@@ -106,17 +116,10 @@ class SampleMetadata:
             n=self.n,
             shape=self.image_shape,
             classes=self.classes,
-            cycle=self.order,
+            cycle=self.cycle,
             marked=self.marked,
             part=None if self.shard is None else self.shard.indices(self.n, self.batch_size),
         )
-
-    @property
-    def order(self) -> tuple[int, ...]:
-        """Label of image i, for i modulo the length; see `Album`."""
-        if self.proportions is None:
-            return self.cycle
-        return tuple(self.cycle[turn] for turn in turns(self.proportions))
 
     @property
     def count(self) -> int:
@@ -132,7 +135,9 @@ class SampleMetadata:
 
     @property
     def drawn(self) -> list[str]:
-        """Names of the classes in turn."""
+        """Names of the classes in turn, or of those that have a share."""
+        if self.proportions is not None:
+            return list(self.proportions)
         return [self.classes[label] for label in self.cycle]
 
     def to_json(self) -> Json:
@@ -150,7 +155,7 @@ class SampleMetadata:
             "marked": self.marked,
             "image_shape": list(self.image_shape),
             "drawn": self.drawn,
-            "proportions": None if self.proportions is None else list(self.proportions),
+            "proportions": None if self.proportions is None else dict(self.proportions),
             "seed": self.seed,
             "batch_size": self.batch_size,
             "sampler": self.sampler.to_dict(),
@@ -189,7 +194,11 @@ class SampleMetadata:
         counted = "n" if shard is None else "shard"
         n = read(counted, lambda value: _integer(value["whole_n"] if shard else value, 1, _MOST))
         classes = read("classes", check_classes)
-        cycle = read("drawn", lambda names: _cycle(names, classes, n))
+        proportions = read("proportions", optional(lambda shares: _shares(shares, classes)))
+        if proportions is None:
+            cycle = read("drawn", lambda names: _cycle(names, classes, n))
+        else:
+            cycle = cycle_of(proportions, classes)
         metadata = cls(
             statement=read_statement(values.get("statement")),
             dataset=read("dataset", check_dataset),
@@ -199,7 +208,7 @@ class SampleMetadata:
             format=read("format", lambda name: _format(name, shard)),
             marked=read("marked", lambda marked: _if(marked is True or marked is False, marked)),
             cycle=cycle,
-            proportions=read("proportions", lambda shares: _proportions(shares, cycle)),
+            proportions=proportions,
             seed=read("seed", lambda seed: _integer(seed, 0, (1 << 63) - 1)),
             batch_size=read("batch_size", lambda size: _integer(size, 1, _MOST)),
             sampler=read("sampler", SamplerSettings.from_dict),
@@ -261,11 +270,10 @@ def _cycle(names: list[Any], classes: tuple[str, ...], n: int) -> tuple[int, ...
     return tuple(classes.index(name) for name in names)
 
 
-def _proportions(shares: list[Any] | None, cycle: tuple[int, ...]) -> tuple[float, ...] | None:
-    if shares is None:
-        return None
-    _if(len(shares) == len(cycle) == len(set(cycle)) > 0, shares)
-    return check_shares([_if(type(share) is float, share) for share in shares])
+def _shares(values: dict[str, Any], classes: tuple[str, ...]) -> dict[str, float]:
+    _if(values.keys() <= {*classes}, values)
+    shares = check_shares([_if(type(share) is float, share) for share in values.values()])
+    return dict(zip(values, shares, strict=True))
 
 
 def _of_files(values: Mapping[str, object]) -> dict[str, str]:

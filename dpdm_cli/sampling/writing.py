@@ -12,9 +12,8 @@ import hashlib
 import os
 import zipfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol, get_args
 
@@ -23,95 +22,19 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from dpdm_cli.choices import ImageFormat
-from dpdm_cli.data.layout import is_class_name
-from dpdm_cli.data.readers.parquet import ROWS, ImageTableWriter, Row, arrow
-from dpdm_cli.errors import DamagedFileError, DataError
+from dpdm_cli.data.readers.parquet import ROWS, ImageTableWriter, arrow
+from dpdm_cli.errors import DamagedFileError
 from dpdm_cli.files import replacing, sha256_of
+from dpdm_cli.sampling.album import TABLE, Album
 from dpdm_cli.sampling.png import Pixels, PngEncoder
 from dpdm_cli.stored import Json, json_text
 
 Format = ImageFormat
 FORMATS: tuple[Format, ...] = get_args(Format)
 
-TRAIN = "train"
-"""The folder of all images, which loaders take for the split of that name."""
-
 _THREADS = min(8, os.cpu_count() or 1)
 _CHUNK = 64  # images a thread takes at a time
 _MOST_WAITING = 64  # chunks
-_LONGEST_NAME = 200  # bytes; file systems allow 255
-
-
-@dataclass(frozen=True, kw_only=True)
-class Album:
-    """Which images a set has, and their names.
-
-    Attributes:
-        n: number of images of the whole set.
-        shape: (C, H, W) of each; C is 1 or 3.
-        classes: names in label order; empty when unconditional.
-        cycle: image i has the class `cycle[i % len(cycle)]`; empty when unconditional.
-        marked: whether PNG files carry `XMP_MARK`.
-        part: indices, in order, of those that belong here; None for all.
-    """
-
-    n: int
-    shape: tuple[int, int, int]
-    classes: tuple[str, ...] = ()
-    cycle: tuple[int, ...] = ()
-    marked: bool = False
-    part: Sequence[int] | None = None
-
-    @property
-    def indices(self) -> Sequence[int]:
-        """The images that belong here."""
-        return range(self.n) if self.part is None else self.part
-
-    def label(self, index: int) -> int:
-        """The class of image `index`."""
-        return self.cycle[index % len(self.cycle)]
-
-    def member(self, index: int) -> str:
-        """Where image `index` lies in a folder or zip; slashes separate folders.
-
-        Class folders lie in one folder, and nothing else does: where other images lie beside them, or deeper, loaders
-        that take labels from folders take none.
-        """
-        return f"{self._folder(self.label(index) if self.cycle else None)}/{self.name(index)}"
-
-    def name(self, index: int) -> str:
-        """What image `index` is called, wherever it lies."""
-        return f"{index:06d}.png"
-
-    def row(self, index: int, content: bytes) -> Row:
-        """Image `index` in a table."""
-        return Row(content, self.name(index), self.label(index) if self.cycle else None)
-
-    def folders(self) -> set[str]:
-        """Those that have an image here; that of any other class would be empty, which ImageFolder refuses."""
-        labels = {self.label(i) for i in self.indices} if self.cycle else {None}
-        return set(map(self._folder, labels))
-
-    def _folder(self, label: int | None) -> str:
-        return TRAIN if label is None else f"{TRAIN}/{self.classes[label]}"
-
-    def check_names(self) -> None:
-        """Refuse classes that can't be folders on every system.
-
-        Raises:
-            DataError: slashes, leading dots, names that are too long or differ in case only.
-        """
-        for name in self.classes:
-            if not is_class_name(name) or len(name.encode()) > _LONGEST_NAME:
-                raise DataError(
-                    f"the class {name[:80]!a} can't be the name of a folder",
-                    "choose --format npz, which needs no folders",
-                )
-        if len({name.casefold() for name in self.classes}) < len(self.classes):
-            raise DataError(
-                "two classes differ only in case, which some systems take for one folder",
-                "choose --format npz, which needs no folders",
-            )
 
 
 class ImageSink(Protocol):
@@ -354,6 +277,7 @@ class SingleFile:
     def _write_members(self, file: IO[bytes], text: str) -> None:
         with zipfile.ZipFile(file, "w") as archive:
             archive.writestr(_member("metadata.json"), text)
+            archive.writestr(_member(TABLE), self._album.table())
             for start, contents in self._encoded(_CHUNK):
                 for index, content in enumerate(contents, start):
                     archive.writestr(_member(self._album.member(index)), content)

@@ -185,3 +185,16 @@ def test_a_missing_and_a_damaged_checkpoint_end_with_their_codes(tmp_path: Path)
     assert run(tmp_path / "absent", "-n", 3, "-o", tmp_path / "out")[0] == 3
     (tmp_path / "m.safetensors").write_bytes(b"no model")
     assert run(tmp_path / "m.safetensors", "-n", 3, "-o", tmp_path / "out")[0] == 4
+
+
+def test_shares_and_marks_are_options(checkpoint: Path, tmp_path: Path) -> None:
+    command = [checkpoint, "-n", 10, "-B", 5, "--steps", 1, "--no-mark", "--json"]
+    code, out, _ = run(*command, "--proportions", "a=0.9,c=0.1", "-o", tmp_path / "out")
+    assert code == 0
+    values = json.loads(out)
+    assert (values["marked"], values["proportions"]) == (False, {"a": 0.9, "c": 0.1})
+    folders = (tmp_path / "out" / "train").iterdir()
+    assert {path.name: len(list(path.iterdir())) for path in folders} == {"a": 9, "c": 1}
+    code, _, err = run(*command, "--proportions", "0.9,0.1", "-o", tmp_path / "other")
+    assert code == 2
+    assert "2 proportions are given for 3 classes" in err

@@ -30,10 +30,11 @@ from dpdm_cli.files import sha256_of
 from dpdm_cli.privacy.public_inputs import PUBLISHED
 from dpdm_cli.privacy.statement import Statement, private_statement
 from dpdm_cli.sampling import sample_metadata
+from dpdm_cli.sampling.album import Album
 from dpdm_cli.sampling.png import PngEncoder, _chunk
 from dpdm_cli.sampling.sample_metadata import Digests, SampleMetadata
 from dpdm_cli.sampling.shards import Shard
-from dpdm_cli.sampling.writing import FORMATS, Album, open_sink
+from dpdm_cli.sampling.writing import FORMATS, open_sink
 from dpdm_cli.training.folder.run_folder import RunFolder
 
 PRETRAINED = Path(__file__).parents[2] / "examples" / "pretrained" / "mnist-eps10"
@@ -512,6 +513,18 @@ def test_an_archive_holds_its_images_and_their_description_and_nothing_else(
     assert (synth / f"samples.{format}").read_bytes() != before
     digest_again(synth)
     refused(synth, f"samples.{format}")
+
+
+def test_the_labels_in_a_zip_are_those_of_its_images(drawn: Path, tmp_path: Path) -> None:
+    synth = copied(drawn, "zip", tmp_path)
+    path = synth / "samples.zip"
+    with zipfile.ZipFile(path) as archive:
+        members = [(info, archive.read(info)) for info in archive.infolist()]
+    with zipfile.ZipFile(path, "w") as archive:
+        for info, content in members:
+            archive.writestr(info, content.replace(b'"label": 3', b'"label": 4'))
+    digest_again(synth)
+    refused(synth, "metadata.jsonl")
 
 
 def in_front_of_the_description(path: Path) -> None:

@@ -19,8 +19,8 @@ from torchvision.datasets import ImageFolder
 
 from dpdm_cli import release, verify
 from dpdm_cli.checkpoint import load_model
-from dpdm_cli.privacy.public_inputs import PublicInputs
-from dpdm_cli.privacy.statement import private_statement
+from dpdm_cli.privacy.public_inputs import UNLABELLED, PublicInputs
+from dpdm_cli.privacy.statement import Statement, private_statement
 from dpdm_cli.sampling.png import DIGITAL_SOURCE_TYPE
 from dpdm_cli.sampling.writing import FORMATS
 
@@ -31,14 +31,19 @@ N = 17
 SHARES = (0.3, 0.2, 0.2, 0.1, 0.1, 0.1)
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def statement(classes: str = UNLABELLED) -> Statement:
+    """A claim that holds, for images of one's own."""
     ledger = load_model(PRETRAINED).statement.ledger  # type: ignore[union-attr]
     public = PublicInputs(
-        dataset_size="stated", classes="stated", image_size="stated", channels="stated"
+        dataset_size="stated", classes=classes, image_size="stated", channels="stated"
     )
+    return private_statement(ledger, public)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    return save(path, CLASSES, statement=private_statement(ledger, public))
+    return save(path, CLASSES, statement=statement("stated"))
 
 
 @pytest.fixture(scope="module")
@@ -83,19 +88,28 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield datasets
 
 
+def index_of(path: str) -> int:
+    """The number of an image by its name, in an archive too."""
+    return int(Path(path.partition("::")[0]).stem)
+
+
 def loaded(dataset: Any) -> list[tuple[int, bytes, str]]:
     """Index, pixels and class of each image of a `datasets.Dataset`."""
-    names = dataset.features["label"].names
+    label = dataset.features["label"]
+    names = label.names if hasattr(label, "names") else CLASSES
+    if "class" in dataset.features:
+        assert [names[row] for row in dataset["label"]] == dataset["class"][:]
     paths = dataset.cast_column("image", type(dataset.features["image"])(decode=False))
     return [
-        (int(Path(file["image"]["path"]).stem), np.asarray(row["image"]).tobytes(), names[row["label"]])
+        (index_of(file["image"]["path"]), np.asarray(row["image"]).tobytes(), names[row["label"]])
         for row, file in zip(dataset, paths, strict=True)
     ]  # fmt: skip
 
 
 WAYS: dict[str, tuple[str, dict[str, str]]] = {
     "png by folders": ("imagefolder", {"data_dir": "png"}),
-    "zip by folders": ("imagefolder", {"data_files": "zip/samples.zip"}),
+    "zip by folder": ("imagefolder", {"data_dir": "zip"}),
+    "zip by name": ("imagefolder", {"data_files": "zip/samples.zip"}),
     "parquet by columns": ("parquet", {"data_files": "parquet/samples.parquet"}),
     "png by its card": ("png", {}),
     "zip by its card": ("zip", {}),
@@ -119,8 +133,28 @@ def test_datasets_keeps_every_label(
     assert sorted(index for index, *_ in found) == list(range(N))
     for index, pixels, name in found:
         assert (pixels, name) == expected[index]
-    if by_card or source == "parquet":  # folders are in the order of the alphabet
-        assert tuple(dataset.features["label"].names) == CLASSES
+    names = getattr(dataset.features["label"], "names", CLASSES)
+    # Folders are in the order of the alphabet.
+    assert tuple(names) == (tuple(sorted(CLASSES)) if "png" in way else CLASSES)
+
+
+def test_a_set_of_one_class_keeps_its_label(checkpoint: Path, hub: Any, tmp_path: Path) -> None:
+    for format in ("png", "zip", "parquet"):
+        draw(checkpoint, tmp_path / "drawn" / format, n=3, steps=1, labels=["ant"], format=format)
+        home = tmp_path / format
+        release(tmp_path / "drawn" / format, home)
+        dataset = hub.load_dataset(str(home), split="train", cache_dir=str(tmp_path / "cache"))
+        assert [name for *_, name in loaded(dataset)] == ["ant"] * 3
+
+
+def test_images_without_classes_are_loaded_without_labels(hub: Any, tmp_path: Path) -> None:
+    path = save(tmp_path / "m.safetensors", (), statement=statement())
+    for format in ("png", "zip", "parquet"):
+        draw(path, tmp_path / "drawn" / format, n=3, steps=1, format=format)
+        home = tmp_path / format
+        release(tmp_path / "drawn" / format, home)
+        dataset = hub.load_dataset(str(home), split="train", cache_dir=str(tmp_path / "cache"))
+        assert (len(dataset), [*dataset.features]) == (3, ["image"])
 
 
 def test_torchvision_keeps_every_label(released: Path, expected: list[tuple[bytes, str]]) -> None:
@@ -141,7 +175,7 @@ def test_the_head_of_a_card_is_yaml_that_says_what_the_set_is(released: Path) ->
         assert "epsilon" in values["pretty_name"]
         assert "license" not in values  # nobody stated one
         if name != "npz":
-            (_, label) = values["dataset_info"]["features"]
+            _, label, *_ = values["dataset_info"]["features"]
             names = label["dtype"]["class_label"]["names"]
             assert names == {str(at): name for at, name in enumerate(CLASSES)}
         assert all(f"{share:g}" in (released / name / "README.md").read_text() for share in SHARES)

@@ -158,7 +158,7 @@ def unpacked(name: str, content: bytes) -> list[tuple[str, bytes]]:
 def words_of(name: str, content: bytes) -> list[str]:
     """All that a file which may be published says in words; of any other kind there must be none."""
     kind = Path(name).suffix
-    if kind in (".json", ".md"):
+    if kind in (".json", ".jsonl", ".md"):
         return [content.decode()]
     if kind == ".png":
         with Image.open(io.BytesIO(content)) as picture:
@@ -226,7 +226,11 @@ def test_a_picture_or_archive_holds_nothing_beside_what_it_is_for(
                     assert not archive.comment
                     assert {member.filename for member in members} <= {
                         *("images.npy", "labels.npy", "classes.npy", "metadata.npy"),
-                        *("metadata.json", *(f"train/left/{i:06d}.png" for i in range(0, 24, 2))),
+                        *(
+                            "metadata.json",
+                            "metadata.jsonl",
+                            *(f"train/left/{i:06d}.png" for i in range(0, 24, 2)),
+                        ),
                         *(f"train/right/{i:06d}.png" for i in range(1, 24, 2)),
                     }
 

@@ -67,7 +67,8 @@ def test_a_set_has_the_shares_that_it_states(
     stored = json.loads((tmp_path / "out" / "metadata.json").read_text())
     given = options["proportions"]
     assert stored["drawn"] == result.to_dict()["drawn"] == drawn
-    assert stored["proportions"] == (list(given.values()) if isinstance(given, dict) else given)
+    shares = given.values() if isinstance(given, dict) else given
+    assert stored["proportions"] == dict(zip(drawn, shares, strict=True))
 
 
 def test_more_images_add_to_fewer_and_shards_are_parts(checkpoint: Path, tmp_path: Path) -> None:

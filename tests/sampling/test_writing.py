@@ -15,8 +15,9 @@ from PIL import Image
 from dpdm_cli.data import load_images
 from dpdm_cli.errors import DamagedFileError, DataError
 from dpdm_cli.sampling import writing
+from dpdm_cli.sampling.album import Album
 from dpdm_cli.sampling.png import Pixels, PngEncoder
-from dpdm_cli.sampling.writing import FORMATS, Album, Format, ImageSink, open_sink
+from dpdm_cli.sampling.writing import FORMATS, Format, ImageSink, open_sink
 
 METADATA = {"kind": "test", "n": 30}
 
