@@ -129,8 +129,8 @@ def _drawing() -> list[str]:
         "",
         "```bash",
         "pip install dpdm-cli",
-        "dpdm verify .",
-        "dpdm sample . -n 1000 --out images",
+        "dpdm verify model.safetensors",
+        "dpdm sample model.safetensors -n 1000 --out images",
         "```",
         "",
     ]

@@ -191,7 +191,7 @@ def test_the_head_of_a_models_card(checkpoint: Path, tmp_path: Path) -> None:
     assert values["pipeline_tag"] == "unconditional-image-generation"
     assert "differential-privacy" in values["tags"]
     assert "base_model" not in values
-    assert "dpdm sample . -n 1000 --out images" in text
+    assert "dpdm sample model.safetensors -n 1000 --out images" in text
 
 
 def pngs_of(folder: Path) -> dict[str, bytes]:

@@ -119,7 +119,7 @@ def test_what_is_missing_in_a_merged_folder_is_drawn(checkpoint: Path, tmp_path:
     draw(checkpoint, tmp_path / "whole")
     draw_shards(checkpoint, tmp_path, 4)
     shutil.rmtree(tmp_path / "shard-2")
-    (tmp_path / "shard-3" / "dog" / "000016.png").unlink()
+    (tmp_path / "shard-3" / "train" / "dog" / "000016.png").unlink()
     with pytest.raises(errors.DamagedFileError):
         draw(checkpoint, tmp_path / "shard-3", shard=(3, 4))
     merged = merge(tmp_path, tmp_path / "all")
@@ -136,7 +136,7 @@ def interrupt(checkpoint: Path, out: Path, shard: tuple[int, int] | None, **chan
 def overwrite(folder: Path, indices: Iterable[int]) -> None:
     """Put images there that pass for drawn ones, but are not."""
     for index in indices:
-        file = folder / ("cat", "dog", "eel")[index % 3] / f"{index:06d}.png"
+        file = folder / "train" / ("cat", "dog", "eel")[index % 3] / f"{index:06d}.png"
         Image.new("L", (4, 4), index).save(file)
 
 
