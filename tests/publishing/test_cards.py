@@ -45,10 +45,10 @@ def test_a_name_is_shown_as_it_is(name: str, shown: str) -> None:
 def test_a_license_is_that_of_the_publisher_or_none(
     stated: str | None, head: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: dict[str, Any] = {"said_by_the_publisher": {"license": stated}}
-    monkeypatch.setattr(Statement, "to_json", lambda statement: said)
     statement = load_model(PRETRAINED).statement
     assert isinstance(statement, Statement)
+    said: dict[str, Any] = {"said_by_the_publisher": {"license": stated}}
+    monkeypatch.setattr(Statement, "to_json", lambda statement: said)
     assert _license(statement) == head
 
 
