@@ -34,7 +34,7 @@ SamplerName = Literal["ddim", "stochastic-ddim", "euler", "heun"]
 Purpose = Literal["fid", "accuracy"]
 """What the paper chose its samplers for."""
 
-ImageFormat = Literal["png", "npz", "zip"]
+ImageFormat = Literal["png", "npz", "zip", "parquet"]
 """How drawn images are stored."""
 
 Split = Literal["train", "test"]

@@ -37,7 +37,7 @@ def classify(
         str | None,
         typer.Argument(
             metavar="SYNTH",
-            help="Synthetic images in class folders: a folder, zip or .npz. "
+            help="Synthetic images in class folders: a folder, zip, .npz or .parquet. "
             "May be left out with --baseline.",
             show_default=False,
         ),

@@ -21,7 +21,9 @@ def fid(
     synth: Annotated[
         str,
         typer.Argument(
-            metavar="SYNTH", help="Synthetic images: a folder, zip or .npz.", show_default=False
+            metavar="SYNTH",
+            help="Synthetic images: a folder, zip, .npz or .parquet.",
+            show_default=False,
         ),
     ],
     against: Annotated[

@@ -80,6 +80,15 @@ def release(
         ),
     ] = None,
     images_per_person: ImagesPerPerson = None,
+    base_model: Annotated[
+        str | None,
+        option(
+            "Name on Hugging Face's Hub of the public model whose weights this one started from, for the card.",
+            "--base-model",
+            metavar="OWNER/NAME",
+            default="none",
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -113,6 +122,7 @@ def release(
         contact=contact,
         license=license,
         images_per_person=images_per_person,
+        base_model=base_model,
     )
     console.result(
         result.to_dict(),

@@ -37,12 +37,30 @@ def sample(
     ] = None,
     format: Annotated[
         choices.ImageFormat,
-        option("png: one folder per class. npz: samples.npz. zip: samples.zip."),
+        option(
+            "png: one folder per class, below train/. npz, zip, parquet: samples.npz, samples.zip, samples.parquet."
+        ),
     ] = "png",
     labels: Annotated[
         list[str] | None,
         option("Classes to draw, by name or index, with commas; drawn in turn.", default="all"),
     ] = None,
+    proportions: Annotated[
+        str | None,
+        option(
+            "Shares of the classes, in their order, 0.7,0.3, or by name, healthy=0.7,ill=0.3. They are public: "
+            "published with the images.",
+            default="equal",
+        ),
+    ] = None,
+    mark: Annotated[
+        bool,
+        option(
+            "Say in each PNG file that a model made it, for machines (IPTC DigitalSourceType, as XMP; some 500 bytes).",
+            "--mark/--no-mark",
+            panel=OUTPUT,
+        ),
+    ] = True,
     seed: Annotated[
         int,
         option(
@@ -137,6 +155,7 @@ def sample(
     """
     console = Console(as_json=as_json, quiet=quiet)
     from dpdm_cli.sampling import run as sampling
+    from dpdm_cli.sampling.proportions import parse_proportions
     from dpdm_cli.sampling.shards import Shard
 
     part = None if shard is None else Shard.parse(shard)
@@ -155,9 +174,11 @@ def sample(
         s_max=s_max,
         s_noise=s_noise,
         labels=listed(",".join(labels or ())),
+        proportions=None if proportions is None else parse_proportions(proportions),
         seed=seed,
         batch_size=batch_size,
         format=format,
+        mark=mark,
         shard=None if part is None else (part.number, part.of),
         device=device,
         reporter=console,

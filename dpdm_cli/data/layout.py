@@ -21,7 +21,7 @@ Parts = tuple[str, ...]
 
 _SPLITS = frozenset({"train", "test", "val", "valid", "validation"})
 _CLUTTER = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
-_COMPANION_SUFFIXES = frozenset({".json", ".txt", ".md", ".csv"})
+_COMPANION_SUFFIXES = frozenset({".json", ".jsonl", ".txt", ".md", ".csv"})
 _COMPANION_NAMES = frozenset({"license", "readme"})
 _MANIFEST, _GRID = "metadata.json", "grid.png"
 

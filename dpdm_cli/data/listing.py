@@ -20,6 +20,7 @@ from dpdm_cli.data.named import NAMED, NamedSet
 from dpdm_cli.data.readers.archives import read_archive
 from dpdm_cli.data.readers.arrays import read_arrays
 from dpdm_cli.data.readers.folders import read_folder
+from dpdm_cli.data.readers.parquet import read_parquet
 from dpdm_cli.data.readers.public_sets import default_data_dir, read_named
 from dpdm_cli.errors import DataError, UsageError
 from dpdm_cli.files import expanded
@@ -111,6 +112,8 @@ def list_images(
     suffix = path.suffix.lower()
     if os.path.isfile(path) and suffix == ".npz":
         return _from_arrays(path, split, declared, fit)
+    if os.path.isfile(path) and suffix == ".parquet":
+        return _from_parquet(path, split, declared, fit)
     if os.path.isfile(path) and (suffix == ".zip" or zipfile.is_zipfile(path)):
         return _from_tree(path, read_archive(path), split, declared, fit)
     raise DataError(
@@ -139,8 +142,7 @@ def _from_tree(
 
 
 def _from_arrays(path: Path, split: Split, classes: tuple[str, ...] | None, fit: Fit) -> Listing:
-    if split == "test":
-        raise DataError(f"{path} has no test split", "Name the file that holds the test images.")
+    _check_undivided(path, split)
     arrays = read_arrays(path, classes)
     return Listing(
         path.resolve().stem,
@@ -151,6 +153,17 @@ def _from_arrays(path: Path, split: Split, classes: tuple[str, ...] | None, fit:
         fit,
         arrays.persons,
     )
+
+
+def _from_parquet(path: Path, split: Split, classes: tuple[str, ...] | None, fit: Fit) -> Listing:
+    _check_undivided(path, split)
+    table = read_parquet(path, classes)
+    return Listing(path.resolve().stem, str(path), table.entries, table.labels, table.classes, fit)
+
+
+def _check_undivided(path: Path, split: Split) -> None:
+    if split == "test":
+        raise DataError(f"{path} has no test split", "Name the file that holds the test images.")
 
 
 def checked_classes(classes: Sequence[str] | None) -> tuple[str, ...] | None:

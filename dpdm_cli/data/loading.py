@@ -36,8 +36,8 @@ def load_images(
         source: `digits`, `mnist`, `fashion-mnist`, `cifar10`, `celeba`; or a folder or zip with one
             subfolder per class, or flat and unconditional; or an .npz file with `images` uint8 [N, H,
             W] or [N, H, W, C], optionally `labels` int64 [N], `classes` and `persons` [N], whose each
-            image is; or a .safetensors file of `dpdm prepare`, which is mapped and not read. A name
-            wins over a folder of the same name: write `./mnist` for that.
+            image is; or a .parquet file of `dpdm sample`; or a .safetensors file of `dpdm prepare`,
+            which is mapped and not read. A name wins over a folder of the same name: write `./mnist` for that.
         split: named sets have both; a folder or zip has a test split when it holds `train` and
             `test`.
         data_dir: where named sets are, as torchvision lays them out; by default `DPDM_DATA_DIR`, or

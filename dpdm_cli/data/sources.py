@@ -14,16 +14,20 @@ from dpdm_cli.data.named import NAMED
 from dpdm_cli.data.prepare.prepared import SUFFIX, PreparedFile
 from dpdm_cli.data.readers.archives import read_archive
 from dpdm_cli.data.readers.folders import read_folder
+from dpdm_cli.errors import DamagedFileError
 from dpdm_cli.files import expanded, read_json
 from dpdm_cli.stored import Json, parse_json
 
+SAMPLES = "dpdm samples"
+"""What `metadata.json` of a set that `dpdm sample` drew says it is."""
+
 _METADATA = "metadata.json"
-_SINGLE_FILES = {"samples.npz", "samples.zip"}
-_NO_TREES = frozenset({".npz", ".safetensors"})  # whose bytes may look like a zip
+_SINGLE_FILES = {"samples.npz", "samples.zip", "samples.parquet"}
+_NO_TREES = frozenset({".npz", ".parquet", ".safetensors"})  # whose bytes may look like a zip
 
 
 def splits_of(source: str | Path) -> tuple[str, ...]:
-    """Which of `train` and `test` a source holds; `()` when it is not divided.
+    """Which of `train` and `test` a source holds; `()` when it is not divided, as no set of `dpdm sample` is.
 
     Args:
         source: as for `dpdm_cli.data.load_images`, which judges whether it can be used at all.
@@ -31,7 +35,8 @@ def splits_of(source: str | Path) -> tuple[str, ...]:
     if str(source) in NAMED:
         return ("train", "test")
     tree = _tree(expanded(source))
-    return () if tree is None else splits_in(tree)
+    splits = () if tree is None else splits_in(tree)
+    return () if splits == ("train",) and _is_of_samples(source) else splits
 
 
 def classes_of(source: str | Path, split: Split) -> tuple[str, ...]:
@@ -61,7 +66,7 @@ def size_of(source: str | Path) -> int:
 
 
 def samples_in(source: str | Path) -> str | Path:
-    """`source`; or the npz or zip in it, when `dpdm sample` wrote one into that folder."""
+    """`source`; or the npz, zip or parquet in it, when `dpdm sample` wrote one into that folder."""
     folder = expanded(source)
     if (folder / _METADATA).is_file():
         file = folder / f"samples.{sample_metadata(folder).get('format')}"
@@ -73,7 +78,7 @@ def samples_in(source: str | Path) -> str | Path:
 def sample_metadata(source: str | Path) -> Json:
     """What `dpdm sample` wrote about a set of samples; empty when there is no such file.
 
-    It is `metadata.json` in the folder or zip, or beside an .npz or zip file.
+    It is `metadata.json` in the folder or zip, or beside an .npz, .parquet or zip file.
 
     Raises:
         DamagedFileError: the file is not a JSON object.
@@ -88,6 +93,13 @@ def sample_metadata(source: str | Path) -> Json:
     if path.exists() and file.is_file():
         return read_json(file, hint=hint, bare=False)
     return {}
+
+
+def _is_of_samples(source: str | Path) -> bool:
+    try:
+        return sample_metadata(source).get("kind") == SAMPLES
+    except DamagedFileError:  # the file of somebody's own images
+        return False
 
 
 def _tree(path: Path) -> Tree | None:

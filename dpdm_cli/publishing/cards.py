@@ -8,7 +8,9 @@ from dpdm_cli.privacy.accounting.claims import round_up
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.statement import Statement
 from dpdm_cli.publishing.claim_sections import claim_sections, literal
+from dpdm_cli.publishing.front_matter import data_head, model_head
 from dpdm_cli.publishing.verification import Restated
+from dpdm_cli.sampling.png import DIGITAL_SOURCE_TYPE
 from dpdm_cli.sampling.sample_metadata import SampleMetadata
 
 _NO_EVALUATION = "None is stated."
@@ -24,12 +26,18 @@ def model_card(
     sha256: str,
     evaluation: str,
     people: str,
+    base_model: str | None = None,
 ) -> str:
-    """The card of a model, in Markdown; `people` says what its claim is worth for one, see `for_people`."""
+    """The card of a model, in Markdown with a head in YAML; `people` is what its claim is worth for one, `for_people`.
+
+    Raises:
+        UsageError: see `model_head`.
+    """
     channels, side, _ = image_shape
     colours = "grey" if channels == 1 else "colour"
     return "\n".join(
         [
+            *model_head(statement, base_model),
             "# A generator of images, trained under differential privacy",
             "",
             f"**{statement.headline}**",
@@ -46,8 +54,7 @@ def model_card(
             f"| network | a diffusion U-Net of {parameters:,} parameters |",
             f"| SHA-256 of model.safetensors | `{sha256}` |",
             "",
-            "Draw images with `dpdm sample model.safetensors -n 1000`: that costs no more privacy, however many.",
-            "",
+            *_drawing(),
             *claim_sections(statement),
             *_people(people),
             *_evaluation(evaluation),
@@ -63,10 +70,11 @@ def data_card(
     evaluation: str,
     people: str,
 ) -> str:
-    """The card of a set of synthetic images with a claim, in Markdown; `people` as for `model_card`."""
+    """The card of a set of synthetic images with a claim, in Markdown with a head in YAML; `people` as of a model."""
     sampler = ", ".join(f"{name} {value}" for name, value in metadata.sampler.to_dict().items())
     return "\n".join(
         [
+            *data_head(metadata, statement),
             "# Synthetic images, drawn from a model trained under differential privacy",
             "",
             f"**{statement.headline}**",
@@ -80,12 +88,14 @@ def data_card(
             "| | |",
             "|---|---|",
             f"| images | {metadata.count:,}, {metadata.format}{_shard(metadata)} |",
-            f"| classes | {_listed(metadata.drawn) or 'none'}, drawn in turn: their shares tell nothing |",
+            f"| classes | {_classes(metadata)} |",
+            f"| made by | a trained model: [digital source type]({DIGITAL_SOURCE_TYPE}){_marked(metadata)} |",
             f"| model trained on | {_dataset(metadata.dataset)} |",
             f"| sampler | {sampler}; seed {metadata.seed} |",
             f"| SHA-256 of the model | `{metadata.checkpoint_sha256}` |",
             f"| SHA-256 of the images | `{images_sha256}` |",
             "",
+            *_loading(metadata),
             *claim_sections(statement),
             *_people(people),
             *_evaluation(evaluation),
@@ -117,6 +127,53 @@ def for_people(
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(literal, names))
+
+
+def _classes(metadata: SampleMetadata) -> str:
+    if not metadata.drawn:
+        return "none"
+    if metadata.proportions is None:
+        return f"{_listed(metadata.drawn)}, drawn in turn: their shares tell nothing"
+    shares = metadata.proportions.items()
+    listed = ", ".join(f"{_listed([name])} {share:.4g}" for name, share in shares)
+    return f"{listed}: shares that were chosen and are stated as public"
+
+
+def _marked(metadata: SampleMetadata) -> str:
+    if not metadata.marked:
+        return ""
+    return "; the grid says so as XMP" if metadata.format == "npz" else "; each PNG says so as XMP"
+
+
+def _drawing() -> list[str]:
+    return [
+        "## Drawing images",
+        "",
+        "In a folder with these files; it costs no more privacy, however many are drawn:",
+        "",
+        "```bash",
+        "pip install dpdm-cli",
+        "dpdm verify model.safetensors",
+        "dpdm sample model.safetensors -n 1000 --out images",
+        "```",
+        "",
+    ]
+
+
+def _loading(metadata: SampleMetadata) -> list[str]:
+    """How to read the images, in a folder with the files."""
+    lines = {
+        "png": [
+            'datasets.load_dataset("imagefolder", data_dir=".")',
+            'torchvision.datasets.ImageFolder("train")',
+        ],
+        "zip": ['datasets.load_dataset("imagefolder", data_dir=".")'],
+        "parquet": ['datasets.load_dataset("parquet", data_files="samples.parquet")'],
+        "npz": ['numpy.load("samples.npz")  # images, labels, classes'],
+    }[metadata.format]
+    if metadata.format == "png" and not metadata.classes:
+        lines.pop()  # it needs classes
+    return ["## Loading", "", "```python", *lines, "```", ""]
 
 
 def _shard(metadata: SampleMetadata) -> str:

@@ -75,6 +75,7 @@ def release(
     contact: str | None = None,
     license: str | None = None,
     images_per_person: int | None = None,
+    base_model: str | None = None,
 ) -> Release:
     """Put a finished run, a model or a set of samples into a folder that may be published.
 
@@ -91,12 +92,13 @@ def release(
         license: of what is published, an SPDX identifier; none is ever guessed.
         images_per_person: the most images that anybody has among the training images, as everybody may know it: the
             card states what a claim for one image is worth for such a person.
+        base_model: OWNER/NAME on the Hub of the public model whose weights this one started from, for the card.
 
     Raises:
         PrivacyError: the source is private, claims nothing or claims too little; no bound for so many images.
         DataError, DamagedFileError: see `verify`.
-        UsageError: `out` exists, or lies in the source; images a person of a claim that is for one person; or see
-            `with_words`.
+        UsageError: `out` exists, or lies in the source; images a person of a claim that is for one person; a base
+            model that it has not; or see `with_words`.
         ResourceError: it cannot be written; nothing is left of it.
     """
     path, target = expanded(source), expanded(out)
@@ -125,12 +127,19 @@ def release(
     with_words(NOTHING_KNOWN, **words)  # before anything is read
     verified = verify([path], images_per_person=images_per_person)
     (artefact,) = verified.artefacts
+    if base_model is not None and artefact.kind == "samples":
+        raise UsageError(
+            "a base model is given, but a set of images has none",
+            "leave out --base-model, or release the model that drew them",
+        )
     people = for_people(artefact.statement.plan, images_per_person, verified.restated)
     renewed = artefact.statement.renewed()
     statement = replace(renewed, about=with_words(renewed.about, **words))
     with _whole_folder(target) as folder:
-        write = _samples if artefact.kind == "samples" else _model
-        write(artefact, statement, folder, evaluation, people)
+        if artefact.kind == "samples":
+            _samples(artefact, statement, folder, evaluation, people)
+        else:
+            _model(artefact, statement, folder, evaluation, people, base_model)
         verify([folder])  # whole, before it has its name
         files = sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file())
     return Release(
@@ -152,7 +161,12 @@ def _is_below_private(path: Path) -> bool:
 
 
 def _model(
-    artefact: Artefact, statement: Statement, folder: Path, evaluation: str, people: str
+    artefact: Artefact,
+    statement: Statement,
+    folder: Path,
+    evaluation: str,
+    people: str,
+    base_model: str | None,
 ) -> None:
     """Write a model and what belongs to it."""
     source = artefact.path / "model.safetensors" if artefact.path.is_dir() else artefact.path
@@ -169,6 +183,7 @@ def _model(
         sha256=sha256_of(target.model),
         evaluation=evaluation,
         people=people,
+        base_model=base_model,
     )
     beside = [target.card]
     if artefact.kind == "run" and RunFolder(artefact.path).samples.is_file():

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dpdm_cli.checkpoint import Model, load_model
+from dpdm_cli.data.readers.parquet import ImageTable
 from dpdm_cli.errors import DamagedFileError, DataError, DpdmError, PrivacyError, UsageError
 from dpdm_cli.files import check_digests, check_plain, expanded, others_in, read_json
 from dpdm_cli.privacy.accounting.accountants import Part
@@ -133,7 +134,7 @@ def _inspect(path: Path) -> Artefact:
         # A class may be called by one of these names.
         is_run = not is_sample_folder(path) and any((path / name).exists() for name in of_run)
         return _run(path) if is_run else _samples(path, path)
-    if path.suffix in (".npz", ".zip") and path.is_file():
+    if path.suffix in (".npz", ".parquet", ".zip") and path.is_file():
         return _samples(path, path.parent)
     model = load_model(path)
     return _of_model(path, "model", model, ["the weights and their description"])
@@ -263,6 +264,10 @@ def _samples(path: Path, home: Path) -> Artefact:
         f"{count:,} images are those that were drawn{which}, and no others beside them",
         "their picture and their description",
     ]
+    if metadata.format == "parquet":
+        with ImageTable(sink.path) as table:
+            if not table.is_of_this_release:
+                checked.append("not checked: bytes beside the columns, which another pyarrow wrote")
     about = metadata.dataset, metadata.classes, metadata.image_shape
     return _artefact(path, "samples", metadata.statement, checked, about)
 

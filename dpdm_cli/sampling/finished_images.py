@@ -6,12 +6,14 @@ neither verified nor released. Imports no torch.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,10 +22,12 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from dpdm_cli.data.readers.arrays import is_text
-from dpdm_cli.errors import DamagedFileError
-from dpdm_cli.files import read_bytes
+from dpdm_cli.data.readers.parquet import ROWS, ImageTable, ImageTableWriter, schema_of
+from dpdm_cli.errors import DamagedFileError, DataError
+from dpdm_cli.files import read_bytes, sha256_of
+from dpdm_cli.sampling.album import TABLE, Album
 from dpdm_cli.sampling.png import Pixels, PngEncoder
-from dpdm_cli.sampling.writing import Album, Format, place_of
+from dpdm_cli.sampling.writing import Format, place_of
 from dpdm_cli.stored import Json, parse_json, same_json
 
 _MOST = 256  # images at a time
@@ -46,12 +50,14 @@ def finished_images(
     """
     if format == "png":
         return _from_files(folder, album)
+    if format == "parquet":
+        return _from_rows(place_of(format, folder), album, metadata)
     reader = _from_arrays if format == "npz" else _from_members
     return _from_archive(place_of(format, folder), album, metadata, reader)
 
 
 def _from_files(folder: Path, album: Album) -> Iterator[tuple[int, Pixels]]:
-    png, largest = PngEncoder(album.shape), _largest_of(album)
+    png, largest = PngEncoder(album.shape, marked=album.marked), _largest_of(album)
 
     def read(index: int) -> Pixels:
         path = folder / album.member(index)
@@ -77,11 +83,15 @@ def _from_archive(
 def _from_members(
     archive: zipfile.ZipFile, album: Album, metadata: Json
 ) -> Iterator[tuple[int, Pixels]]:
-    if len(archive.infolist()) != 1 + album.n:  # before each is given a name
+    beside = ["metadata.json", TABLE]
+    if len(archive.infolist()) != len(beside) + album.n:  # before each is given a name
         raise ValueError(f"{len(archive.infolist()):,} members are not those of {album.n:,} images")
-    _check_members(archive, ["metadata.json", *map(album.member, album.indices)])
+    _check_members(archive, [*beside, *map(album.member, album.indices)])
     _check_text(_content(archive, "metadata.json", _TEXT), metadata)
-    png, largest = PngEncoder(album.shape), _largest_of(album)
+    table = album.table()
+    if _content(archive, TABLE, len(table)) != table:
+        raise ValueError(f"{TABLE} does not hold the names and labels of its images")
+    png, largest = PngEncoder(album.shape, marked=album.marked), _largest_of(album)
 
     def read(index: int) -> Pixels:
         return png.decode(_content(archive, album.member(index), largest))
@@ -112,6 +122,49 @@ def _from_arrays(
             yield start, rows.transpose(0, 3, 1, 2)
         if member.read(1):
             raise ValueError("images.npy holds more than its images")
+
+
+def _from_rows(path: Path, album: Album, metadata: Json) -> Iterator[tuple[int, Pixels]]:
+    png, largest = PngEncoder(album.shape, marked=album.marked), _largest_of(album)
+    with _named(path):
+        if path.stat().st_size > album.n * largest + _TEXT:
+            raise ValueError(f"it is larger than {album.n:,} images")
+        with ImageTable(path) as table, _Digest() as written:
+            _check_text(table.notes.encode(), metadata)
+            if not table.schema.equals(schema_of(album.classes, table.notes), check_metadata=True):
+                raise ValueError("its columns are not those of this set")
+            rows, count = table.rows(), 0
+            with ImageTableWriter(written, album.classes, table.notes) as same:
+                while group := [*islice(rows, ROWS)]:
+                    start, count = count, count + len(group)
+                    expected = [album.row(i, row.content) for i, row in enumerate(group, start)]
+                    if group != expected or count > album.n:
+                        raise ValueError("its names and labels are not those of its images")
+                    same.put(group)
+                    yield start, np.stack([png.decode(row.content) for row in group])
+            if count != album.n:
+                raise ValueError(f"{count:,} images are not {album.n:,}")
+            # What is between and behind the columns no reader shows.
+            if table.is_of_this_release and written.hexdigest() != sha256_of(path):
+                raise ValueError("it holds something besides its images")
+
+
+class _Digest(io.RawIOBase):
+    """A file of which nothing is kept but its SHA-256."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        self._digest.update(content)
+        return len(content)
+
+    def hexdigest(self) -> str:
+        """Of what was written until now."""
+        return self._digest.hexdigest()
 
 
 def _chunks(indices: Sequence[int], read: Callable[[int], Pixels]) -> Iterator[tuple[int, Pixels]]:
@@ -210,7 +263,7 @@ def _named(path: Path) -> Iterator[None]:
     try:
         yield
     except (
-        *(OSError, ValueError, DamagedFileError),
+        *(OSError, ValueError, DamagedFileError, DataError),
         *(zipfile.BadZipFile, NotImplementedError),
     ) as error:
         raise DamagedFileError(

@@ -17,6 +17,7 @@ from dpdm_cli.compute.device import to_device
 from dpdm_cli.diffusion.generation import SamplerSettings, generate
 from dpdm_cli.files import write_bytes
 from dpdm_cli.privacy.statement import AnyStatement
+from dpdm_cli.sampling.png import XMP_KEYWORD, XMP_MARK
 
 ROWS, COLUMNS = 10, 10
 
@@ -81,15 +82,23 @@ def first_rows(labels: Iterable[int | None]) -> list[tuple[int | None, list[int]
 
 
 def write_grid(
-    path: Path, rows: Sequence[tuple[str, Tensor]], text: str = "", *, described: bool = True
+    path: Path,
+    rows: Sequence[tuple[str, Tensor]],
+    text: str = "",
+    *,
+    described: bool = True,
+    marked: bool = True,
 ) -> None:
-    """Write `grid_picture` as PNG, the caption also as its description unless told otherwise; whole or not at all.
+    """Write `grid_picture` as PNG, whole or not at all; unless told otherwise with `XMP_MARK`, and the caption as its
+    description.
 
     Raises:
         ResourceError: the disk is full or not writable; an older picture stays as it was.
     """
     content = io.BytesIO()
     info = PngInfo()
+    if marked:
+        info.add_itxt(XMP_KEYWORD, XMP_MARK)
     if described:
         info.add_itxt("Description", text)
     grid_picture(rows, text).save(content, "PNG", pnginfo=info)

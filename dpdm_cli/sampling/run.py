@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from dpdm_cli.errors import UsageError
 from dpdm_cli.files import disk_errors, expanded
 from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.sampling.drawing import Drawing
+from dpdm_cli.sampling.proportions import by_class, cycle_of
 from dpdm_cli.sampling.sample_folder import GOES_ON, SampleFolder
 from dpdm_cli.sampling.sample_metadata import SampleMetadata
 from dpdm_cli.sampling.sample_set import SampleSet
@@ -59,7 +60,10 @@ class SampleResult:
 
     def to_dict(self) -> Json:
         """For JSON."""
-        names = ("format", "seed", "batch_size", "sampler", "sampler_from", "dataset", "classes")
+        names = (
+            *("format", "digital_source_type", "marked", "seed", "batch_size"),
+            *("sampler", "sampler_from", "dataset", "classes", "drawn", "proportions"),
+        )
         digests = ("checkpoint_sha256", "images_sha256")
         said, statement = self.metadata.to_json(), self.metadata.statement
         return {
@@ -95,9 +99,11 @@ def sample(
     s_max: float | None = None,
     s_noise: float | None = None,
     labels: Sequence[str | int] | None = None,
+    proportions: Sequence[float] | Mapping[str, float] | None = None,
     seed: int = 0,
     batch_size: int | None = None,
     format: Format = "png",
+    mark: bool = True,
     shard: tuple[int, int] | None = None,
     device: str = "auto",
     reporter: Reporter | None = None,
@@ -126,10 +132,16 @@ def sample(
             arXiv 2206.00364), for euler and heun.
         labels: classes to draw, by name or index (a name wins), repeated in this order; by default all in turn, so that
             image i has class i modulo their number.
+        proportions: the share of each class in the set, in the order of the classes that are drawn, or by name; of the
+            first i images each class has its share within one image. They are public and stated with the images: those
+            of private images are no claim's business.
         seed: 0 to 2^63 - 1.
         batch_size: images at a time; by default 64, on CUDA 1000, and that of the images already in the folder.
-        format: `png` (one folder per class, readable by torchvision's ImageFolder; flat when unconditional), `npz`
-            (`images`, `labels`, `classes`) or `zip` (of the same PNG files).
+        format: `png` (`train/CLASS/000123.png`, so that `train` is read by torchvision's ImageFolder and the whole by
+            the `imagefolder` of `datasets`; `train/000123.png` when unconditional), `npz` (`images`, `labels`,
+            `classes`), `zip` (of the same PNG files) or `parquet` (of the same, in columns `image` and `label`).
+        mark: whether PNG files say that a model made them (IPTC's DigitalSourceType, as XMP), some 500 bytes each;
+            `metadata.json` always does.
         shard: (3, 16) draws the third of sixteen parts of the n images: batches 3, 19, 35, ...; `png` only.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         reporter: gets remarks and progress.
@@ -176,7 +188,12 @@ def sample(
                 overrides=given,
             )
             choice.settings.check_prior(has_prior=has_prior)
-            cycle = _cycle(model.classes, labels)
+            cycle, shares = _cycle(model.classes, labels), None
+            if proportions is not None:
+                shares = by_class(
+                    proportions, model.classes, cycle, labels_given=labels is not None
+                )
+                cycle = cycle_of(shares, model.classes)
             if choice.settings.guidance and not model.classes:
                 raise UsageError(
                     f"guidance is {choice.settings.guidance:g}, but the model knows no classes",
@@ -193,8 +210,10 @@ def sample(
             image_shape=model.image_shape,
             n=n,
             format=format,
+            marked=mark,
             # Only what affects the images.
-            cycle=cycle[: max(n, len(model.classes))],
+            cycle=cycle if shares else cycle[: max(n, len(model.classes))],
+            proportions=shares,
             seed=seed,
             batch_size=size,
             sampler=choice.settings,
@@ -262,7 +281,7 @@ def _shard(given: tuple[int, int], format: str) -> Shard:
     if format != "png":
         raise UsageError(
             f"a shard can't be {format}: that is one file of all images, and shards are merged by copying their files",
-            "leave out --format; whatever reads npz or zip reads folders of PNG files too",
+            "leave out --format; whatever reads npz, zip or parquet reads folders of PNG files too",
         )
     return shard
 

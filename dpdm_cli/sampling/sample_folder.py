@@ -1,6 +1,6 @@
 """The folder of a set of synthetic images: whose it is, what it is to hold, whether it is complete.
 
-OUT/<class>/000123.png, or OUT/samples.npz, or OUT/samples.zip
+OUT/train/<class>/000123.png, or OUT/samples.npz, OUT/samples.zip or OUT/samples.parquet
 OUT/grid.png        a look at the first images
 OUT/metadata.json   the claim and how the images were drawn, the SHA-256 of all other files; written last
 OUT/.sampling.json  the same before a whole set is complete
@@ -29,8 +29,11 @@ from dpdm_cli.sampling.sample_metadata import GRID, KIND, SampleMetadata
 from dpdm_cli.sampling.shards import Shard
 from dpdm_cli.stored import json_text
 
-FIXED = ("checkpoint_sha256", "n", "format", "seed", "batch_size", "sampler", "drawn")
-"""What determines the images; a run continues only under the same. The n is that of the whole set."""
+FIXED = (
+    *("checkpoint_sha256", "n", "format", "marked", "seed", "batch_size", "sampler"),
+    *("drawn", "proportions"),
+)
+"""What determines the images and their files; a run continues only under the same. The n is that of the whole set."""
 
 GOES_ON = "free space or choose another --out; the images that are there stay, and the same command continues"
 _ANOTHER = "choose another --out, or empty this one"

@@ -13,18 +13,31 @@ from typing import Any, TypeVar
 
 from dpdm_cli.checkpoint import check_dataset
 from dpdm_cli.data.class_names import check_classes
+from dpdm_cli.data.sources import SAMPLES
 from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.errors import DamagedFileError
 from dpdm_cli.files import CARD
 from dpdm_cli.privacy.statement import AnyStatement, read_statement
+from dpdm_cli.sampling.album import Album
+from dpdm_cli.sampling.png import DIGITAL_SOURCE_TYPE
+from dpdm_cli.sampling.proportions import check_shares, cycle_of
 from dpdm_cli.sampling.sampler_presets import is_origin
 from dpdm_cli.sampling.shards import Shard
-from dpdm_cli.sampling.writing import FORMATS, Album, Format
-from dpdm_cli.stored import LARGEST_SIDE, Json, check_keys, json_digest, same_json, shown, value_of
+from dpdm_cli.sampling.writing import FORMATS, Format
+from dpdm_cli.stored import (
+    LARGEST_SIDE,
+    Json,
+    check_keys,
+    json_digest,
+    optional,
+    same_json,
+    shown,
+    value_of,
+)
 
 T = TypeVar("T")
 
-KIND = "dpdm samples"
+KIND = SAMPLES
 GRID = "grid.png"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -68,7 +81,9 @@ class SampleMetadata:
         dataset, classes, image_shape: see `Model`.
         n: images of the whole set.
         format: of the files.
-        cycle: see `Album`.
+        marked: whether its PNG files carry `XMP_MARK`.
+        cycle: see `Album`; it follows from the proportions where there are any.
+        proportions: the share of each class that is drawn, as whoever drew the set chose; None where they take turns.
         seed, batch_size, sampler, sampler_from: how they were drawn; from where the sampler's settings are.
         checkpoint_sha256: of the model's file.
         written_by: "dpdm" and the release of it that drew them.
@@ -89,6 +104,8 @@ class SampleMetadata:
     sampler_from: str
     checkpoint_sha256: str
     written_by: str
+    marked: bool = True
+    proportions: Mapping[str, float] | None = None
     shard: Shard | None = None
     digests: Digests | None = None
 
@@ -100,6 +117,7 @@ class SampleMetadata:
             shape=self.image_shape,
             classes=self.classes,
             cycle=self.cycle,
+            marked=self.marked,
             part=None if self.shard is None else self.shard.indices(self.n, self.batch_size),
         )
 
@@ -117,7 +135,9 @@ class SampleMetadata:
 
     @property
     def drawn(self) -> list[str]:
-        """Names of the classes in turn."""
+        """Names of the classes in turn, or of those that have a share."""
+        if self.proportions is not None:
+            return list(self.proportions)
         return [self.classes[label] for label in self.cycle]
 
     def to_json(self) -> Json:
@@ -131,8 +151,11 @@ class SampleMetadata:
             "classes": list(self.classes),
             "n": self.count,
             "format": self.format,
+            "digital_source_type": DIGITAL_SOURCE_TYPE,
+            "marked": self.marked,
             "image_shape": list(self.image_shape),
             "drawn": self.drawn,
+            "proportions": None if self.proportions is None else dict(self.proportions),
             "seed": self.seed,
             "batch_size": self.batch_size,
             "sampler": self.sampler.to_dict(),
@@ -163,10 +186,19 @@ class SampleMetadata:
         is_sealed = not values.keys().isdisjoint({"images_sha256", "files_sha256", _SEAL})
         if is_sealed and read(_SEAL, _sha256) != _seal_of(values):
             raise DamagedFileError(f"{_WHAT}: its {_SEAL} is not that of what else it says")
+        if "marked" not in values and values.get("kind") == KIND:
+            raise DamagedFileError(
+                f"{_WHAT} is of an earlier release of dpdm: it does not say whether they are marked"
+            )
         shard = read("shard", Shard.recorded)
         counted = "n" if shard is None else "shard"
         n = read(counted, lambda value: _integer(value["whole_n"] if shard else value, 1, _MOST))
         classes = read("classes", check_classes)
+        proportions = read("proportions", optional(lambda shares: _shares(shares, classes)))
+        if proportions is None:
+            cycle = read("drawn", lambda names: _cycle(names, classes, n))
+        else:
+            cycle = cycle_of(proportions, classes)
         metadata = cls(
             statement=read_statement(values.get("statement")),
             dataset=read("dataset", check_dataset),
@@ -174,7 +206,9 @@ class SampleMetadata:
             image_shape=read("image_shape", _shape),
             n=n,
             format=read("format", lambda name: _format(name, shard)),
-            cycle=read("drawn", lambda names: _cycle(names, classes, n)),
+            marked=read("marked", lambda marked: _if(marked is True or marked is False, marked)),
+            cycle=cycle,
+            proportions=proportions,
             seed=read("seed", lambda seed: _integer(seed, 0, (1 << 63) - 1)),
             batch_size=read("batch_size", lambda size: _integer(size, 1, _MOST)),
             sampler=read("sampler", SamplerSettings.from_dict),
@@ -234,6 +268,12 @@ def _cycle(names: list[Any], classes: tuple[str, ...], n: int) -> tuple[int, ...
     # The rest of a cycle that is longer than the set would say nothing of its images.
     _if(len(names) <= max(n, len(classes)), names)
     return tuple(classes.index(name) for name in names)
+
+
+def _shares(values: dict[str, Any], classes: tuple[str, ...]) -> dict[str, float]:
+    _if(values.keys() <= {*classes}, values)
+    shares = check_shares([_if(type(share) is float, share) for share in values.values()])
+    return dict(zip(values, shares, strict=True))
 
 
 def _of_files(values: Mapping[str, object]) -> dict[str, str]:

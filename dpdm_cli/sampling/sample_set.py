@@ -212,5 +212,5 @@ def write_set_grid(
     ]
     if rows:
         text = grids.caption(metadata.statement, metadata.dataset, metadata.sampler, metadata.seed)
-        grids.write_grid(path, rows, text, described=described)
+        grids.write_grid(path, rows, text, described=described, marked=metadata.marked)
     return bool(rows)

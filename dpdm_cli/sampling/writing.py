@@ -1,4 +1,4 @@
-"""Where drawn images go: PNG files in class folders, one .npz, or one zip of PNG files.
+"""Where drawn images go: PNG files in class folders, one .npz, or one zip or parquet file of PNG files.
 
 A sink takes batches in any order and reports which of them are complete, so that an interrupted run can continue.
 Completeness is judged by checksums of the files, never by a record of what was meant to be written: a killed process
@@ -12,20 +12,20 @@ import hashlib
 import os
 import zipfile
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import IO, Any, Protocol, get_args
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from dpdm_cli.choices import ImageFormat
-from dpdm_cli.data.layout import is_class_name
-from dpdm_cli.errors import DamagedFileError, DataError
+from dpdm_cli.data.readers.parquet import ROWS, ImageTableWriter, arrow
+from dpdm_cli.errors import DamagedFileError
 from dpdm_cli.files import replacing, sha256_of
+from dpdm_cli.sampling.album import TABLE, Album
 from dpdm_cli.sampling.png import Pixels, PngEncoder
 from dpdm_cli.stored import Json, json_text
 
@@ -35,64 +35,6 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 _THREADS = min(8, os.cpu_count() or 1)
 _CHUNK = 64  # images a thread takes at a time
 _MOST_WAITING = 64  # chunks
-_LONGEST_NAME = 200  # bytes; file systems allow 255
-
-
-@dataclass(frozen=True, kw_only=True)
-class Album:
-    """Which images a set has, and their names.
-
-    Attributes:
-        n: number of images of the whole set.
-        shape: (C, H, W) of each; C is 1 or 3.
-        classes: names in label order; empty when unconditional.
-        cycle: image i has the class `cycle[i % len(cycle)]`; empty when unconditional.
-        part: indices, in order, of those that belong here; None for all.
-    """
-
-    n: int
-    shape: tuple[int, int, int]
-    classes: tuple[str, ...] = ()
-    cycle: tuple[int, ...] = ()
-    part: Sequence[int] | None = None
-
-    @property
-    def indices(self) -> Sequence[int]:
-        """The images that belong here."""
-        return range(self.n) if self.part is None else self.part
-
-    def label(self, index: int) -> int:
-        """The class of image `index`."""
-        return self.cycle[index % len(self.cycle)]
-
-    def member(self, index: int) -> str:
-        """Where image `index` lies in a folder or zip; slashes separate folders."""
-        name = f"{index:06d}.png"
-        return f"{self.classes[self.label(index)]}/{name}" if self.cycle else name
-
-    def folders(self) -> set[str]:
-        """Those of classes that have an image here; any other would be empty, which ImageFolder refuses."""
-        return {
-            self.classes[label] for label in {self.label(i) for i in self.indices if self.cycle}
-        }
-
-    def check_names(self) -> None:
-        """Refuse classes that can't be folders on every system.
-
-        Raises:
-            DataError: slashes, leading dots, names that are too long or differ in case only.
-        """
-        for name in self.classes:
-            if not is_class_name(name) or len(name.encode()) > _LONGEST_NAME:
-                raise DataError(
-                    f"the class {name[:80]!a} can't be the name of a folder",
-                    "choose --format npz, which needs no folders",
-                )
-        if len({name.casefold() for name in self.classes}) < len(self.classes):
-            raise DataError(
-                "two classes differ only in case, which some systems take for one folder",
-                "choose --format npz, which needs no folders",
-            )
 
 
 class ImageSink(Protocol):
@@ -144,21 +86,24 @@ def open_sink(format: Format, folder: Path, album: Album) -> ImageSink:
 
     Raises:
         DataError: the classes can't be folders.
+        UsageError: pyarrow is not installed, which writes parquet files.
     """
-    if format != "npz":
+    if format in ("png", "zip"):
         album.check_names()
+    if format == "parquet":
+        arrow()
     if format == "png":
         return PngFolder(folder, album)
     return SingleFile(folder, album, format)
 
 
 class PngFolder:
-    """`folder/class/000123.png`; without classes `folder/000123.png`. Threads encode and write."""
+    """`folder/train/class/000123.png`; without classes `folder/train/000123.png`. Threads encode and write."""
 
     def __init__(self, folder: Path, album: Album) -> None:
         self.path = folder
         self._album = album
-        self._png = PngEncoder(album.shape)
+        self._png = PngEncoder(album.shape, marked=album.marked)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="png")
         self._waiting: deque[Future[None]] = deque()
         self._has_folders = False
@@ -169,7 +114,7 @@ class PngFolder:
     def put(self, start: int, images: Pixels) -> None:
         if not self._has_folders:
             for name in self._album.folders():
-                (self.path / name).mkdir(exist_ok=True)
+                (self.path / name).mkdir(parents=True, exist_ok=True)
             self._has_folders = True
         for offset in range(0, len(images), _CHUNK):
             chunk = images[offset : offset + _CHUNK]
@@ -209,7 +154,7 @@ class PngFolder:
         return lines.hexdigest()
 
     def discard(self) -> None:
-        for name in self._album.folders() or {"."}:
+        for name in self._album.folders():
             for left_over in (self.path / name).glob(".[0-9]*.png.*part"):
                 left_over.unlink(missing_ok=True)
 
@@ -241,7 +186,7 @@ class PngFolder:
 
 
 class SingleFile:
-    """`folder/samples.npz` or `folder/samples.zip`, made at the end from raw pixels kept beside it.
+    """`folder/samples.npz`, `.zip` or `.parquet`, made at the end from raw pixels kept beside it.
 
     The raw pixels are at their place by index; a line in a journal gives the SHA-256 of each batch.
     """
@@ -280,11 +225,13 @@ class SingleFile:
 
     def finish(self, metadata: Json) -> str:
         text = json_text(metadata).decode()
-        with replacing(self.path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-            if self._format == "npz":
-                self._write_arrays(archive, text)
-            else:
-                self._write_members(archive, text)
+        write = {
+            "npz": self._write_arrays,
+            "zip": self._write_members,
+            "parquet": self._write_rows,
+        }[self._format]
+        with replacing(self.path) as temporary, temporary.open("wb") as file:
+            write(file, text)
         return self.digest()
 
     def digest(self) -> str:
@@ -311,7 +258,7 @@ class SingleFile:
         shape = (self._album.n, *self._album.shape)
         return np.memmap(self._raw, np.uint8, mode="r", shape=shape)
 
-    def _write_arrays(self, archive: zipfile.ZipFile, text: str) -> None:
+    def _write_arrays(self, file: IO[bytes], text: str) -> None:
         pixels, album = self._pixels(), self._album
         arrays: dict[str, NDArray[Any]] = {
             "images": pixels[:, 0] if album.shape[0] == 1 else pixels.transpose(0, 2, 3, 1).copy(),
@@ -320,18 +267,31 @@ class SingleFile:
         if album.cycle:
             arrays["labels"] = np.array([album.label(i) for i in range(album.n)], np.int64)
             arrays["classes"] = np.array(album.classes)
-        for name, array in arrays.items():
-            info = _member(f"{name}.npy")
-            info.compress_type = zipfile.ZIP_DEFLATED
-            with archive.open(info, "w", force_zip64=True) as member:
-                npy.write_array(member, array, allow_pickle=False)
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, array in arrays.items():
+                info = _member(f"{name}.npy")
+                info.compress_type = zipfile.ZIP_DEFLATED
+                with archive.open(info, "w", force_zip64=True) as member:
+                    npy.write_array(member, array, allow_pickle=False)
 
-    def _write_members(self, archive: zipfile.ZipFile, text: str) -> None:
-        pixels, png = self._pixels(), PngEncoder(self._album.shape)
-        archive.writestr(_member("metadata.json"), text)
-        for start in range(0, self._album.n, _CHUNK):
-            for index, content in enumerate(png.encode(pixels[start : start + _CHUNK]), start):
-                archive.writestr(_member(self._album.member(index)), content)
+    def _write_members(self, file: IO[bytes], text: str) -> None:
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr(_member("metadata.json"), text)
+            archive.writestr(_member(TABLE), self._album.table())
+            for start, contents in self._encoded(_CHUNK):
+                for index, content in enumerate(contents, start):
+                    archive.writestr(_member(self._album.member(index)), content)
+
+    def _write_rows(self, file: IO[bytes], text: str) -> None:
+        with ImageTableWriter(file, self._album.classes, text) as table:
+            for start, contents in self._encoded(ROWS):
+                table.put([self._album.row(i, each) for i, each in enumerate(contents, start)])
+
+    def _encoded(self, count: int) -> Iterator[tuple[int, list[bytes]]]:
+        """PNG files of all images, so many at a time, with the index of the first."""
+        pixels, png = self._pixels(), PngEncoder(self._album.shape, marked=self._album.marked)
+        for start in range(0, self._album.n, count):
+            yield start, png.encode(pixels[start : start + count])
 
     def _read_journal(self) -> dict[tuple[int, int], str]:
         known = {}

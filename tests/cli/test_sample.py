@@ -75,7 +75,7 @@ def test_json_is_one_object_with_the_images_their_sampler_and_their_claim(
     assert values["headline"] == "epsilon 0.2, delta 1e-05, per image"
     assert Path(values["grid"]).is_file()
     assert Path(values["metadata"]).is_file()
-    assert len(list((tmp_path / "out").glob("*/*.png"))) == 7
+    assert len(list((tmp_path / "out").glob("train/*/*.png"))) == 7
 
 
 def test_the_table_names_the_images_the_claim_and_the_sampler(
@@ -108,7 +108,7 @@ def test_a_model_without_privacy_is_announced_even_when_quiet(tmp_path: Path) ->
 def test_labels_are_split_at_commas(checkpoint: Path, tmp_path: Path) -> None:
     code, _, _ = run(checkpoint, "-n", 4, "-o", tmp_path / "out", "--steps", 2, "--labels", "c, 0")
     assert code == 0
-    assert {p.name for p in (tmp_path / "out").iterdir() if p.is_dir()} == {"a", "c"}
+    assert {p.name for p in (tmp_path / "out" / "train").iterdir() if p.is_dir()} == {"a", "c"}
 
 
 def test_a_purpose_names_the_row_it_took_for_lack_of_one(checkpoint: Path, tmp_path: Path) -> None:
@@ -185,3 +185,16 @@ def test_a_missing_and_a_damaged_checkpoint_end_with_their_codes(tmp_path: Path)
     assert run(tmp_path / "absent", "-n", 3, "-o", tmp_path / "out")[0] == 3
     (tmp_path / "m.safetensors").write_bytes(b"no model")
     assert run(tmp_path / "m.safetensors", "-n", 3, "-o", tmp_path / "out")[0] == 4
+
+
+def test_shares_and_marks_are_options(checkpoint: Path, tmp_path: Path) -> None:
+    command = [checkpoint, "-n", 10, "-B", 5, "--steps", 1, "--no-mark", "--json"]
+    code, out, _ = run(*command, "--proportions", "a=0.9,c=0.1", "-o", tmp_path / "out")
+    assert code == 0
+    values = json.loads(out)
+    assert (values["marked"], values["proportions"]) == (False, {"a": 0.9, "c": 0.1})
+    folders = (tmp_path / "out" / "train").iterdir()
+    assert {path.name: len(list(path.iterdir())) for path in folders} == {"a": 9, "c": 1}
+    code, _, err = run(*command, "--proportions", "0.9,0.1", "-o", tmp_path / "other")
+    assert code == 2
+    assert "2 proportions are given for 3 classes" in err

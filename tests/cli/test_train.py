@@ -107,7 +107,7 @@ def test_from_real_digits_to_scores_through_the_commands_alone(
         "sample", run, "-n", "60", "--steps", "4", "--json", "--quiet", "--device", "cpu"
     )
     images = Path(str(sampled["out"]))
-    assert len(list(images.glob("*/*.png"))) == 60
+    assert len(list(images.glob("train/*/*.png"))) == 60
     metadata = json.loads((images / "metadata.json").read_text())
     assert trained["statement"] in json.dumps(metadata)
     Image.open(images / "grid.png").verify()

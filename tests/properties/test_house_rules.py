@@ -84,6 +84,17 @@ def test_no_pickle_no_evaluation_no_loss_scaling_and_no_screen_outside_the_comma
         assert "print" not in called
 
 
+def test_what_only_tests_or_an_extra_need_is_not_needed_to_start() -> None:
+    """`datasets` reads what was written, in tests; pyarrow is imported by the function that asks for it."""
+    for path in FILES:
+        assert not {name.split(".")[0] for name in imports(path)} & {"datasets", "huggingface_hub"}
+        at_once = ast.parse(path.read_text(encoding="utf-8")).body
+        names = {
+            alias.name for node in at_once if isinstance(node, ast.Import) for alias in node.names
+        }
+        assert not {name for name in names if name.startswith("pyarrow")}
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_rooms_know_only_the_rooms_below_them(path: Path) -> None:
     inside = room(path)

@@ -43,6 +43,7 @@ OTHERS = {
     "privacy/gradients/tuning.py": "grey images, which the tuning makes up",
     "training/probe_records.py": "records that the audit makes up",
     "sampling/grids.py": "drawn images, in a picture",
+    "sampling/png.py": "drawn images, in files",
 }
 """Files that hold no private records, and what they count instead."""
 

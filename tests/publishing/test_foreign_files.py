@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 import shutil
 import zipfile
 import zlib
@@ -10,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 from PIL import Image, PngImagePlugin
 from support.foreign import MARK, PRETRAINED, copied, digest_again, edited, refused
@@ -47,8 +51,8 @@ def test_what_is_in_no_manifest_is_refused_by_name(
 
 def test_a_file_in_a_class_folder_is_refused_by_name(drawn: Path, tmp_path: Path) -> None:
     synth = copied(drawn, "png", tmp_path)
-    (synth / "0" / "notes.txt").write_text(MARK)
-    refused(synth, "0/notes.txt")
+    (synth / "train" / "0" / "notes.txt").write_text(MARK)
+    refused(synth, "train/0/notes.txt")
 
 
 def test_sets_of_samples_and_private_files_lie_beside_a_run(run: Path, drawn: Path) -> None:
@@ -168,6 +172,105 @@ def test_an_archive_holds_its_images_and_their_description_and_nothing_else(
     refused(synth, f"samples.{format}")
 
 
+def test_the_labels_in_a_zip_are_those_of_its_images(drawn: Path, tmp_path: Path) -> None:
+    synth = copied(drawn, "zip", tmp_path)
+    path = synth / "samples.zip"
+    with zipfile.ZipFile(path) as archive:
+        members = [(info, archive.read(info)) for info in archive.infolist()]
+    with zipfile.ZipFile(path, "w") as archive:
+        for info, content in members:
+            archive.writestr(info, content.replace(b'"label": 3', b'"label": 4'))
+    digest_again(synth)
+    refused(synth, "metadata.jsonl")
+
+
+def in_front_of_the_description(path: Path) -> None:
+    content = path.read_bytes()
+    end = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    path.write_bytes(content[:end] + MARK.encode() + content[end:])
+
+
+def columns_changed(path: Path, change: Callable[[Any], Any], **options: Any) -> None:
+    written = {"compression": "none", "use_dictionary": False, "write_statistics": False, **options}
+    pyarrow.parquet.write_table(change(pyarrow.parquet.read_table(path)), path, **written)
+
+
+def with_a_note(table: Any) -> Any:
+    return table.replace_schema_metadata({**table.schema.metadata, b"note": MARK.encode()})
+
+
+def with_other_names(table: Any) -> Any:
+    told = table.schema.metadata
+    told[b"huggingface"] = told[b"huggingface"].replace(b'"names": ["0"', b'"names": ["Ada"')
+    return table.replace_schema_metadata(told)
+
+
+def with_another_label(table: Any) -> Any:
+    labels = pyarrow.array([3, *table["label"].to_pylist()[1:]], pyarrow.int64())
+    return table.set_column(1, "label", labels)
+
+
+def with_a_text_in_an_image(table: Any) -> Any:
+    rows = table.to_pylist()
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("comment", MARK)
+    content = io.BytesIO()
+    Image.open(io.BytesIO(rows[0]["image"]["bytes"])).save(content, "PNG", pnginfo=notes)
+    rows[0]["image"]["bytes"] = content.getvalue()
+    return pyarrow.Table.from_pylist(rows, table.schema)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        in_front_of_the_description,
+        lambda path: columns_changed(path, with_a_note),
+        lambda path: columns_changed(path, with_other_names),
+        lambda path: columns_changed(path, with_another_label),
+        lambda path: columns_changed(path, with_a_text_in_an_image),
+        lambda path: columns_changed(path, lambda table: table.slice(1)),
+        lambda path: columns_changed(path, lambda table: table, use_dictionary=True),
+        lambda path: columns_changed(path, lambda table: table, compression="gzip"),
+        lambda path: columns_changed(path, lambda table: table, write_statistics=True),
+        lambda path: columns_changed(
+            path, lambda table: table.append_column("note", [[MARK] * len(table)])
+        ),
+    ],
+    ids=[
+        *("between columns and description", "a note", "other names", "another label"),
+        *("text in an image", "one less", "dictionaries", "compressed", "statistics", "a column"),
+    ],
+)
+def test_a_table_holds_its_images_and_their_description_and_nothing_else(
+    drawn: Path, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    synth = copied(drawn, "parquet", tmp_path)
+    path = synth / "samples.parquet"
+    before = path.read_bytes()
+    change(path)
+    assert path.read_bytes() != before
+    digest_again(synth)
+    refused(synth, "samples.parquet")
+
+
+def test_what_another_pyarrow_wrote_is_read_and_said_not_to_be_checked_to_the_byte(
+    drawn: Path, tmp_path: Path
+) -> None:
+    synth = copied(drawn, "parquet", tmp_path)
+    assert not any("not checked" in line for line in verify([synth]).artefacts[0].checked)
+    path = synth / "samples.parquet"
+    content = path.read_bytes()
+    other = re.sub(
+        rb"(parquet-cpp-arrow version )\d+", lambda m: m[1] + b"9" * (len(m[0]) - 26), content
+    )
+    assert other != content
+    path.write_bytes(other)
+    digest_again(synth)
+    assert any("another pyarrow" in line for line in verify([synth]).artefacts[0].checked)
+    release(synth, tmp_path / "out")
+    assert (tmp_path / "out" / "samples.parquet").read_bytes() == content
+
+
 def with_a_text(path: Path) -> None:
     notes = PngImagePlugin.PngInfo()
     notes.add_text("comment", MARK)
@@ -177,8 +280,9 @@ def with_a_text(path: Path) -> None:
 
 def with_words_behind_the_pixels(path: Path) -> None:
     content = path.read_bytes()
-    packed = content[41:-16] + zlib.compress(MARK.encode())
-    path.write_bytes(content[:33] + _chunk(b"IDAT", packed) + content[-12:])
+    at = content.index(b"IDAT") + 4
+    packed = content[at:-16] + zlib.compress(MARK.encode())
+    path.write_bytes(content[: at - 8] + _chunk(b"IDAT", packed) + content[-12:])
 
 
 def of_another_size(path: Path) -> None:
@@ -199,7 +303,7 @@ def test_an_image_file_holds_its_pixels_and_nothing_else(
     drawn: Path, tmp_path: Path, change: Callable[[Path], None]
 ) -> None:
     synth = copied(drawn, "png", tmp_path)
-    image = synth / "2" / "000002.png"
+    image = synth / "train" / "2" / "000002.png"
     change(image)
     digest_again(synth)
     refused(synth, "000002.png")
@@ -208,14 +312,15 @@ def test_an_image_file_holds_its_pixels_and_nothing_else(
 def test_other_bytes_of_the_same_pixels_are_written_anew(drawn: Path, tmp_path: Path) -> None:
     """Compressed otherwise: by another zlib, or by somebody who hides something in the choice."""
     synth = copied(drawn, "png", tmp_path)
-    image = synth / "2" / "000002.png"
+    image = synth / "train" / "2" / "000002.png"
     content = image.read_bytes()
-    packed = zlib.compress(zlib.decompress(content[41:-16]), 1)
-    image.write_bytes(content[:33] + _chunk(b"IDAT", packed) + content[-12:])
+    at = content.index(b"IDAT") + 4
+    packed = zlib.compress(zlib.decompress(content[at:-16]), 1)
+    image.write_bytes(content[: at - 8] + _chunk(b"IDAT", packed) + content[-12:])
     assert image.read_bytes() != content
     digest_again(synth)
     release(synth, tmp_path / "out")
-    assert (tmp_path / "out" / "2" / "000002.png").read_bytes() == content
+    assert (tmp_path / "out" / "train" / "2" / "000002.png").read_bytes() == content
 
 
 def test_the_record_of_a_shard_is_a_copy_of_its_description(drawn: Path, tmp_path: Path) -> None:

@@ -42,7 +42,17 @@ def changed(value: object) -> list[object]:
 
 METADATA = (
     *("kind", "private", "headline", "statement", "dataset", "classes", "n", "format"),
-    *("image_shape", "drawn", "seed", "batch_size", "sampler", "sampler_from"),
+    *(
+        "digital_source_type",
+        "marked",
+        "image_shape",
+        "drawn",
+        "proportions",
+        "seed",
+        "batch_size",
+        "sampler",
+        "sampler_from",
+    ),
     *("checkpoint_sha256", "written_by", "images_sha256", "files_sha256", "description_sha256"),
 )
 

@@ -39,7 +39,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "place",
     [
         *("run/model.safetensors", "run/samples.png", "run/manifest.json", "run/more"),
-        *("png/0", "png/0/000000.png", "png/0/more", "png/grid.png", "png/metadata.json"),
+        *(
+            "png/train/0",
+            "png/train/0/000000.png",
+            "png/train/0/more",
+            "png/more",
+            "png/grid.png",
+            "png/metadata.json",
+        ),
         *("npz/samples.npz", "npz/metadata.json"),
     ],
 )
@@ -65,6 +72,6 @@ def test_a_link_to_a_set_is_that_set(whole: Path, tmp_path: Path) -> None:
 
 def test_an_image_of_any_size_is_not_read_into_memory(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole / "png", tmp_path / "png")
-    os.truncate(tmp_path / "png" / "0" / "000000.png", 1 << 31)
+    os.truncate(tmp_path / "png" / "train" / "0" / "000000.png", 1 << 31)
     done = command("verify", "png", at=tmp_path, memory=3 << 29)  # of 2 << 30
     assert done.code == 4, done.err

@@ -24,6 +24,7 @@ from support.traces import (
     arrays_of,
     chunks,
     files_in,
+    itxt_length,
     shape_of_release,
     training_images_among,
     unpacked,
@@ -41,7 +42,9 @@ from dpdm_cli.privacy.accounting.claims import planned
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.plan_file import write_plan_file
 from dpdm_cli.sampling import grids
+from dpdm_cli.sampling.png import XMP_MARK
 from dpdm_cli.sampling.sample_metadata import _seal_of
+from dpdm_cli.sampling.writing import FORMATS
 
 MARKED = "zaphod-the-marked"
 
@@ -95,7 +98,7 @@ def run(private_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["png", "npz", "zip"])
+@pytest.fixture(scope="module", params=FORMATS)
 def released(run: Path, request: pytest.FixtureRequest) -> tuple[Path, Path]:
     """A released model and a released set of samples."""
     model = run.parent / f"model-{request.param}"
@@ -120,7 +123,7 @@ def test_exactly_the_allowed_files_come_along(released: tuple[Path, Path]) -> No
     common = {"metadata.json", "grid.png", "README.md"}
     if len(files) > 5:
         assert files - common == {
-            f"{name}/{i:06d}.png" for i in range(24) for name in [("left", "right")[i % 2]]
+            f"train/{name}/{i:06d}.png" for i in range(24) for name in [("left", "right")[i % 2]]
         }
     else:
         assert len(files - common) == 1
@@ -182,7 +185,9 @@ def test_a_picture_or_archive_holds_nothing_beside_what_it_is_for(
     for folder in released:
         for name, content in files_in(folder):
             if name.endswith(".png"):
-                assert chunks(content) == ["IHDR", "IDAT", "IEND"], name
+                assert chunks(content) == ["IHDR", "iTXt", "IDAT", "IEND"], name
+                assert content.count(XMP_MARK.encode()) == 1
+                assert content[33:].startswith(itxt_length(XMP_MARK)), name
             if name.endswith((".npz", ".zip")):
                 with zipfile.ZipFile(io.BytesIO(content)) as archive:
                     members = archive.infolist()
@@ -192,8 +197,12 @@ def test_a_picture_or_archive_holds_nothing_beside_what_it_is_for(
                     assert not archive.comment
                     assert {member.filename for member in members} <= {
                         *("images.npy", "labels.npy", "classes.npy", "metadata.npy"),
-                        *("metadata.json", *(f"left/{i:06d}.png" for i in range(0, 24, 2))),
-                        *(f"right/{i:06d}.png" for i in range(1, 24, 2)),
+                        *(
+                            "metadata.json",
+                            "metadata.jsonl",
+                            *(f"train/left/{i:06d}.png" for i in range(0, 24, 2)),
+                        ),
+                        *(f"train/right/{i:06d}.png" for i in range(1, 24, 2)),
                     }
 
 
@@ -378,17 +387,17 @@ def test_removing_the_only_image_of_a_class_changes_weights_and_pixels_alone(
         home.mkdir()
         train(str(folder), home / "run", **options)
         release(home / "run", home / "model")
-        for format in ("png", "npz", "zip"):
+        for format in FORMATS:
             drawn = home / f"drawn-{format}"
             sample(home / "run", drawn, format=format, n=6, sampler=SamplerSettings(steps=2))
             release(drawn, home / format)
         # Of the run's own folder all but private/ may be published too.
         shutil.rmtree(home / "run" / "private")
-        return [shape_of_release(home / part) for part in ("model", "png", "npz", "zip", "run")]
+        return [shape_of_release(home / part) for part in ("model", *FORMATS, "run")]
 
     whole = published(tmp_path / "whole")
     (folder / "middle" / "0.png").unlink()
     without = published(tmp_path / "without")
-    assert any(name.startswith("middle/") for name in whole[1])
+    assert any(name.startswith("train/middle/") for name in whole[1])
     for one, other in zip(whole, without, strict=True):
         assert one == other

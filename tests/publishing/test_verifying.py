@@ -169,18 +169,18 @@ def test_a_changed_or_missing_file_is_damage(run: Path, name: str) -> None:
 
 def test_a_changed_or_planted_image_is_damage(run: Path) -> None:
     synth = run / "synth"
-    (synth / "0" / "extra.png").write_bytes(b"")
-    with pytest.raises(DamagedFileError, match=r"1 entry is none of this set, 0/extra\.png"):
+    (synth / "train" / "0" / "extra.png").write_bytes(b"")
+    with pytest.raises(DamagedFileError, match=r"1 entry is none of this set, train/0/extra\.png"):
         verify([synth])
-    (synth / "0" / "more.png").write_bytes(b"")
+    (synth / "train" / "0" / "more.png").write_bytes(b"")
     with pytest.raises(
-        DamagedFileError, match=r"2 entries are none of this set, first 0/extra\.png"
+        DamagedFileError, match=r"2 entries are none of this set, first train/0/extra\.png"
     ):
         verify([synth])
-    (synth / "0" / "extra.png").unlink()
-    (synth / "0" / "more.png").unlink()
-    image = next((synth / "0").glob("*.png"))
-    image.write_bytes(next((synth / "1").glob("*.png")).read_bytes())
+    (synth / "train" / "0" / "extra.png").unlink()
+    (synth / "train" / "0" / "more.png").unlink()
+    image = next((synth / "train" / "0").glob("*.png"))
+    image.write_bytes(next((synth / "train" / "1").glob("*.png")).read_bytes())
     with pytest.raises(DamagedFileError, match="not those that were drawn"):
         verify([synth])
 

@@ -170,7 +170,7 @@ def test_a_complete_set_whose_images_were_changed_is_damaged(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     draw(checkpoint, tmp_path / "out")
-    Image.new("L", (4, 4)).save(tmp_path / "out" / "cat" / "000003.png")
+    Image.new("L", (4, 4)).save(tmp_path / "out" / "train" / "cat" / "000003.png")
     with pytest.raises(errors.DamagedFileError, match="drawn"):
         draw(checkpoint, tmp_path / "out")
 
@@ -184,6 +184,8 @@ def test_a_complete_set_whose_images_were_changed_is_damaged(
         ({"batch_size": 4}, "batch_size"),
         ({"format": "npz"}, "format"),
         ({"labels": ["dog"]}, "drawn"),
+        ({"proportions": [0.2, 0.3, 0.5]}, "proportions"),
+        ({"mark": False}, "marked"),
         ({"steps": 4}, "sampler"),
         ({"steps": 3, "guidance": 0.5}, "sampler"),
     ],

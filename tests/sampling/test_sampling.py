@@ -18,11 +18,13 @@ from torchvision.datasets import ImageFolder
 from dpdm_cli import errors
 from dpdm_cli.checkpoint import read_tensors, write_tensors
 from dpdm_cli.data import load_images
+from dpdm_cli.data.sources import splits_of
 from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.files import sha256_of
 from dpdm_cli.privacy.statement import non_private_statement
 from dpdm_cli.sampling import drawing
 from dpdm_cli.sampling.run import sample
+from dpdm_cli.sampling.sample_metadata import _seal_of
 from dpdm_cli.sampling.writing import FORMATS, Format
 
 
@@ -35,22 +37,51 @@ def test_exactly_n_images_lie_in_class_folders_that_image_folder_reads(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     result = draw(checkpoint, tmp_path / "out", n=29)
-    dataset = ImageFolder(str(tmp_path / "out"))
+    dataset = ImageFolder(str(tmp_path / "out" / "train"))
     assert dataset.classes == ["cat", "dog", "eel"]
     assert Counter(dataset.targets) == {0: 10, 1: 10, 2: 9}
     assert (len(dataset), result.n, result.drawn) == (29, 29, 29)
     assert {image.size for image, _ in dataset} == {(4, 4)}
     names = {p.name for p in (tmp_path / "out").iterdir()}
-    assert names == {"cat", "dog", "eel", "grid.png", "metadata.json"}
+    assert names == {"train", "grid.png", "metadata.json"}
+
+
+def test_a_set_is_read_as_it_was_laid_out_before_too(checkpoint: Path, tmp_path: Path) -> None:
+    draw(checkpoint, tmp_path / "out")
+    new = load_images(tmp_path / "out")
+    assert splits_of(tmp_path / "out") == ()
+    for folder in (tmp_path / "out" / "train").iterdir():
+        folder.rename(tmp_path / "out" / folder.name)
+    (tmp_path / "out" / "train").rmdir()
+    old = load_images(tmp_path / "out")
+    assert splits_of(tmp_path / "out") == ()
+    assert old.classes == new.classes
+    assert torch.equal(old.images, new.images)
+    assert old.labels is not None
+    assert new.labels is not None
+    assert torch.equal(old.labels, new.labels)
+
+
+def test_a_description_of_an_earlier_release_is_said_to_be_one(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    draw(checkpoint, tmp_path / "out")
+    values = json.loads((tmp_path / "out" / "metadata.json").read_text())
+    for name in ("marked", "digital_source_type", "proportions", "description_sha256"):
+        del values[name]
+    values["description_sha256"] = _seal_of(values)
+    (tmp_path / "out" / "metadata.json").write_text(json.dumps(values))
+    with pytest.raises(errors.DamagedFileError, match="earlier release of dpdm"):
+        draw(checkpoint, tmp_path / "out")
 
 
 def test_image_i_lies_under_its_index_in_class_i_modulo_the_classes(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     draw(checkpoint, tmp_path / "out", n=7)
-    found = {p.relative_to(tmp_path / "out").as_posix() for p in tmp_path.glob("out/*/*.png")}
+    found = {p.relative_to(tmp_path / "out").as_posix() for p in tmp_path.glob("out/train/*/*.png")}
     classes = ("cat", "dog", "eel")
-    assert found == {f"{classes[i % 3]}/{i:06d}.png" for i in range(7)}
+    assert found == {f"train/{classes[i % 3]}/{i:06d}.png" for i in range(7)}
 
 
 def test_images_differ_by_index_class_and_seed(checkpoint: Path, tmp_path: Path) -> None:
@@ -109,8 +140,8 @@ def test_labels_by_name_or_index_are_drawn_in_turn(
     checkpoint: Path, tmp_path: Path, labels: list[str | int], cycle: list[str]
 ) -> None:
     result = draw(checkpoint, tmp_path / "out", n=7, labels=labels)
-    found = {p.relative_to(tmp_path / "out").as_posix() for p in tmp_path.glob("out/*/*.png")}
-    assert found == {f"{cycle[i % len(cycle)]}/{i:06d}.png" for i in range(7)}
+    found = {p.relative_to(tmp_path / "out").as_posix() for p in tmp_path.glob("out/train/*/*.png")}
+    assert found == {f"train/{cycle[i % len(cycle)]}/{i:06d}.png" for i in range(7)}
     assert result.metadata.drawn == cycle
 
 
@@ -138,7 +169,7 @@ def test_an_unconditional_model_takes_no_labels_and_no_guidance(
     assert not (tmp_path / "out").exists()
 
 
-def test_unconditional_images_lie_flat_and_are_read_without_classes(
+def test_unconditional_images_lie_in_one_folder_and_are_read_without_classes(
     unconditional: Path, tmp_path: Path
 ) -> None:
     draw(unconditional, tmp_path / "out", n=11)

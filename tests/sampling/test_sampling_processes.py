@@ -170,7 +170,7 @@ def test_a_full_disk_stops_all_and_the_same_call_goes_on(checkpoint: Path, tmp_p
 def test_a_complete_set_is_checked_by_the_first_for_all(checkpoint: Path, tmp_path: Path) -> None:
     whole = draw(checkpoint, tmp_path / "out")
     assert draw_in(2, checkpoint, tmp_path / "out") == [(30, 0, whole.metadata)] * 2
-    (tmp_path / "out" / "cat" / "000000.png").write_bytes(b"")
+    (tmp_path / "out" / "train" / "cat" / "000000.png").write_bytes(b"")
     for outcome in draw_in(2, checkpoint, tmp_path / "out"):
         assert isinstance(outcome, errors.DamagedFileError)
 

@@ -73,7 +73,7 @@ def test_merged_shards_are_sealed_to_the_bytes_of_one_process(
     assert contents(merged) == contents(tmp_path / "whole")
 
 
-def test_unconditional_shards_lie_flat_and_merge(tmp_path: Path) -> None:
+def test_unconditional_shards_lie_in_one_folder_and_merge(tmp_path: Path) -> None:
     checkpoint = save(tmp_path / "m.safetensors", classes=())
     draw(checkpoint, tmp_path / "whole")
     draw_shards(checkpoint, tmp_path, 2)
@@ -91,15 +91,15 @@ def test_a_shard_says_which_it_is_and_holds_its_images_under_their_final_names(
     assert stored["n"] == result.n == result.drawn == 8
     assert result.to_dict()["shard"] == stored["shard"]
     classes = ("cat", "dog", "eel")
-    found = {p.relative_to(tmp_path / "out").as_posix() for p in tmp_path.glob("out/*/*.png")}
-    assert found == {f"{classes[i % 3]}/{i:06d}.png" for i in range(8, 16)}
+    found = {p.relative_to(tmp_path / "out").as_posix() for p in tmp_path.glob("out/train/*/*.png")}
+    assert found == {f"train/{classes[i % 3]}/{i:06d}.png" for i in range(8, 16)}
 
 
 def test_what_is_missing_in_a_merged_folder_is_drawn(checkpoint: Path, tmp_path: Path) -> None:
     draw(checkpoint, tmp_path / "whole")
     draw_shards(checkpoint, tmp_path, 4)
     shutil.rmtree(tmp_path / "shard-2")
-    (tmp_path / "shard-3" / "dog" / "000016.png").unlink()
+    (tmp_path / "shard-3" / "train" / "dog" / "000016.png").unlink()
     with pytest.raises(errors.DamagedFileError):
         draw(checkpoint, tmp_path / "shard-3", shard=(3, 4))
     merged = merge(tmp_path, tmp_path / "all")
@@ -204,7 +204,9 @@ def test_an_image_that_was_changed_on_the_way_is_found_and_its_shard_named(
 ) -> None:
     draw_shards(checkpoint, tmp_path, 2)
     merged = merge(tmp_path, tmp_path / "all")
-    shutil.copyfile(merged / "cat" / "000003.png", merged / "cat" / "000000.png")
+    shutil.copyfile(
+        merged / "train" / "cat" / "000003.png", merged / "train" / "cat" / "000000.png"
+    )
     with pytest.raises(errors.DamagedFileError, match="shard 1/2"):
         draw(checkpoint, merged)
 
@@ -231,7 +233,7 @@ def test_without_a_folder_a_shard_lies_beside_the_model_under_its_number(tmp_pat
     assert result.folder == tmp_path / "synth-3-of-16"
 
 
-@pytest.mark.parametrize("format", ["npz", "zip"])
+@pytest.mark.parametrize("format", ["npz", "zip", "parquet"])
 def test_one_file_can_be_no_shard(checkpoint: Path, tmp_path: Path, format: str) -> None:
     with pytest.raises(errors.UsageError, match="one file of all images") as caught:
         draw(checkpoint, tmp_path / "out", shard=(1, 2), format=format)

@@ -146,7 +146,7 @@ def test_doubtful_images_are_not_trusted_after_a_kill_at_any_point_of_the_merge(
     draw(checkpoint, tmp_path / "whole")
     draw_shards(checkpoint, tmp_path, 2)
     merged = merge(tmp_path, tmp_path / "all")
-    (merged / "cat" / "000000.png").unlink()
+    (merged / "train" / "cat" / "000000.png").unlink()
     overwrite(merged, [1, 8, 17])
     (merged / ".shard-2-of-2.json").unlink()
     unlink = Path.unlink

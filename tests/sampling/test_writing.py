@@ -15,8 +15,9 @@ from PIL import Image
 from dpdm_cli.data import load_images
 from dpdm_cli.errors import DamagedFileError, DataError
 from dpdm_cli.sampling import writing
+from dpdm_cli.sampling.album import Album
 from dpdm_cli.sampling.png import Pixels, PngEncoder
-from dpdm_cli.sampling.writing import FORMATS, Album, Format, ImageSink, open_sink
+from dpdm_cli.sampling.writing import FORMATS, Format, ImageSink, open_sink
 
 METADATA = {"kind": "test", "n": 30}
 
@@ -83,7 +84,7 @@ def test_a_digest_tells_images_apart_and_not_the_batches_they_came_in(
 
 def test_the_digest_of_png_files_is_that_of_sha256sum(tmp_path: Path) -> None:
     digest = fill("png", tmp_path, album(), pixels(album()))
-    files = sorted(tmp_path.glob("*/*.png"), key=lambda p: p.relative_to(tmp_path).as_posix())
+    files = sorted(tmp_path.glob("train/*/*.png"), key=lambda p: p.relative_to(tmp_path).as_posix())
     lines = "".join(
         f"{hashlib.sha256(f.read_bytes()).hexdigest()}  {f.relative_to(tmp_path).as_posix()}\n"
         for f in files
@@ -167,15 +168,15 @@ def test_a_missing_file_is_damage_to_a_finished_set(tmp_path: Path, format: Form
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_finished_set_leaves_nothing_else_behind(tmp_path: Path, format: Format) -> None:
     what = album()
-    (tmp_path / "cat").mkdir()
+    (tmp_path / "train" / "cat").mkdir(parents=True)
     left_over = ".000000.png.7.part"
-    (tmp_path / "cat" / left_over).write_bytes(b"left over")
+    (tmp_path / "train" / "cat" / left_over).write_bytes(b"left over")
     fill(format, tmp_path, what, pixels(what))
     files = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
     if format == "png":
         assert files == {what.member(i) for i in range(what.n)}
     else:
-        assert files == {f"samples.{format}", f"cat/{left_over}"}
+        assert files == {f"samples.{format}", f"train/cat/{left_over}"}
 
 
 def test_two_that_write_one_image_do_not_write_one_file(
@@ -199,7 +200,7 @@ def test_two_that_write_one_image_do_not_write_one_file(
 def test_a_class_that_gets_no_image_gets_no_folder(tmp_path: Path) -> None:
     what = album(n=2)
     fill("png", tmp_path, what, pixels(what))
-    assert {p.name for p in tmp_path.iterdir()} == {"cat", "dog"}
+    assert {p.name for p in (tmp_path / "train").iterdir()} == {"cat", "dog"}
 
 
 @pytest.mark.parametrize("format", ["npz", "zip"])

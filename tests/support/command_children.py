@@ -20,6 +20,7 @@ from dpdm_cli.__main__ import main
 from dpdm_cli.data import load_images
 from dpdm_cli.privacy.accounting.claims import planned
 from dpdm_cli.privacy.plan_file import write_plan_file
+from dpdm_cli.sampling.writing import FORMATS
 from support import fault_children
 from support.trained import digits_folder
 
@@ -163,7 +164,7 @@ def _run(
 
 
 def make(home: Path) -> None:
-    """One of everything that commands read: plan.json, run, png, npz, zip, images and images.safetensors."""
+    """One of everything that commands read: plan.json, run, png, npz, zip, parquet, images and images.safetensors."""
     write_plan_file(home / "plan.json", planned(fault_children.PLAN))
     digits_folder(home / "images")
     network = "width = 8\nembedding = 8\nmultipliers = [1]\nmicro_batch = 64\n"
@@ -175,7 +176,7 @@ def make(home: Path) -> None:
     shutil.make_archive(str(home / "images"), "zip", home / "images")
     for words in (
         [*TRAIN, "--out", "run"],
-        *([*drawn, "--format", format, "--out", format] for format in ("png", "npz", "zip")),
+        *([*drawn, "--format", format, "--out", format] for format in FORMATS),
         ["prepare", "images", "images.safetensors"],
     ):
         done = command(*words, at=home, seconds=200)

@@ -230,6 +230,19 @@ def of_zip(content: bytes, random: random.Random) -> Mutation:
     return target.getvalue(), False
 
 
+def of_parquet(content: bytes, random: random.Random) -> Mutation:
+    """Bytes of the pages or of the description behind them, whose length is right."""
+    if random.random() < 0.5:
+        return of_bytes(content, random), False
+    length = int.from_bytes(content[-8:-4], "little")
+    pages, described = content[: -8 - length], content[-8 - length : -8]
+    if random.random() < 0.3:
+        pages = of_bytes(pages, random)
+    else:
+        described = of_bytes(described, random)
+    return pages + described + len(described).to_bytes(4, "little") + b"PAR1", False
+
+
 def of_png(content: bytes, random: random.Random) -> Mutation:
     """Chunks changed, with checksums that are right."""
     if random.random() < 0.4:
@@ -282,6 +295,7 @@ BY_ENDING: dict[str, Callable[[bytes, random.Random], Mutation]] = {
     "zip": of_zip,
     "npz": of_zip,
     "png": of_png,
+    "parquet": of_parquet,
 }
 
 

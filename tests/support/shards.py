@@ -38,5 +38,5 @@ def interrupt(checkpoint: Path, out: Path, shard: tuple[int, int] | None, **chan
 def overwrite(folder: Path, indices: Iterable[int]) -> None:
     """Put images there that pass for drawn ones, but are not."""
     for index in indices:
-        file = folder / ("cat", "dog", "eel")[index % 3] / f"{index:06d}.png"
+        file = folder / "train" / ("cat", "dog", "eel")[index % 3] / f"{index:06d}.png"
         Image.new("L", (4, 4), index).save(file)

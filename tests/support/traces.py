@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 import safetensors.torch
 from PIL import Image
 from torch import Tensor
@@ -33,13 +34,16 @@ def unpacked(name: str, content: bytes) -> list[tuple[str, bytes]]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             for member in archive.infolist():
                 found += unpacked(f"{name}/{member.filename}", archive.read(member))
+    if name.endswith(".parquet"):
+        for row in pyarrow.parquet.read_table(io.BytesIO(content)).to_pylist():
+            found += unpacked(f"{name}/{row['image']['path']}", row["image"]["bytes"])
     return found
 
 
 def words_of(name: str, content: bytes) -> list[str]:
     """All that a file which may be published says in words; of any other kind there must be none."""
     kind = Path(name).suffix
-    if kind in (".json", ".md"):
+    if kind in (".json", ".jsonl", ".md"):
         return [content.decode()]
     if kind == ".png":
         with Image.open(io.BytesIO(content)) as picture:
@@ -48,6 +52,9 @@ def words_of(name: str, content: bytes) -> list[str]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             of_members = [bytes(m.comment + m.extra) for m in archive.infolist()]
             return [*archive.namelist(), repr([archive.comment, *of_members])]
+    if kind == ".parquet":
+        table = pyarrow.parquet.ParquetFile(io.BytesIO(content))
+        return [repr(table.metadata.to_dict()), repr(table.schema_arrow.metadata)]
     if kind == ".npy":
         array = np.load(io.BytesIO(content), allow_pickle=False)
         return array.ravel().tolist() if array.dtype.kind == "U" else [str(array.dtype)]
@@ -64,6 +71,11 @@ def chunks(png: bytes) -> list[str]:
         kinds.append(png[place + 4 : place + 8].decode("latin-1"))
         place += 12 + length
     return [kind for kind, before in zip(kinds, ["", *kinds], strict=False) if kind != before]
+
+
+def itxt_length(text: str) -> bytes:
+    """The first bytes of a chunk that holds an XMP packet and nothing else: its keyword and five zeros."""
+    return (len("XML:com.adobe.xmp") + 5 + len(text.encode())).to_bytes(4, "big")
 
 
 Digests = set[bytes]
@@ -140,6 +152,9 @@ def shape_of_release(folder: Path) -> dict[str, Any]:
         elif name.endswith(".png"):
             with Image.open(io.BytesIO(content)) as picture:
                 shapes[name] = picture.mode, picture.size, chunks(content)
+        elif name.endswith(".parquet"):
+            table = pyarrow.parquet.read_table(io.BytesIO(content))
+            shapes[name] = table.num_rows, without_digests(repr(table.schema.metadata))
         elif name.endswith(".md"):
             shapes[name] = re.sub(r"\b[0-9a-f]{64}\b", "<digest>", content.decode())
         else:
