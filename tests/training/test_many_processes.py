@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support import audited_children
 from support import process_children as children
 from support.poisson_statistics import poisson_p_value
 from support.processes_launcher import Exited, launch
@@ -67,7 +68,7 @@ def covariances(state: dict[str, torch.Tensor]) -> torch.Tensor:
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_the_mechanism_of_several_processes_passes_its_audit(size: int) -> None:
-    outcomes = launch(size, children.audited, "none", "moments")
+    outcomes = launch(size, audited_children.audited, "none", "moments")
     for findings in outcomes:
         assert [f for f in findings if not f.passed] == []
         assert len(findings) > 20
@@ -85,14 +86,14 @@ def test_the_mechanism_of_several_processes_passes_its_audit(size: int) -> None:
     ],
 )
 def test_mechanisms_that_several_processes_get_wrong_are_noticed(mutant: str) -> None:
-    for findings in launch(2, children.audited, mutant, "moments"):
+    for findings in launch(2, audited_children.audited, mutant, "moments"):
         assert [f for f in findings if not f.passed], mutant
 
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_the_union_of_the_shares_is_a_poisson_mask(size: int) -> None:
     steps, records, rate = 1000, 200, 0.05
-    shares = launch(size, children.shares_of_masks, steps, records, rate)
+    shares = launch(size, audited_children.shares_of_masks, steps, records, rate)
     masks = np.zeros((steps, records), dtype=bool)
     for step, parts in enumerate(zip(*shares, strict=True)):
         together = [index for part in parts for index in part]
