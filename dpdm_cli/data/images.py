@@ -33,6 +33,8 @@ class ImageSet:
         content: SHA-256 of images and labels when it is known without reading them, else None.
         duplicates: how many images equal an earlier one when it is known, else None.
         storage: the file that `images` is mapped from; None for images in memory.
+        persons: int64 [N], the person each image is of, by numbers from 0 to P-1 that stand for no name; None when
+            persons are not known.
 
     Raises:
         DataError: the tensors do not fit together, there is no image, or a label is out of range.
@@ -45,6 +47,7 @@ class ImageSet:
     content: str | None = None
     duplicates: int | None = None
     storage: PreparedFile | None = field(default=None, repr=False)
+    persons: Tensor | None = None
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -61,6 +64,8 @@ class ImageSet:
             )
         if labels is not None:
             check_labels(self.name, labels.numpy(), len(images), len(self.classes))
+        if self.persons is not None:
+            check_persons(self.name, self.persons.numpy(), len(images))
 
     @property
     def channels(self) -> int:
@@ -136,6 +141,22 @@ def check_labels(name: str, labels: NDArray[np.integer], images: int, classes: i
             f"the first is {int(labels[first])} at image {first}",
             f"{classes} classes are declared: declare more, or correct the labels.",
         )
+
+
+def check_persons(name: str, persons: NDArray[np.integer], images: int) -> None:
+    """Refuse numbers of persons that do not belong to `images` images.
+
+    Raises:
+        DataError: another shape than [images], another type than int64, or not all numbers from 0 on.
+    """
+    if persons.shape != (images,) or persons.dtype != np.int64:
+        raise DataError(
+            f"{name}: expected persons as int64 [{images}], found {persons.dtype} {list(persons.shape)}",
+            "One number for each image, in the same order.",
+        )
+    known = np.unique(persons)
+    if known[0] != 0 or known[-1] != len(known) - 1:
+        raise DataError(f"{name}: persons are not numbered from 0 on without a gap", "Number them.")
 
 
 def renamed(

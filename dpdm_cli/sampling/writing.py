@@ -23,7 +23,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from dpdm_cli.choices import ImageFormat
-from dpdm_cli.data.layout import is_class_name
+from dpdm_cli.data.class_names import is_class_name
 from dpdm_cli.errors import DamagedFileError, DataError
 from dpdm_cli.files import replacing, sha256_of
 from dpdm_cli.sampling.png import Pixels, PngEncoder
