@@ -1,13 +1,14 @@
 """Folders of real MNIST images as hospitals have them: labels here and there, several images a person, 16 bits, DICOM.
 
 python make_folders.py FOLDER COUNT
+
+COUNT images go into `classes`, at most 300 into each of the others.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from dpdm_cli.data import load_images
 
 Pixels = NDArray[np.uint8]
+MOST = 300
 NAMES = ("ada", "ben", "cleo", "dov", "eva", "finn", "gil")
 
 
@@ -34,15 +36,14 @@ def main(folder: Path, count: int) -> None:
 
     for name, label, pixels in rows:
         write(folder / "classes" / label / f"{name}.png", png(pixels, 28 + int(name) % 9))
-        write(folder / "flat" / f"{name}.png", png(pixels))
+    rows = rows[:MOST]
+    for name, label, pixels in rows:
         write(folder / "csv" / f"{name}.png", png(pixels))
         write(folder / "metadata" / "images" / f"{name}.png", png(pixels))
         write(folder / "persons" / label / person(name) / f"{name}.png", png(pixels))
         write(folder / "persons-first" / person(name) / label / f"{name}.png", png(pixels))
-        write(
-            folder / "deep" / label / f"{name}.{'tif' if int(name) % 2 else 'png'}",
-            deep(pixels, int(name) % 2),
-        )
+        kind = ("PNG", "TIFF")[int(name) % 2]
+        write(folder / "deep" / label / f"{name}.{kind.lower()}", deep(pixels, kind))
         write(folder / "dicom" / label / f"{name}.dcm", dicom(pixels, person(name)))
         write(folder / "broken" / label / f"{name}.png", png(pixels))
     table(folder / "csv" / "findings.csv", ["scan", "finding", "patient"],
@@ -51,13 +52,6 @@ def main(folder: Path, count: int) -> None:
           [[f"images/{name}.png", label] for name, label, _ in rows])  # fmt: skip
     for name, data in broken(rows[0][2]):
         write(folder / "broken" / "0" / name, data)
-    lines = [
-        json.dumps({"file_name": f"{name}.png", "label": label}) for name, label, _ in rows[:-3]
-    ]
-    write(
-        folder / "lacking.jsonl",
-        "\n".join([*lines, '{"file_name": "99999.png", "label": "3"}']).encode(),
-    )
 
 
 def person(name: str) -> str:
@@ -70,9 +64,9 @@ def png(pixels: Pixels, side: int = 28) -> bytes:
     return encoded(Image.fromarray(pixels).resize((side, side)), "PNG")
 
 
-def deep(pixels: Pixels, as_tiff: int) -> bytes:
+def deep(pixels: Pixels, kind: str) -> bytes:
     """12 of 16 bits, as a scanner writes them."""
-    return encoded(Image.fromarray(pixels.astype(np.uint16) * 16), "TIFF" if as_tiff else "PNG")
+    return encoded(Image.fromarray(pixels.astype(np.uint16) * 16), kind)
 
 
 def dicom(pixels: Pixels, who: str) -> bytes:

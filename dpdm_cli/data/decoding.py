@@ -213,13 +213,14 @@ def windowed(
     """
     low, high = window
     # 16 bits and their rescaled values are exact in 24.
-    scaled = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
+    kind = np.float32 if values.dtype.itemsize <= 2 else np.float64
+    scaled: NDArray[np.floating[Any]] = values.astype(kind)
     scaled -= low
     scaled *= 255 / (high - low)
     if not np.isfinite(scaled).all():
         raise BadImageError("holds values that are not numbers")
-    pixels = np.rint(scaled.clip(0, 255)).astype(np.uint8)
-    return 255 - pixels if inverted else pixels
+    pixels: Pixels = np.rint(scaled.clip(0, 255)).astype(np.uint8)
+    return np.invert(pixels) if inverted else pixels
 
 
 def _as_8_bits(image: Image.Image, window: tuple[float, float] | None) -> Image.Image:

@@ -110,7 +110,7 @@ COUNTED = {
     (
         "data/sources.py",
         "size_of",
-        "len(list_images(source, fit=Fit()))",
+        "len(list_images(source, fit=Fit(), reading=reading, reporter=reporter))",
     ): "N, if that is declared public",
     ("training/trainer.py", "__init__", "len(images.images)"): "for the sampler alone",
     ("training/trainer.py", "_drawn", "len(self._set.images)"): "a step that claims nothing",

@@ -232,7 +232,7 @@ def _joined(use: _Use, matched: Matched, layout: Layout, classes: Sequence[str] 
 
 
 def _numbered(layout: Layout) -> Labelled:
-    persons, digests = None, ()
+    persons, digests = None, tuple[bytes, ...]()
     if layout.persons is not None:
         names = sorted({*layout.persons})
         number = {name: place for place, name in enumerate(names)}

@@ -93,4 +93,5 @@ def _names(listing: Listing) -> Iterable[bytes]:
 def _fraction(name: bytes, seed: int) -> float:
     """Uniform in [0, 1)."""
     key = str(seed).encode()[:64]
-    return int.from_bytes(blake2b(name, digest_size=_BITS // 8, key=key).digest()) / 2**_BITS
+    number = int.from_bytes(blake2b(name, digest_size=_BITS // 8, key=key).digest())
+    return float(number / 2**_BITS)

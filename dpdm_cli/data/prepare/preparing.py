@@ -170,7 +170,7 @@ def prepare(
             skip_bad,
             reporter,
         )
-        for place, other, apart in ((*paths, False), (*reversed(paths), True))
+        for place, other, apart in ((path, paths[1], False), (paths[1], path, True))
     ]
     return replace(parts[0], held_out=parts[1])
 

@@ -7,8 +7,11 @@ what the library says of it, becomes part of a message.
 from __future__ import annotations
 
 import io
+import logging
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -53,8 +56,7 @@ def read_dicom(data: bytes, window: tuple[float, float] | None) -> Image.Image:
             damaged, or no window; or pydicom is not installed.
     """
     try:
-        with _ONE_AT_A_TIME, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _ONE_AT_A_TIME, _silence():
             return _read(data, window)
     except (BadImageError, MemoryError):
         raise
@@ -63,6 +65,19 @@ def read_dicom(data: bytes, window: tuple[float, float] | None) -> Image.Image:
     except Exception:
         # Errors of the library may quote the header.
         raise BadImageError("is a damaged DICOM file") from None
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Nobody hears of damage what the library says, which quotes whatever stands there."""
+    logger = logging.getLogger("pydicom")
+    before, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
 
 
 def _read(data: bytes, window: tuple[float, float] | None) -> Image.Image:
