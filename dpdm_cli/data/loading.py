@@ -73,7 +73,13 @@ def load_images(
     path = expanded(source)
     if str(source) not in NAMED and path.suffix.lower() == SUFFIX and os.path.isfile(path):
         check_no_files(str(source), replace(reading or Reading(), window=None), Fit())
-        return load_prepared(path, split=split, fit=fit, classes=checked_classes(classes))
+        found = load_prepared(path, split=split, fit=fit, classes=checked_classes(classes))
+        part = found.storage.facts.held_out if found.storage else None
+        if part is not None and part.is_held_out:
+            reporter.warn(
+                f"{source} is what was held out to test on; to train on is {part.other} beside it"
+            )
+        return found
     listing = list_images(
         source,
         split=split,

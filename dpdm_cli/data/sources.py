@@ -68,6 +68,15 @@ def size_of(
     return len(list_images(source, fit=Fit(), reading=reading, reporter=reporter))
 
 
+def held_out_beside(source: str | Path) -> str | None:
+    """The file that holds what was held out of a prepared file; None if nothing was, or this is it."""
+    path = expanded(source)
+    if str(source) in NAMED or path.suffix.lower() != SUFFIX or not path.is_file():
+        return None
+    part = PreparedFile(path).facts.held_out
+    return None if part is None or part.is_held_out else part.other
+
+
 def samples_in(source: str | Path) -> str | Path:
     """`source`; or the npz or zip in it, when `dpdm sample` wrote one into that folder."""
     folder = expanded(source)

@@ -143,7 +143,11 @@ def load_prepared(
     """
     file = PreparedFile(path)
     if split == "test":
-        raise DataError(f"{path} has no test split", "Name the file that holds the test images.")
+        part = file.facts.held_out
+        other = f", {part.other}" if part and not part.is_held_out else ""
+        raise DataError(
+            f"{path} has no test split", f"Name the file that holds the test images{other}."
+        )
     _, channels, height, width = file.facts.shape
     wanted = fit or Fit()
     side = wanted.image_size
