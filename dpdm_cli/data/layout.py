@@ -160,8 +160,8 @@ def gather(tree: Tree, split: Split) -> Layout:
 
 def tables_in(tree: Tree) -> list[Entry]:
     """Tables that lie anywhere in a tree, those of the outer folders first."""
-    entries, _ = _without_clutter(tree)
-    found = [entry for entry in entries if splitext(entry.name.lower())[1] in TABLES]
+    named = (entry for entry in tree.entries if splitext(entry.name)[1].lower() in TABLES)
+    found = [entry for entry in named if not _is_clutter(entry.path)]
     return sorted(found, key=lambda entry: (len(entry.folder), entry.path))
 
 
