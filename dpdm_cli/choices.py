@@ -40,6 +40,9 @@ ImageFormat = Literal["png", "npz", "zip", "parquet"]
 Split = Literal["train", "test"]
 """Which images of a set that is divided."""
 
+FolderLayout = Literal["class/image", "class/person/image", "person/class/image", "person/image"]
+"""What the names of nested folders stand for, from the outermost on."""
+
 Reference = Literal["both", "train", "test"]
 """Which of them are compared."""
 

@@ -45,7 +45,7 @@ def classify(
     test: Annotated[
         str | None,
         option(
-            "Real images: a named set, or a folder or zip with train/ and test/.",
+            "Real images: a named set, a folder or zip with train/ and test/, or what `dpdm prepare` held out.",
             metavar="DATA",
             default="what the samples' metadata.json names",
         ),

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from dpdm_cli import choices
+from dpdm_cli.errors import UsageError
 
 PRIVACY, DATA, MODEL, TRAINING, OUTPUT = "Privacy", "Data", "Model", "Training", "Output"
 
@@ -177,10 +178,86 @@ Classes = Annotated[
         default="the subfolders",
     ),
 ]
+Labels = Annotated[
+    Path | None,
+    option(
+        "A table with the label of each image: CSV, jsonl or parquet.",
+        metavar="FILE",
+        panel=DATA,
+        default="metadata.csv, .jsonl or .parquet beside the images, or the subfolders",
+    ),
+]
+LabelColumn = Annotated[
+    str | None,
+    option(
+        "Its column of labels.",
+        "--label-column",
+        metavar="NAME",
+        panel=DATA,
+        default="label, class or diagnosis",
+    ),
+]
+FileColumn = Annotated[
+    str | None,
+    option(
+        "Its column of files.",
+        "--file-column",
+        metavar="NAME",
+        panel=DATA,
+        default="file_name, filename, image or path",
+    ),
+]
+PersonColumn = Annotated[
+    str | None,
+    option(
+        "Its column that says whom an image is of; what stands there goes nowhere.",
+        "--person-column",
+        metavar="NAME",
+        panel=DATA,
+        default="none",
+    ),
+]
+Layout = Annotated[
+    choices.FolderLayout | None,
+    option("What nested folders stand for.", panel=DATA, default="one folder a class, or none"),
+]
+Window = Annotated[
+    str | None,
+    option(
+        "Which values become black and white in images of more than 8 bits, such as 0,4095, fixed beforehand; of "
+        "DICOM after rescaling.",
+        metavar="LOW,HIGH",
+        panel=DATA,
+        default="none",
+    ),
+]
+SkipBad = Annotated[
+    bool,
+    option(
+        "Leave out files that cannot be used, and images without a label.", "--skip-bad", panel=DATA
+    ),
+]
 Json = Annotated[bool, option("Print the result as one JSON object.", "--json", panel=OUTPUT)]
 Quiet = Annotated[
     bool, option("Print nothing but warnings and errors.", "--quiet", "-q", panel=OUTPUT)
 ]
+
+
+def interval(text: str | None) -> tuple[float, float] | None:
+    """Two numbers given with a comma.
+
+    Raises:
+        UsageError: something else.
+    """
+    if text is None:
+        return None
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"a window is two numbers with a comma, found {text!r}", "for example --window 0,4095"
+        ) from None
+    return low, high
 
 
 def listed(names: str | None) -> list[str] | None:

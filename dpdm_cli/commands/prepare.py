@@ -15,9 +15,17 @@ from dpdm_cli.commands.options import (
     Classes,
     DataDir,
     Download,
+    FileColumn,
     ImageSize,
     Json,
+    LabelColumn,
+    Labels,
+    Layout,
+    PersonColumn,
     Quiet,
+    SkipBad,
+    Window,
+    interval,
     listed,
     option,
 )
@@ -52,10 +60,25 @@ def prepare(
     split: Annotated[
         choices.Split, option("Which split, of a set that has them.", panel=DATA)
     ] = "train",
-    skip_bad: Annotated[
-        bool,
-        option("Leave out files that cannot be used, and record which.", "--skip-bad", panel=DATA),
-    ] = False,
+    labels: Labels = None,
+    label_column: LabelColumn = None,
+    file_column: FileColumn = None,
+    person_column: PersonColumn = None,
+    layout: Layout = None,
+    window: Window = None,
+    skip_bad: SkipBad = False,
+    hold_out: Annotated[
+        float | None,
+        option(
+            "Put this share of the images, or of the persons where these are known, into a file of their own, to test "
+            "on.",
+            "--hold-out",
+            metavar="SHARE",
+            panel=DATA,
+            default="none",
+        ),
+    ] = None,
+    seed: Annotated[int, option("Of which are held out.", panel=DATA)] = 0,
     data_dir: DataDir = None,
     download: Download = True,
     as_json: Json = False,
@@ -78,7 +101,15 @@ def prepare(
         image_size=image_size,
         channels=channels,
         classes=listed(classes),
+        labels=labels,
+        label_column=label_column,
+        file_column=file_column,
+        person_column=person_column,
+        layout=layout,
+        window=interval(window),
         skip_bad=skip_bad,
+        hold_out=hold_out,
+        seed=seed,
         reporter=console,
     )
     console.result(result.to_dict(), lambda: _table(result))
@@ -91,9 +122,13 @@ def _table(result: PrepareResult) -> rich.table.Table:
         "images": f"{n:,} of {height}x{width}, {'grey' if channels == 1 else 'colour'}",
         "classes": len(facts.classes) or "none",
         "duplicates": f"{facts.duplicates:,}",
+        "persons": "known" if facts.persons_sha256 else "not known",
         "left out": f"{facts.bad:,}",
         "file": f"{result.path}{' (was complete already)' if result.was_there else ''}",
         "keep it": "where the private images are: it holds them, and no claim covers it",
         "use it": f"dpdm train {result.path}",
     }
+    if (apart := result.held_out) is not None:
+        values["held out"] = f"{apart.facts.shape[0]:,} images, to test on: {apart.path}"
+        values["test on it"] = f"dpdm classify SYNTH --test {apart.path}"
     return pairs_table(values)

@@ -44,3 +44,44 @@ def check_new_classes(names: Sequence[str], where: str) -> None:
             f"{where}: no class can be called {taken[0]!r}: that is the name of something else in a set of samples",
             "rename the class",
         )
+
+
+def is_class_name(name: str) -> bool:
+    """Whether a name can be a folder, a line of a message and a string in JSON."""
+    usable = bool(name) and name.isprintable() and not name.startswith(".")
+    return usable and not set(name) & {"/", "\\"}
+
+
+def class_order(
+    where: str, names: Sequence[str], classes: Sequence[str] | None, what: str = "folder"
+) -> tuple[str, ...]:
+    """Names of classes in label order.
+
+    Args:
+        where: what they are from, for messages.
+        names: those that were found, in their own order.
+        classes: those that are declared; None takes those that were found.
+        what: a name of a class is that of a `folder`, or is a `label`.
+
+    Raises:
+        DataError: a name that cannot be that of a folder, or is not declared.
+    """
+    odd = [name for name in names if not is_class_name(name)]
+    if odd:
+        kind = "class folder with an unusable name" if what == "folder" else "label of no use"
+        raise DataError(f"{where} has a {kind}: {odd[0]!a}", "Rename it.")
+    order = tuple(names) if classes is None else tuple(classes)
+    unknown = [name for name in names if name not in order]
+    if unknown:
+        raise DataError(
+            f"{where} has {what}s that are not among the {len(order)} declared classes: "
+            f"{some_of(unknown)}",
+            "Declare them, rename them or move them elsewhere.",
+        )
+    return order
+
+
+def some_of(names: Sequence[str], most: int = 10) -> str:
+    """The first of some names, and how many more there are."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

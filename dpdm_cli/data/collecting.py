@@ -12,10 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dpdm_cli.data.decoding import BadImageError, Decoded, Fit, Pixels, decode
+from dpdm_cli.data.decoding import IN_WORDS, WHAT_TO_DO, BadImageError, Decoded, Fit, Pixels, decode
 from dpdm_cli.data.layout import Entry
+from dpdm_cli.data.reading import Reading
 from dpdm_cli.errors import DataError, ResourceError
+from dpdm_cli.reporter import Reporter
 
 SHOWN = 20
 
@@ -64,12 +67,21 @@ class Findings:
             DataError: the first 20 with their reasons, and the count.
         """
         if self.bad:
-            lines = [f"  {line}" for line in self.first_bad]
-            if self.bad > SHOWN:
-                lines.append(f"  and {self.bad - SHOWN} more")
             found = f"{self.bad} of {self._total} files in {self._name} cannot be used:"
-            hint = "Convert them to 8-bit grey or RGB, as PNG, JPEG, WEBP or BMP, or remove them."
-            raise DataError("\n".join([found, *lines]), hint + more)
+            hints = [
+                hint
+                for reason, hint in WHAT_TO_DO.items()
+                if any(line.endswith(reason) for line in self.first_bad)
+            ]
+            hint = " ".join(hints) or f"Convert them to grey or RGB, as {IN_WORDS}, or remove them."
+            raise DataError(f"{found}\n{self.bad_in_words()}", hint + more)
+
+    def bad_in_words(self) -> str:
+        """The first 20 files that cannot be used, one a line, and how many more there are."""
+        lines = [f"  {line}" for line in self.first_bad]
+        if self.bad > SHOWN:
+            lines.append(f"  and {self.bad - SHOWN} more")
+        return "\n".join(lines)
 
     def check_kind(self) -> None:
         """Refuse images that are not of one size and kind.
@@ -91,25 +103,31 @@ class Findings:
             )
 
 
-def collect(name: str, entries: Sequence[Entry], fit: Fit) -> Pixels:
+def collect(
+    name: str, entries: Sequence[Entry], fit: Fit, reading: Reading | None, reporter: Reporter
+) -> tuple[Pixels, NDArray[np.int64]]:
     """Decode all entries before refusing any.
 
     Args:
         name: what the entries are from, for messages.
         entries: at least one.
         fit: size and channels wanted.
+        reading: whether files that cannot be used are left out; None where nobody is asked.
+        reporter: hears which are.
 
     Returns:
-        uint8 [N, H, W] when all are grey, [N, H, W, 3] when all are colour, in the order of
-        `entries`.
+        uint8 [M, H, W] when all are grey, [M, H, W, 3] when all are colour, in the order of
+        `entries`; and int64 [M], which of the entries these are.
 
     Raises:
-        DataError: files that cannot be used (the first 20 with their reasons, and the count),
+        DataError: files that cannot be used (the first 20 with their reasons, and the count) unless they are left
+            out, or none but such,
             several sizes without an image size, grey and colour together without a number of
             channels.
         ResourceError: the array is larger than this machine's memory.
     """
     pixels: Pixels | None = None
+    kept: list[int] = []
     findings = Findings(name, len(entries), fit)
     for index, found in enumerate(_decoded(entries, fit)):
         if isinstance(found, str):
@@ -120,11 +138,16 @@ def collect(name: str, entries: Sequence[Entry], fit: Fit) -> Pixels:
             check_memory(name, len(entries) * found.pixels.nbytes)
             pixels = np.empty((len(entries), *found.pixels.shape), np.uint8)
         if found.pixels.shape == pixels.shape[1:]:
-            pixels[index] = found.pixels
-    findings.check_files()
+            pixels[len(kept)] = found.pixels
+            kept.append(index)
+    if pixels is None or reading is None or not reading.skip_bad:
+        findings.check_files("" if reading is None else " Or leave them out with --skip-bad.")
     findings.check_kind()
-    assert pixels is not None  # there is at least one entry, and none is bad
-    return pixels
+    if findings.bad:
+        bad = findings.bad_in_words()
+        reporter.warn(f"{findings.bad:,} files cannot be used and are left out:\n{bad}")
+    assert pixels is not None  # there is at least one entry, and not all are bad
+    return pixels[: len(kept)], np.array(kept, np.int64)
 
 
 def check_memory(name: str, size: int) -> None:

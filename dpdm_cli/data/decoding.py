@@ -1,28 +1,44 @@
 """One file's bytes become one array. Knows pixels; no folders, no archives, no sets.
 
 Only what loses nothing is converted unasked: 1-bit images become 8-bit grey, and the orientation
-that a camera wrote with the pixels is applied. Palettes, alpha, 16 bits, CMYK and animations are
-refused, since each of them can be turned into grey or colour in more than one way. Colour profiles
-are ignored. WEBP has no grey images: they arrive as colour.
+that a camera wrote with the pixels is applied. Palettes, alpha, 16-bit colour, CMYK and animations are
+refused, since each of them can be turned into grey or colour in more than one way. Grey of more than
+8 bits needs a window that was fixed beforehand: one taken from the pixels would let each image change
+what becomes of its own brightness, or of that of all. Colour profiles are ignored. WEBP has no grey
+images: they arrive as colour.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from dpdm_cli.errors import UsageError
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+IN_WORDS = "PNG, JPEG, WEBP, BMP, TIFF or DICOM"
+NO_WINDOW = "has more than 8 bits a channel, and no window is given"
+NO_PYDICOM = "is a DICOM file, and pydicom is not installed"
+WHAT_TO_DO = {
+    NO_WINDOW: "Say by --window which values are black and white, for example --window 0,4095 for 12 bits, as it is "
+    "known beforehand and whatever the images are.",
+    NO_PYDICOM: "pip install 'dpdm-cli[dicom]'",
+}
+"""About what no file can be blamed for."""
+
 MAX_PIXELS = 64_000_000
 MAX_SIDE = 4096
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_GREY, _WHITE_IS_ZERO = 0, 0  # colour type of PNG; photometric interpretation of TIFF
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # tags of TIFF
 
 Pixels = NDArray[np.uint8]
 
@@ -41,6 +57,8 @@ class Fit:
             shrinks.
         channels: 1 makes colour grey (ITU-R 601 luma), 3 repeats grey; None leaves both as they
             are.
+        window: the values that become 0 and 255 in images of more than 8 bits, what lies outside being cut off. It
+            is a public setting, never taken from pixels. Images of 8 bits stay as they are.
 
     Raises:
         UsageError: values that no image can have.
@@ -48,6 +66,7 @@ class Fit:
 
     image_size: int | None = None
     channels: int | None = None
+    window: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.image_size is not None and not 1 <= self.image_size <= MAX_SIDE:
@@ -56,6 +75,13 @@ class Fit:
             )
         if self.channels not in (None, 1, 3):
             raise UsageError(f"channels must be 1 (grey) or 3 (colour), found {self.channels}")
+        if self.window is not None:
+            low, high = self.window
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise UsageError(
+                    f"a window goes from a lower to a higher value, found {low:g},{high:g}",
+                    "For example --window 0,4095: what 12 bits hold.",
+                )
 
 
 @dataclass(frozen=True)
@@ -72,30 +98,34 @@ class Decoded:
 
 
 def decode(data: bytes, fit: Fit) -> Decoded:
-    """Decode one PNG, JPEG, WEBP or BMP file, whatever its name says it is.
+    """Decode one PNG, JPEG, WEBP, BMP, TIFF or DICOM file, whatever its name says it is.
 
     Args:
         data: the whole file.
-        fit: size and channels wanted.
+        fit: size and channels wanted, and the window.
 
     Raises:
-        BadImageError: empty, truncated, of another format, more than `MAX_PIXELS`, 16-bit, with a
-            palette, with transparency, CMYK, or of several frames.
+        BadImageError: empty, truncated, of another format, more than `MAX_PIXELS`, of more than 8 bits without a
+            window or in colour, with a palette, with transparency, CMYK, or of several frames.
     """
     if not data:
         raise BadImageError("is empty")
+    if data[128:132] == b"DICM":
+        from dpdm_cli.data.readers.dicom import read_dicom  # which few sets need
+
+        return _resized(read_dicom(data, fit.window), fit)
     png = data.startswith(_PNG_SIGNATURE)
     if png:
         _check_png(data)
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",) if png else FORMATS) as image:
-            _check_header(image)
+            _check_header(image, fit.window)
             image.load()
-            return _finish(image, fit)
+            return _resized(_as_8_bits(image, fit.window), fit)
     except (BadImageError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise BadImageError("is not a PNG, JPEG, WEBP or BMP image") from None
+        raise BadImageError(f"is not a {IN_WORDS} image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImageError(f"has more than {MAX_PIXELS:,} pixels") from None
     except Exception as error:
@@ -118,36 +148,96 @@ def _check_png(data: bytes) -> None:
         stated = int.from_bytes(data[end : end + 4], "big")
         if zlib.crc32(memoryview(data)[start + 4 : end]) != stated:
             raise BadImageError("is damaged (a checksum is wrong)")
-        if kind == b"IHDR" and data[start + 16 : start + 17] == b"\x10":
-            raise BadImageError("has 16 bits a channel, 8 are expected")
+        if (
+            kind == b"IHDR"
+            and data[start + 16 : start + 17] == b"\x10"
+            and data[start + 17] != _GREY
+        ):
+            raise BadImageError(_DEEP_COLOUR)
         start = end + 4
 
 
-def _check_header(image: Image.Image) -> None:
+_DEEP_COLOUR = "has 16 bits a channel of colour or transparency: convert it to 8-bit RGB"
+
+
+def _check_header(image: Image.Image, window: tuple[float, float] | None) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise BadImageError(f"has {width}x{height} pixels, more than {MAX_PIXELS:,}")
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
-        raise BadImageError(f"is animated or holds several pictures ({frames} frames)")
+        raise BadImageError(
+            f"is animated or holds several pictures ({frames} frames): write the one you mean to a file of its own"
+        )
     mode = image.mode
     if mode in ("P", "PA"):
         raise BadImageError("has a colour palette, grey or RGB is expected")
     if mode in ("LA", "La", "RGBA", "RGBa") or "transparency" in image.info:
         raise BadImageError("has transparency (an alpha channel), grey or RGB is expected")
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        bits = image.tag_v2.get(_BITS_PER_SAMPLE, (1,))
+        if mode == "RGB" and max(bits) > 8:
+            raise BadImageError(_DEEP_COLOUR)
     if mode.startswith(("I", "F")):
-        raise BadImageError(f"has more than 8 bits a channel (mode {mode}), 8 are expected")
-    if mode not in ("1", "L", "RGB"):
+        check_window(window)
+    elif mode not in ("1", "L", "RGB"):
         raise BadImageError(f"is {mode}, grey or RGB is expected")
 
 
-def _finish(image: Image.Image, fit: Fit) -> Decoded:
+def check_window(window: tuple[float, float] | None) -> tuple[float, float]:
+    """The window of an image that needs one.
+
+    Raises:
+        BadImageError: there is none.
+    """
+    if window is None:
+        raise BadImageError(NO_WINDOW)
+    return window
+
+
+def windowed(
+    values: NDArray[Any], window: tuple[float, float], *, inverted: bool = False
+) -> Pixels:
+    """Values of more than 8 bits as 8: the window's ends become 0 and 255, what lies outside is cut off.
+
+    Args:
+        values: numbers of any kind, [H, W].
+        window: fixed beforehand.
+        inverted: whether low values are bright.
+
+    Returns:
+        uint8 [H, W].
+
+    Raises:
+        BadImageError: a value is no number.
+    """
+    low, high = window
+    # 16 bits and their rescaled values are exact in 24.
+    kind = np.float32 if values.dtype.itemsize <= 2 else np.float64
+    scaled: NDArray[np.floating[Any]] = values.astype(kind)
+    scaled -= low
+    scaled *= 255 / (high - low)
+    if not np.isfinite(scaled).all():
+        raise BadImageError("holds values that are not numbers")
+    pixels: Pixels = np.rint(scaled.clip(0, 255)).astype(np.uint8)
+    return np.invert(pixels) if inverted else pixels
+
+
+def _as_8_bits(image: Image.Image, window: tuple[float, float] | None) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        inverted = (
+            isinstance(image, TiffImagePlugin.TiffImageFile)
+            and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+        )
+        pixels = windowed(np.asarray(image), check_window(window), inverted=inverted)
+        return Image.fromarray(pixels)
     if "exif" in image.info:
         image = ImageOps.exif_transpose(image)
-    size = image.size
-    if image.mode == "1":
-        image = image.convert("L")
-    return Decoded(np.asarray(_fitted(image, fit)), size)
+    return image.convert("L") if image.mode == "1" else image
+
+
+def _resized(image: Image.Image, fit: Fit) -> Decoded:
+    return Decoded(np.asarray(_fitted(image, fit)), image.size)
 
 
 def _fitted(image: Image.Image, fit: Fit) -> Image.Image:

@@ -1,9 +1,10 @@
-"""Which files of a tree are images, and of which class. Knows names only; opens nothing.
+"""Which files of a tree are images, and of which class and person. Knows names only; opens nothing.
 
 cats/1.png dogs/2.png          one folder per class
 1.png 2.png                    flat, unconditional
 train/... test/...             two splits, each laid out as one of the above
 pets/cats/1.png pets/dogs/...  the same inside one outer folder, as archivers write it
+ill/ada/1.png, ada/ill/1.png   folders of persons in those of classes, or the other way round, when that is said
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ from operator import attrgetter
 from posixpath import splitext
 from typing import Protocol
 
-from dpdm_cli.choices import Split
+from dpdm_cli.choices import FolderLayout, Split
+from dpdm_cli.data.class_names import class_order, some_of
+from dpdm_cli.data.decoding import IN_WORDS
 from dpdm_cli.errors import DataError
 
 Parts = tuple[str, ...]
 
 _SPLITS = frozenset({"train", "test", "val", "valid", "validation"})
-_CLUTTER = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
-_COMPANION_SUFFIXES = frozenset({".json", ".jsonl", ".txt", ".md", ".csv"})
+_CLUTTER = frozenset({"__macosx", "thumbs.db", "desktop.ini", "dicomdir"})
+TABLES = frozenset({".csv", ".tsv", ".jsonl", ".parquet", ".xlsx", ".xls", ".ods"})
+_COMPANION_SUFFIXES = frozenset({".json", ".txt", ".md"}) | TABLES
 _COMPANION_NAMES = frozenset({"license", "readme"})
 _MANIFEST, _GRID = "metadata.json", "grid.png"
 
@@ -99,14 +103,19 @@ class Layout:
 
     Attributes:
         labels: one index into `classes` for each entry; None when unconditional.
+        persons: the name of the person of each entry, None where folders do not say it. For grouping alone: it goes
+            into no file and no message.
     """
 
     entries: list[Entry]
     labels: list[int] | None
     classes: tuple[str, ...]
+    persons: list[str] | None = None
 
 
-def arrange(tree: Tree, split: Split, classes: Sequence[str] | None) -> Layout:
+def arrange(
+    tree: Tree, split: Split, classes: Sequence[str] | None, shape: FolderLayout | None = None
+) -> Layout:
     """Find the images of a split and their classes.
 
     Args:
@@ -115,18 +124,17 @@ def arrange(tree: Tree, split: Split, classes: Sequence[str] | None) -> Layout:
         split: which split; a tree without folders named `train` and `test` is all train.
         classes: the declared names in label order; None takes the sorted names of the folders,
             which are then facts of the data and are revealed with the model.
+        shape: what nested folders stand for; None is one folder per class, or none.
 
     Raises:
         DataError: no image, no such split, a class without an image that was not declared, a folder
-            that was, folders in folders, images beside class folders.
+            that was, folders in folders, images beside class folders, or less or more folders than `shape` says.
     """
+    if shape is not None:
+        return _nested(tree, split, classes, shape)
     entries, folders = _without_clutter(tree)
     root = _root(tree.name, entries, folders, split, frozenset(classes or ()))
-    depth = len(root)
-    entries = [entry for entry in entries if entry.folder[:depth] == root]
-    # In two sorts, neither of which makes a new path for each of what may be millions.
-    entries.sort(key=attrgetter("name"))
-    entries.sort(key=attrgetter("folder"))
+    entries = _sorted_below(entries, root)
     here = "/".join((tree.name, *root))
     names = _children(folders, root)
     beside = _without_companions([e for e in entries if e.folder == root], names)
@@ -141,10 +149,20 @@ def arrange(tree: Tree, split: Split, classes: Sequence[str] | None) -> Layout:
     return _by_class(here, entries, folders, root, names, classes)
 
 
-def is_class_name(name: str) -> bool:
-    """Whether a name can be a folder, a line of a message and a string in JSON."""
-    usable = bool(name) and name.isprintable() and not name.startswith(".")
-    return usable and not set(name) & {"/", "\\"}
+def gather(tree: Tree, split: Split) -> Layout:
+    """Every image of a split, in whatever folders, sorted by path and without labels.
+
+    Raises:
+        DataError: no image, or no such split.
+    """
+    return Layout(_gathered(tree, split, 0)[0], None, ())
+
+
+def tables_in(tree: Tree) -> list[Entry]:
+    """Tables that lie anywhere in a tree, those of the outer folders first."""
+    named = (entry for entry in tree.entries if splitext(entry.name)[1].lower() in TABLES)
+    found = [entry for entry in named if not _is_clutter(entry.path)]
+    return sorted(found, key=lambda entry: (len(entry.folder), entry.path))
 
 
 def splits_in(tree: Tree) -> tuple[str, ...]:
@@ -165,6 +183,14 @@ def _without_clutter(tree: Tree) -> tuple[list[Entry], set[Parts]]:
     for path in {entry.folder for entry in entries}:
         folders.update(path[:depth] for depth in range(1, len(path) + 1))
     return entries, folders
+
+
+def _sorted_below(entries: list[Entry], root: Parts) -> list[Entry]:
+    """In two sorts, neither of which makes a new path for each of what may be millions."""
+    found = [entry for entry in entries if entry.folder[: len(root)] == root]
+    found.sort(key=attrgetter("name"))
+    found.sort(key=attrgetter("folder"))
+    return found
 
 
 def _is_clutter(path: Parts) -> bool:
@@ -198,13 +224,8 @@ def _root(
         inside = _without_companions(files, names)
         if not names or inside or declared.issuperset(names):
             break
-        if _SPLITS.issuperset(names) and not {"train", "test"}.isdisjoint(names):
-            if split not in names:
-                raise DataError(
-                    f"{name} has no {split} split, only {', '.join(names)}",
-                    f"Put the images into a subfolder {split}/.",
-                )
-            return (*root, split)
+        if _are_splits(names):
+            return (*root, _split_of(name, names, split))
         only = (*root, names[0])
         below = _children(folders, only)
         images = _without_companions([e for e in entries if e.folder == only], below)
@@ -212,19 +233,98 @@ def _root(
             break
         root = only
     if split == "test":
-        raise DataError(
-            f"{name} has no test split",
-            "Lay it out as train/ and test/, or name another folder for the test images.",
-        )
+        raise _no_test_split(name)
     return root
+
+
+def _divided_root(
+    name: str, entries: list[Entry], folders: set[Parts], split: Split, levels: int
+) -> Parts:
+    """The folder of the split, where it is known how many folders are below it."""
+    deepest = max((len(entry.folder) for entry in entries), default=0)
+    root: Parts = ()
+    while not _are_splits(names := _children(folders, root)):
+        if len(names) != 1 or deepest - len(root) <= levels:
+            if split == "test":
+                raise _no_test_split(name)
+            return root
+        root = (*root, *names)
+    return (*root, _split_of(name, names, split))
+
+
+def _are_splits(names: Sequence[str]) -> bool:
+    return _SPLITS.issuperset(names) and not {"train", "test"}.isdisjoint(names)
+
+
+def _split_of(name: str, names: Sequence[str], split: Split) -> Split:
+    if split not in names:
+        raise DataError(
+            f"{name} has no {split} split, only {', '.join(names)}",
+            f"Put the images into a subfolder {split}/.",
+        )
+    return split
+
+
+def _no_test_split(name: str) -> DataError:
+    return DataError(
+        f"{name} has no test split",
+        "Lay it out as train/ and test/, or name another folder for the test images.",
+    )
+
+
+def _no_image(here: str) -> DataError:
+    return DataError(
+        f"{here} holds no image", f"Expected {IN_WORDS} files, or one subfolder per class."
+    )
+
+
+def _gathered(tree: Tree, split: Split, levels: int) -> tuple[list[Entry], Parts]:
+    """Images at any depth, and the folder of their split, `levels` above them."""
+    entries, folders = _without_clutter(tree)
+    root = _divided_root(tree.name, entries, folders, split, levels)
+    images = _without_companions(_sorted_below(entries, root), ["a folder"] if levels else [])
+    if not images:
+        raise _no_image("/".join((tree.name, *root)))
+    return images, root
+
+
+def _nested(tree: Tree, split: Split, classes: Sequence[str] | None, shape: FolderLayout) -> Layout:
+    levels = shape.split("/")[:-1]
+    images, root = _gathered(tree, split, len(levels))
+    here, depth = "/".join((tree.name, *root)), len(root)
+    if wrong := [entry for entry in images if len(entry.folder) != depth + len(levels)]:
+        raise DataError(
+            f"{here} is not laid out as {shape}: {len(wrong)} of {len(images)} images lie in more or less than "
+            f"{len(levels)} folders; the first is {wrong[0]}",
+            "Move them, or choose the --layout that fits.",
+        )
+    found = {
+        level: [entry.folder[depth + place] for entry in images]
+        for place, level in enumerate(levels)
+    }
+    persons, of_class = found.get("person"), found.get("class")
+    if of_class is None:
+        if classes is not None:
+            raise DataError(
+                f"{len(classes)} classes are declared, but {shape} has no class folders",
+                "Give the labels in a table (--labels), or leave out the classes.",
+            )
+        return Layout(images, None, (), persons)
+    names = sorted({*of_class})
+    if classes is None and persons is not None and len(names) > len({*persons}):
+        raise DataError(
+            f"{here}: as {shape} these are {len(names)} classes of {len({*persons})} persons",
+            "Names of classes are published. If it is the other way round, change --layout; if not, declare the "
+            "classes (--classes).",
+        )
+    order = class_order(here, names, classes)
+    index = {name: label for label, name in enumerate(order)}
+    return Layout(images, [index[name] for name in of_class], order, persons)
 
 
 def _flat(here: str, files: list[Entry], classes: Sequence[str] | None) -> Layout:
     if not files:
-        raise DataError(
-            f"{here} holds no image",
-            "Expected PNG, JPEG, WEBP or BMP files, or one subfolder per class.",
-        )
+        raise _no_image(here)
     if classes is not None:
         raise DataError(
             f"{len(classes)} classes are declared, but {here} has no class folders",
@@ -247,21 +347,10 @@ def _by_class(
         raise DataError(
             f"{here} has folders inside its class folders; "
             f"the first is {'/'.join(deeper[0][depth:])}",
-            "One level of folders is read, one folder per class: move the images up.",
+            "One level of folders is read, one folder per class: move the images up; or say what they stand for by "
+            "--layout class/person/image or person/class/image, or give the labels in a table (--labels).",
         )
-    odd = [name for name in names if not is_class_name(name)]
-    if odd:
-        raise DataError(
-            f"{here} has a class folder with an unusable name: {odd[0]!a}", "Rename it."
-        )
-    order = tuple(names) if classes is None else tuple(classes)
-    unknown = [name for name in names if name not in order]
-    if unknown:
-        raise DataError(
-            f"{here} has folders that are not among the {len(order)} declared classes: "
-            f"{_some(unknown)}",
-            "Declare them, rename them or move them elsewhere.",
-        )
+    order = class_order(here, names, classes)
     images = [entry for entry in entries if len(entry.folder) == depth + 1]
     filled = {entry.folder[depth] for entry in images}
     if not images:
@@ -269,13 +358,8 @@ def _by_class(
     empty = [name for name in names if name not in filled]
     if empty and classes is None:
         raise DataError(
-            f"{here} has class folders without an image: {_some(empty)}",
+            f"{here} has class folders without an image: {some_of(empty)}",
             "Remove them, or declare the classes (--classes) to keep a class that has none.",
         )
     index = {name: label for label, name in enumerate(order)}
     return Layout(images, [index[entry.folder[depth]] for entry in images], order)
-
-
-def _some(names: Sequence[str], most: int = 10) -> str:
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

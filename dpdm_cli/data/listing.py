@@ -6,7 +6,7 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -14,16 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpdm_cli.choices import Split
+from dpdm_cli.data.class_names import is_class_name
 from dpdm_cli.data.decoding import Fit, Pixels
-from dpdm_cli.data.layout import Entry, Tree, arrange, is_class_name
+from dpdm_cli.data.labelling.labelled import label
+from dpdm_cli.data.layout import Entry
 from dpdm_cli.data.named import NAMED, NamedSet
 from dpdm_cli.data.readers.archives import read_archive
 from dpdm_cli.data.readers.arrays import read_arrays
 from dpdm_cli.data.readers.folders import read_folder
 from dpdm_cli.data.readers.parquet import read_parquet
 from dpdm_cli.data.readers.public_sets import default_data_dir, read_named
+from dpdm_cli.data.reading import Reading
 from dpdm_cli.errors import DataError, UsageError
 from dpdm_cli.files import expanded
+from dpdm_cli.reporter import Reporter, SilentReporter
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +41,8 @@ class Listing:
         labels: int64 [N] with values in [0, len(classes)), or None when unconditional.
         classes: names in label order; empty when unconditional.
         fit: size and channels wanted, the source's own defaults included.
-        persons: whose each image is, int64 [N], or None where it is not known.
+        persons: int64 [N], the number of the person of each image, from 0 on; None when persons are not known.
+        person_digests: of each person's name, by number, to tell persons by that are in two listings.
     """
 
     name: str
@@ -47,6 +52,7 @@ class Listing:
     classes: tuple[str, ...]
     fit: Fit
     persons: NDArray[np.int64] | None = None
+    person_digests: tuple[bytes, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -56,6 +62,23 @@ class Listing:
         if isinstance(self.images, np.ndarray):
             return f"image {index}"
         return str(self.images[index])
+
+    def part(self, indices: NDArray[np.int64]) -> Listing:
+        """Some of the images, of the same classes; persons are numbered anew."""
+        images, persons = self.images, self.persons
+        digests = self.person_digests
+        if persons is not None:
+            known, persons = numbered(persons[indices])
+            digests = tuple(digests[number] for number in known)
+        return replace(
+            self,
+            images=images[indices]
+            if isinstance(images, np.ndarray)
+            else [images[index] for index in indices],
+            labels=None if self.labels is None else self.labels[indices],
+            persons=persons,
+            person_digests=digests,
+        )
 
     def digest(self) -> str:
         """SHA-256 of the source, without reading a file: paths, sizes, and times of change or checksums.
@@ -70,9 +93,16 @@ class Listing:
             for entry in self.images:
                 line = f"{'/'.join(entry.path)}\0{entry.facts()}\n"
                 digest.update(line.encode("utf-8", "surrogateescape"))
-        if self.labels is not None:
-            digest.update(self.labels.data)
+        for numbers in (self.labels, self.persons):
+            if numbers is not None:
+                digest.update(numbers.data)
         return digest.hexdigest()
+
+
+def numbered(persons: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Who is among the persons of some images, sorted, and the place of each image's in that, int64 [N]."""
+    known, places = np.unique(persons, return_inverse=True)
+    return known, places.astype(np.int64)
 
 
 def list_images(
@@ -83,11 +113,13 @@ def list_images(
     download: bool = True,
     fit: Fit,
     classes: Sequence[str] | None = None,
+    reading: Reading | None = None,
+    reporter: Reporter | None = None,
 ) -> Listing:
-    """Find the images of a split and their classes.
+    """Find the images of a split, their classes and, where that is said, their persons.
 
     Args:
-        source, split, data_dir, download, classes: as for `load_images`.
+        source, split, data_dir, download, classes, reading, reporter: as for `load_images`.
         fit: size and channels wanted.
 
     Raises:
@@ -98,8 +130,10 @@ def list_images(
     if split not in ("train", "test"):
         raise UsageError(f"split must be train or test, found {split!r}")
     declared = checked_classes(classes)
+    reading = reading or Reading()
     name = str(source)
     if name in NAMED:
+        check_no_files(name, reading, fit)
         facts = NAMED[name]
         _check_own_classes(facts, declared)
         return _named(facts, split, data_dir, download, fit)
@@ -107,15 +141,30 @@ def list_images(
     # os.path answers False where pathlib raises: for names that are too long, or below folders that may not be entered.
     if not name or not os.path.exists(path):
         raise _nothing_there(name)
-    if os.path.isdir(path):
-        return _from_tree(path, read_folder(path), split, declared, fit)
     suffix = path.suffix.lower()
-    if os.path.isfile(path) and suffix == ".npz":
+    tree = None
+    if os.path.isdir(path):
+        tree = read_folder(path)
+    elif os.path.isfile(path) and suffix == ".npz":
+        check_no_files(name, reading, fit)
         return _from_arrays(path, split, declared, fit)
-    if os.path.isfile(path) and suffix == ".parquet":
+    elif os.path.isfile(path) and suffix == ".parquet":
+        check_no_files(name, reading, fit)
         return _from_parquet(path, split, declared, fit)
-    if os.path.isfile(path) and (suffix == ".zip" or zipfile.is_zipfile(path)):
-        return _from_tree(path, read_archive(path), split, declared, fit)
+    elif os.path.isfile(path) and (suffix == ".zip" or zipfile.is_zipfile(path)):
+        tree = read_archive(path)
+    if tree is not None:
+        found = label(path, tree, split, declared, reading, reporter or SilentReporter())
+        return Listing(
+            path.resolve().stem,
+            str(path),
+            found.entries,
+            found.labels,
+            found.classes,
+            fit,
+            found.persons,
+            found.person_digests,
+        )
     raise DataError(
         f"{path} is neither a folder, a zip, an .npz nor a prepared .safetensors file",
         f"Give one of these, or one of {', '.join(NAMED)}. A single image goes into a folder.",
@@ -126,19 +175,11 @@ def _named(
     facts: NamedSet, split: Split, data_dir: Path | None, download: bool, fit: Fit
 ) -> Listing:
     if facts.name == "celeba" and fit.image_size is None:
-        fit = Fit(image_size=facts.image_size, channels=fit.channels)
+        fit = replace(fit, image_size=facts.image_size)
     folder = default_data_dir() if data_dir is None else expanded(data_dir)
     images, labels = read_named(facts, split, folder, download)
     where = f"{facts.name} ({folder})"
     return Listing(facts.name, where, images, labels, facts.classes, fit)
-
-
-def _from_tree(
-    path: Path, tree: Tree, split: Split, classes: tuple[str, ...] | None, fit: Fit
-) -> Listing:
-    layout = arrange(tree, split, classes)
-    labels = None if layout.labels is None else np.array(layout.labels, np.int64)
-    return Listing(path.resolve().stem, str(path), layout.entries, labels, layout.classes, fit)
 
 
 def _from_arrays(path: Path, split: Split, classes: tuple[str, ...] | None, fit: Fit) -> Listing:
@@ -164,6 +205,23 @@ def _from_parquet(path: Path, split: Split, classes: tuple[str, ...] | None, fit
 def _check_undivided(path: Path, split: Split) -> None:
     if split == "test":
         raise DataError(f"{path} has no test split", "Name the file that holds the test images.")
+
+
+def check_no_files(name: str, reading: Reading, fit: Fit) -> None:
+    """Refuse what says how files are read, of a source that is no files.
+
+    Raises:
+        UsageError: something was said.
+    """
+    said = reading.given()
+    said.pop("skip_bad", None)  # there is nothing to skip
+    if fit.window is not None:
+        said["window"] = fit.window
+    if said:
+        raise UsageError(
+            f"{', '.join('--' + each.replace('_', '-') for each in said)}: {name} is not a folder or zip of files",
+            "Leave it out.",
+        )
 
 
 def checked_classes(classes: Sequence[str] | None) -> tuple[str, ...] | None:

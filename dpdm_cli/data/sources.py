@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 from dpdm_cli.choices import Split
 from dpdm_cli.data.decoding import Fit
-from dpdm_cli.data.layout import Tree, arrange, splits_in
+from dpdm_cli.data.layout import Tree, splits_in
 from dpdm_cli.data.listing import list_images
 from dpdm_cli.data.loading import load_images
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.data.prepare.prepared import SUFFIX, PreparedFile
 from dpdm_cli.data.readers.archives import read_archive
 from dpdm_cli.data.readers.folders import read_folder
+from dpdm_cli.data.reading import Reading
 from dpdm_cli.errors import DamagedFileError
 from dpdm_cli.files import expanded, read_json
+from dpdm_cli.reporter import Reporter
 from dpdm_cli.stored import Json, parse_json
 
 SAMPLES = "dpdm samples"
@@ -47,14 +50,18 @@ def classes_of(source: str | Path, split: Split) -> tuple[str, ...]:
     """
     if str(source) in NAMED:
         return NAMED[str(source)].classes
-    tree = _tree(expanded(source))
-    if tree is None:
+    if _tree(expanded(source)) is None:
         return load_images(source, split=split).classes
-    return arrange(tree, split, None).classes
+    return list_images(source, split=split, fit=Fit()).classes
 
 
-def size_of(source: str | Path) -> int:
-    """How many images a source's `train` split holds; decodes none of them.
+def size_of(
+    source: str | Path, reading: Reading | None = None, reporter: Reporter | None = None
+) -> int:
+    """How many images a source's `train` split holds; decodes none of them, and leaves out what a table does not know.
+
+    Args:
+        source, reading, reporter: as for `dpdm_cli.data.load_images`.
 
     Raises:
         UsageError, DataError, DamagedFileError, ResourceError: as `load_images`.
@@ -62,7 +69,17 @@ def size_of(source: str | Path) -> int:
     path = expanded(source)
     if str(source) not in NAMED and path.suffix.lower() == SUFFIX and path.is_file():
         return PreparedFile(path).facts.shape[0]
-    return len(list_images(source, fit=Fit()))
+    reading = replace(reading or Reading(), skip_bad=True)
+    return len(list_images(source, fit=Fit(), reading=reading, reporter=reporter))
+
+
+def held_out_beside(source: str | Path) -> str | None:
+    """The file that holds what was held out of a prepared file; None if nothing was, or this is it."""
+    path = expanded(source)
+    if str(source) in NAMED or path.suffix.lower() != SUFFIX or not path.is_file():
+        return None
+    part = PreparedFile(path).facts.held_out
+    return None if part is None or part.is_held_out else part.other
 
 
 def samples_in(source: str | Path) -> str | Path:

@@ -17,7 +17,13 @@ from torch import Tensor, nn
 from dpdm_cli.choices import BaselineKind, Split
 from dpdm_cli.compute.device import resolve_device
 from dpdm_cli.data import NAMED, ImageSet, load_images
-from dpdm_cli.data.sources import classes_of, sample_metadata, samples_in, splits_of
+from dpdm_cli.data.sources import (
+    classes_of,
+    held_out_beside,
+    sample_metadata,
+    samples_in,
+    splits_of,
+)
 from dpdm_cli.errors import DataError, UsageError
 from dpdm_cli.evaluation.class_scores import (
     SCATTERING,
@@ -77,7 +83,8 @@ def classify(
     Args:
         synth: labelled images, as for `dpdm_cli.data.load_images`; None for a baseline alone.
         test: real images: a named set, or a folder or zip with `train` and `test` (one that is not
-            divided is all test). By default the data set named in the samples' `metadata.json`.
+            divided is all test), or the file that `prepare` held out. By default the data set named
+            in the samples' `metadata.json`.
             They are brought to the size and channels of the synthetic images.
         models: some of `logreg`, `mlp`, `cnn`; by default all. `scattering` is not one of them.
         baseline: `real` trains the same classifiers by the same protocol on the real training
@@ -109,6 +116,10 @@ def classify(
     metadata = {} if synth is None else sample_metadata(synth)
     source = _test_source(test, metadata)
     where = resolve_device(device)
+    if (apart := held_out_beside(source)) is not None:
+        reporter.warn(
+            f"{source} is what a model may have been trained on; to test on, {apart} was held out"
+        )
     splits = splits_of(source)
     test_split: Split = "test" if splits else "train"
     classes = classes_of(source, test_split)

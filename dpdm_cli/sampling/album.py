@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dpdm_cli.data.layout import is_class_name
+from dpdm_cli.data.class_names import is_class_name
 from dpdm_cli.data.readers.parquet import Row
 from dpdm_cli.errors import DataError
 

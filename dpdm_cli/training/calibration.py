@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from dpdm_cli.choices import Profile, Unit, WarmStart
 from dpdm_cli.data.named import NAMED
+from dpdm_cli.data.reading import ListingOptions, Reading, reading_of
 from dpdm_cli.errors import UsageError
+from dpdm_cli.keywords import keywords_shown
 from dpdm_cli.privacy.accounting.attack_risk import AttackRisk
 from dpdm_cli.privacy.accounting.claims import Claim, claim, planned
 from dpdm_cli.privacy.accounting.paper_profile import (
@@ -64,6 +66,7 @@ class Calibration:
         return self.stated.to_json()
 
 
+@keywords_shown
 def calibrate(
     data: str | None = None,
     *,
@@ -86,6 +89,7 @@ def calibrate(
     steps: int | None = None,
     out: Path | None = None,
     reporter: Reporter | None = None,
+    **options: Unpack[ListingOptions],
 ) -> Calibration:
     """Find the noise that keeps training within a privacy budget, and what it claims.
 
@@ -114,6 +118,8 @@ def calibrate(
         epochs, steps: how long; one of them.
         out: a new file to write the plan to, for `train(plan=...)`.
         reporter: gets remarks.
+        options: which files of `data` are its images (labels, label_column, file_column, person_column, layout), see
+            `Reading`.
 
     Raises:
         UsageError: figures that are missing, given twice or none of their kind; `out` exists.
@@ -169,7 +175,7 @@ def calibrate(
     )
     if entries is None:
         _require_stated(origins)
-    size = _public_size(data, dataset, settings, public_metadata)
+    size = _public_size(data, dataset, settings, public_metadata, reading_of(options), reporter)
     if (epsilon is None) == (sigma is None):
         raise UsageError(
             "give either a target (--eps) or a noise multiplier (--sigma)",
@@ -211,7 +217,12 @@ def _require_stated(origins: dict[str, str]) -> None:
 
 
 def _public_size(
-    path: str | None, dataset: str | None, settings: TrainSettings, public_metadata: bool
+    path: str | None,
+    dataset: str | None,
+    settings: TrainSettings,
+    public_metadata: bool,
+    reading: Reading,
+    reporter: Reporter,
 ) -> int:
     """N: stated, else published, else counted if that is declared public."""
     if settings.dataset_size is not None:
@@ -230,7 +241,7 @@ def _public_size(
         )
     from dpdm_cli.training.config.public_facts import public_count  # imports torch
 
-    return public_count(path, public_metadata)
+    return public_count(path, public_metadata, reading, reporter)
 
 
 def _exact_plan(size: int, settings: TrainSettings, sigma: float | None) -> PrivacyPlan:

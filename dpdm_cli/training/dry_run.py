@@ -13,9 +13,9 @@ from dpdm_cli.data.decoding import Fit
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.keywords import keywords_shown
 from dpdm_cli.training.config.network import blank_images
-from dpdm_cli.training.config.request import request_run
+from dpdm_cli.training.config.request import TrainOptions, request_run
 from dpdm_cli.training.config.run_spec import RunSpec, resolve
-from dpdm_cli.training.config.settings import SettingOptions, default_preset
+from dpdm_cli.training.config.settings import default_preset
 
 
 @keywords_shown
@@ -34,7 +34,8 @@ def dry_run(
     classes: Sequence[str] | None = None,
     channels: int | None = None,
     public_metadata: bool = False,
-    **settings: Unpack[SettingOptions],
+    skip_bad: bool = False,
+    **options: Unpack[TrainOptions],
 ) -> RunSpec:
     """What `train` with the same arguments would do; takes no step and writes nothing.
 
@@ -51,7 +52,8 @@ def dry_run(
         classes=classes,
         channels=channels,
         public_metadata=public_metadata,
-        **settings,
+        skip_bad=skip_bad,
+        **options,
     )
     if data in NAMED:
         Fit(channels=channels)  # of images that are not looked at
@@ -63,5 +65,6 @@ def dry_run(
         image_size=request.settings.image_size,
         channels=channels,
         classes=classes,
+        reading=request.stated.reading,
     )
     return resolve(request, images)

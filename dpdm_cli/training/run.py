@@ -35,8 +35,8 @@ from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.sampling.grids import draw_grid
 from dpdm_cli.signals import stop_requests
 from dpdm_cli.stored import Json
-from dpdm_cli.training.config.request import request_run
-from dpdm_cli.training.config.settings import SettingOptions, default_preset
+from dpdm_cli.training.config.request import TrainOptions, request_run
+from dpdm_cli.training.config.settings import default_preset
 from dpdm_cli.training.folder.run_folder import RunFolder
 from dpdm_cli.training.folder.run_state import RunState
 from dpdm_cli.training.loop import take_steps
@@ -105,9 +105,10 @@ def train(
     classes: Sequence[str] | None = None,
     channels: int | None = None,
     public_metadata: bool = False,
+    skip_bad: bool = False,
     log_losses: bool = False,
     reporter: Reporter | None = None,
-    **settings: Unpack[SettingOptions],
+    **options: Unpack[TrainOptions],
 ) -> TrainResult:
     """Train a diffusion model on images under (epsilon, delta)-differential privacy.
 
@@ -121,7 +122,8 @@ def train(
         settings_for: take the preset's settings for this data set, `celeba64` or `imagenet32` for example; by default
             those for `data` where it is a named set. What is known of the images, N for one, stays that of `data`.
         config: TOML file of settings.
-        settings: each by its name in `TrainSettings`, which says what it is; they override it.
+        options: settings, each by its name in `TrainSettings`, which says what it is; they override the file. And how
+            images are read (labels, label_column, file_column, person_column, layout, window), see `Reading`.
         plan: a plan written by `dpdm calibrate --out`; it replaces epsilon, delta, batch size, steps, C and K.
         private: False trains without clipping and noise, and every output says NOT PRIVATE.
         resume: continue the run in `out`, with its own settings and plan.
@@ -132,6 +134,7 @@ def train(
         public_metadata: N, class names, image size and colours are public knowledge: they may be read off images of
             your own, and published, where you don't state them by `dataset_size`, `classes`, `image_size` and
             `channels`. A private run needs the one or the other; a named set's are published.
+        skip_bad: leave out files that cannot be used, and images that the table of labels does not know.
         log_losses: write the private training loss to `private/losses.jsonl`.
         reporter: gets remarks and progress.
 
@@ -146,10 +149,10 @@ def train(
     """
     torch_device = resolve_device(device)
     folder = RunFolder(expanded(out))
-    load = partial(load_images, data, data_dir=data_dir, download=download)
     with ExitStack() as held:
         processes = held.enter_context(joined(torch_device, "train"))
         reporter = reporter if reporter and processes.is_first else SilentReporter()
+        load = partial(load_images, data, data_dir=data_dir, download=download, reporter=reporter)
         # They decide which calls follow: processes that differ would wait for each other in different ones.
         processes.check_same(
             json.dumps([data, private, resume, log_losses]),
@@ -168,7 +171,8 @@ def train(
                 classes=classes,
                 channels=channels,
                 public_metadata=public_metadata,
-                **settings,
+                skip_bad=skip_bad,
+                **options,
             )
             set_precision(request.settings.precision, torch_device)
         processes.broadcast(lambda: held.enter_context(folder.open(resume=resume)))

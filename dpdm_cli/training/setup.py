@@ -77,7 +77,7 @@ def set_up(
 
     Args:
         request: what was asked for.
-        load: gives the images, of `image_size`, `channels` and `classes` when they are passed.
+        load: gives the images, of `image_size`, `channels` and `classes` when they are passed, read as `reading` says.
         saved: what the resume state says, to go on with that run.
         device: where it is to run.
         processes: that run it together.
@@ -102,6 +102,7 @@ def set_up(
             image_size=request.settings.image_size,
             channels=request.stated.channels,
             classes=request.stated.classes,
+            reading=request.stated.reading,
         )
         if local_rank() == 0:
             images.verify()

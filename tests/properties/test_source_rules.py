@@ -111,7 +111,7 @@ COUNTED = {
     (
         "data/sources.py",
         "size_of",
-        "len(list_images(source, fit=Fit()))",
+        "len(list_images(source, fit=Fit(), reading=reading, reporter=reporter))",
     ): "N, if that is declared public",
     (
         "training/trainer.py",

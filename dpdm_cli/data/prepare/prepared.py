@@ -1,8 +1,9 @@
 """Prepared images: one safetensors file that is mapped into memory and not read.
 
 images   U8 [N, C, H, W], at the start of a page
-padding  U8 [up to 7], where the labels would not be aligned
+padding  U8 [up to 7], where labels or persons would not be aligned
 labels   I64 [N], when there are classes
+persons  I64 [N], when it is known whom images are of, as numbers that stand for no name
 
 The header's metadata holds one JSON entry, the `Facts`. The header has a place of a size known
 before the first image is, and is written into it last: no image is written twice.
@@ -29,14 +30,16 @@ from dpdm_cli.choices import Split
 from dpdm_cli.data.class_names import check_classes
 from dpdm_cli.data.decoding import Fit
 from dpdm_cli.data.images import ImageSet, renamed
+from dpdm_cli.data.prepare.holding_out import HoldOut
 from dpdm_cli.errors import DamagedFileError, DataError, UsageError
 from dpdm_cli.stored import Json, json_digest, parse_json, understood
 
 SUFFIX = ".safetensors"
 KIND = "dpdm prepared images"
-FORMAT = 1
+FORMAT = 2
 
 _KEY, _METADATA, _DIGEST = "dpdm", "__metadata__", "facts_sha256"
+_SINCE_2 = ("window", "persons_sha256", "held_out")
 _PAGE = 4096
 _FOR_FACTS = 1 << 16  # bytes; the names of classes come on top
 _LONGEST_HEADER = 100_000_000  # bytes, as safetensors has it
@@ -55,14 +58,15 @@ class Facts:
         shape: (N, C, H, W).
         classes: names in label order; empty without labels.
         split: which split of the source it is.
-        image_size, channels: the fit that was asked for, None for as the images were.
+        image_size, channels, window: the fit that was asked for, None for as the images were.
         source: short name of the source.
         source_sha256: of the source, see `Listing.digest`.
-        images_sha256, labels_sha256: of their bytes in the file; None without labels.
+        images_sha256, labels_sha256, persons_sha256: of their bytes in the file; None without labels or persons.
         duplicates: how many images equal an earlier one.
         bad: how many files were left out since they could not be used.
         first_bad: the first 20 of these, with their reasons.
         written_by: program and version.
+        held_out: which part of the source this is; None for all of it.
     """
 
     shape: Shape
@@ -78,11 +82,21 @@ class Facts:
     bad: int
     first_bad: tuple[str, ...]
     written_by: str
+    window: tuple[float, float] | None = None
+    persons_sha256: str | None = None
+    held_out: HoldOut | None = None
 
     @property
     def content(self) -> str:
-        """One SHA-256 of images and labels."""
-        return json_digest([list(self.shape), self.images_sha256, self.labels_sha256])
+        """One SHA-256 of images, labels and persons."""
+        persons = [self.persons_sha256] if self.persons_sha256 else []
+        return json_digest([list(self.shape), self.images_sha256, self.labels_sha256, *persons])
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Names of the tensors that hold a number for each image."""
+        found = {"labels": self.labels_sha256, "persons": self.persons_sha256}
+        return tuple(name for name, digest in found.items() if digest is not None)
 
 
 def reserved_bytes(classes: Sequence[str]) -> int:
@@ -98,7 +112,7 @@ def header_of(facts: Facts) -> bytes:
     facts_of["first_bad"] = [_shortened(line) for line in facts.first_bad]
     facts_of = {"kind": KIND, "format": FORMAT, **facts_of}
     text = _json({**facts_of, _DIGEST: json_digest(facts_of)})
-    tensors = _tensors(facts.shape, bool(facts.classes))
+    tensors = _tensors(facts.shape, facts.numbers)
     header = _json({_METADATA: {_KEY: text}, **tensors}).encode()
     length = reserved_bytes(facts.classes) - 8
     assert len(header) <= length
@@ -106,7 +120,7 @@ def header_of(facts: Facts) -> bytes:
 
 
 def padding_of(shape: Shape) -> int:
-    """Bytes between images and labels."""
+    """Bytes between images and what follows."""
     return -math.prod(shape) % 8
 
 
@@ -129,7 +143,11 @@ def load_prepared(
     """
     file = PreparedFile(path)
     if split == "test":
-        raise DataError(f"{path} has no test split", "Name the file that holds the test images.")
+        part = file.facts.held_out
+        other = f", {part.other}" if part and not part.is_held_out else ""
+        raise DataError(
+            f"{path} has no test split", f"Name the file that holds the test images{other}."
+        )
     _, channels, height, width = file.facts.shape
     wanted = fit or Fit()
     side = wanted.image_size
@@ -137,6 +155,8 @@ def load_prepared(
         raise _not_prepared(path, f"images of {height}x{width} pixels", f"{side}x{side}")
     if wanted.channels not in (None, channels):
         raise _not_prepared(path, f"images of {channels} channels", str(wanted.channels))
+    if wanted.window not in (None, file.facts.window):
+        raise _not_prepared(path, f"the window {file.facts.window}", str(wanted.window))
     own, labels = file.facts.classes, file.labels
     order = own if classes is None else tuple(classes)
     if order != own:
@@ -151,6 +171,7 @@ def load_prepared(
         content=file.facts.content,
         duplicates=file.facts.duplicates,
         storage=file,
+        persons=file.persons,
     )
 
 
@@ -164,6 +185,7 @@ class PreparedFile:
         facts: what it says about itself.
         images: uint8 [N, C, H, W], mapped; must not be written to.
         labels: int64 [N] in memory, compared with their SHA-256; None when unconditional.
+        persons: the same; None when they are not known.
 
     Raises:
         DataError: a safetensors file that does not hold prepared images.
@@ -177,7 +199,7 @@ class PreparedFile:
             try:
                 size = os.fstat(self._file.fileno()).st_size
                 self.facts, self._start = self._read_header(size)
-                self.labels = self._read_labels()
+                self.labels, self.persons = self._read_numbers()
                 # Not copy-on-write, for which a system may want as much memory as the file has.
                 self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
             except BaseException:
@@ -249,7 +271,7 @@ class PreparedFile:
             raise self._damaged(f"it cannot be read ({error.strerror or error})") from None
         if digest.hexdigest() != self.facts.images_sha256:
             raise self._damaged("the SHA-256 of its images is not the one written")
-        self._read_labels()
+        self._read_numbers()
 
     def _read_header(self, size: int) -> tuple[Facts, int]:
         length = int.from_bytes(self._file.read(8), "little")
@@ -269,15 +291,15 @@ class PreparedFile:
                 f"{self.path} is {what}, not one of prepared images",
                 "`dpdm prepare` makes one from a folder, a zip or an .npz file.",
             )
-        if described.get("format") != FORMAT:
+        if described.get("format") not in (1, FORMAT):
             raise DataError(
                 f"{self.path} is of format {described.get('format')!r}, {FORMAT} is expected",
                 "Another version of dpdm wrote it: prepare it again.",
             )
         facts = self._facts(described, header)
-        if header != _tensors(facts.shape, bool(facts.classes)):
+        if header != _tensors(facts.shape, facts.numbers):
             raise self._damaged("its tensors are not where they should be")
-        end = 8 + length + _data_bytes(facts.shape, bool(facts.classes))
+        end = 8 + length + _data_bytes(facts.shape, facts.numbers)
         if size != end:
             raise self._damaged(f"it has {size:,} bytes of {end:,}")
         return facts, 8 + length
@@ -287,6 +309,8 @@ class PreparedFile:
         if written != json_digest(described):
             raise self._damaged("the SHA-256 of its description is not the one written")
         own = {name: value for name, value in described.items() if name not in ("kind", "format")}
+        if described.get("format") == 1:
+            own = {**dict.fromkeys(_SINCE_2), **own}
         try:
             images = header.get("images")
             shape = images.get("shape") if isinstance(images, dict) else None
@@ -295,41 +319,55 @@ class PreparedFile:
             raise self._damaged(error.message) from None
         if min(*facts.shape, facts.duplicates + 1, facts.bad + 1) < 1:
             raise self._damaged("its description counts less than nothing")
+        if (facts.labels_sha256 is None) != (not facts.classes):
+            raise self._damaged(
+                "its description has classes without labels, or the other way round"
+            )
         try:
             check_classes(facts.classes)
         except ValueError:
             raise self._damaged("its description holds names that no class has") from None
         return facts
 
-    def _read_labels(self) -> Tensor | None:
-        if self.facts.labels_sha256 is None:
+    def _read_numbers(self) -> tuple[Tensor | None, Tensor | None]:
+        """Labels and persons."""
+        facts = self.facts
+        self._file.seek(self._start + math.prod(facts.shape) + padding_of(facts.shape))
+        return (
+            self._read_tensor("labels", facts.labels_sha256),
+            self._read_tensor("persons", facts.persons_sha256),
+        )
+
+    def _read_tensor(self, name: str, digest: str | None) -> Tensor | None:
+        if digest is None:
             return None
-        self._file.seek(self._start + math.prod(self.facts.shape) + padding_of(self.facts.shape))
         content = self._file.read(8 * self.facts.shape[0])
-        if hashlib.sha256(content).hexdigest() != self.facts.labels_sha256:
-            raise self._damaged("the SHA-256 of its labels is not the one written")
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise self._damaged(f"the SHA-256 of its {name} is not the one written")
         return torch.from_numpy(np.frombuffer(content, "<i8").astype(np.int64))
 
     def _damaged(self, what: str) -> DamagedFileError:
         return DamagedFileError(f"{self.path} is damaged: {what}", _HINT)
 
 
-def _tensors(shape: Shape, labelled: bool) -> Json:
+def _tensors(shape: Shape, numbers: Sequence[str]) -> Json:
     """The header's entries; safetensors allows no gap between tensors."""
     end = math.prod(shape)
     tensors: Json = {"images": {"dtype": "U8", "shape": list(shape), "data_offsets": [0, end]}}
-    if labelled:
-        padding, count = padding_of(shape), shape[0]
-        if padding:
-            offsets = [end, end + padding]
-            tensors["padding"] = {"dtype": "U8", "shape": [padding], "data_offsets": offsets}
-        offsets = [end + padding, end + padding + 8 * count]
-        tensors["labels"] = {"dtype": "I64", "shape": [count], "data_offsets": offsets}
+    padding, count = padding_of(shape), shape[0]
+    if numbers and padding:
+        offsets = [end, end + padding]
+        tensors["padding"] = {"dtype": "U8", "shape": [padding], "data_offsets": offsets}
+    start = end + padding
+    for name in numbers:
+        offsets = [start, start + 8 * count]
+        tensors[name] = {"dtype": "I64", "shape": [count], "data_offsets": offsets}
+        start += 8 * count
     return tensors
 
 
-def _data_bytes(shape: Shape, labelled: bool) -> int:
-    return math.prod(shape) + (padding_of(shape) + 8 * shape[0] if labelled else 0)
+def _data_bytes(shape: Shape, numbers: Sequence[str]) -> int:
+    return math.prod(shape) + (padding_of(shape) + 8 * shape[0] * len(numbers) if numbers else 0)
 
 
 def _json(value: Any) -> str:

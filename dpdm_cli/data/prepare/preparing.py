@@ -6,10 +6,11 @@ import hashlib
 import math
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from shutil import disk_usage
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -20,31 +21,26 @@ from dpdm_cli.compute.threads import parallel_map
 from dpdm_cli.data.class_names import check_new_classes
 from dpdm_cli.data.collecting import Findings, read_chunk
 from dpdm_cli.data.decoder_process import decoders
-from dpdm_cli.data.decoding import Decoded, Fit, Pixels, planes, refit
+from dpdm_cli.data.decoding import IN_WORDS, Decoded, Fit, Pixels, planes, refit
 from dpdm_cli.data.duplicates import repeated
-from dpdm_cli.data.listing import Listing, list_images
-from dpdm_cli.data.named import NAMED
-from dpdm_cli.data.prepare.prepared import (
-    SUFFIX,
-    Facts,
-    PreparedFile,
-    header_of,
-    padding_of,
-    reserved_bytes,
-)
-from dpdm_cli.data.prepare.unfinished import Unfinished, forget
+from dpdm_cli.data.listing import Listing, list_images, numbered
+from dpdm_cli.data.prepare.holding_out import HoldOut, check_share, held_out, held_out_path
+from dpdm_cli.data.prepare.places import ANOTHER, check_complete, check_places, complete_file
+from dpdm_cli.data.prepare.prepared import Facts, header_of, padding_of, reserved_bytes
+from dpdm_cli.data.prepare.unfinished import Unfinished
+from dpdm_cli.data.reading import ReadingOptions, reading_of
 from dpdm_cli.errors import DataError, InterruptedRunError, ResourceError, UsageError
 from dpdm_cli.files import disk_errors, expanded
+from dpdm_cli.keywords import keywords_shown
 from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.signals import stop_requests
-from dpdm_cli.stored import Json
+from dpdm_cli.stored import Json, optional
 
 _FIRST_FILES = 16
 _BATCH_FILES, _BATCH_BYTES = 256, 8 << 20  # what a process decodes at a time
 _WORTH_PROCESSES = 2_000  # files; below, starting them takes longer
 
 _GOES_ON = "Free space and repeat the command, which goes on where it was, or choose another OUT."
-_ANOTHER = "choose another OUT, or take this file away"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +52,14 @@ class PrepareResult:
         facts: what it says of itself.
         pairs: the first 20 images that equal an earlier one, with that one; empty when the file was there already.
         was_there: whether it had been complete before this call, which then only checked it.
+        held_out: the file of what was held out, if that was asked for.
     """
 
     path: Path
     facts: Facts
     pairs: tuple[tuple[str, str], ...]
     was_there: bool
+    held_out: PrepareResult | None = None
 
     def to_dict(self) -> Json:
         """For JSON."""
@@ -82,9 +80,13 @@ class PrepareResult:
             "first_left_out": list(facts.first_bad),
             "content_sha256": facts.content,
             "was_there": self.was_there,
+            "window": None if facts.window is None else list(facts.window),
+            "knows_persons": facts.persons_sha256 is not None,
+            "held_out": self.held_out and self.held_out.to_dict(),
         }
 
 
+@keywords_shown
 def prepare(
     source: str | Path,
     out: str | Path,
@@ -96,7 +98,10 @@ def prepare(
     channels: int | None = None,
     classes: Sequence[str] | None = None,
     skip_bad: bool = False,
+    hold_out: float | None = None,
+    seed: int = 0,
     reporter: Reporter | None = None,
+    **options: Unpack[ReadingOptions],
 ) -> PrepareResult:
     """Decode and check every image once, and write them into one file for `load_images`.
 
@@ -108,7 +113,11 @@ def prepare(
         out: the file; its name ends in .safetensors.
         split, data_dir, download, image_size, channels, classes: as for `load_images`.
         skip_bad: leave out files that cannot be used; the file says which.
+        hold_out: this share of the images, or of the persons where these are known, goes into a second file, `held_out`
+            of the result, to test on what is made of the first. See `held_out` of `holding_out`.
+        seed: of which are held out.
         reporter: gets remarks and progress.
+        options: how files are read (labels, label_column, file_column, person_column, layout, window), see `Reading`.
 
     Raises:
         UsageError: options that make no sense; `out` holds something else, or was begun by another command.
@@ -120,27 +129,60 @@ def prepare(
     """
     reporter = reporter or SilentReporter()
     path = expanded(out)
-    _check_places(source, path)
-    complete = _complete(path) if path.exists() else None
+    paths = [path]
+    if hold_out is not None:
+        check_share(hold_out)
+        paths.append(held_out_path(path))
+    for each in paths:
+        check_places(source, each)
+        if each.exists():
+            complete_file(each)
+    reading = reading_of(options, skip_bad)
     reporter.note(f"looking through {source}")
     listing = list_images(
         source,
         split=split,
         data_dir=data_dir,
         download=download,
-        fit=Fit(image_size=image_size, channels=channels),
+        fit=Fit(image_size=image_size, channels=channels, window=reading.window),
         classes=classes,
+        reading=reading,
+        reporter=reporter,
     )
     check_new_classes(listing.classes, str(source))
     request: Json = {
         "split": split,
         "image_size": listing.fit.image_size,
         "channels": listing.fit.channels,
+        "window": None if reading.window is None else list(reading.window),
         "classes": list(listing.classes),
         "source_sha256": listing.digest(),
+        "held_out": None,
     }
-    if complete is not None:
-        result = _checked(complete, request, skip_bad, reporter)
+    if hold_out is None:
+        return _prepared(path, listing, request, skip_bad, reporter)
+    chosen = held_out(listing, hold_out, seed)
+    parts = [
+        _prepared(
+            place,
+            listing.part(np.flatnonzero(chosen == apart)),
+            {**request, "held_out": asdict(HoldOut(hold_out, seed, apart, other.name))},
+            skip_bad,
+            reporter,
+        )
+        for place, other, apart in ((path, paths[1], False), (paths[1], path, True))
+    ]
+    return replace(parts[0], held_out=parts[1])
+
+
+def _prepared(
+    path: Path, listing: Listing, request: Json, skip_bad: bool, reporter: Reporter
+) -> PrepareResult:
+    """One file, made or found."""
+    if path.exists():
+        file = complete_file(path)
+        check_complete(file, request, skip_bad, reporter)
+        result = PrepareResult(path=path, facts=file.facts, pairs=(), was_there=True)
     else:
         with disk_errors(path, _GOES_ON):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,7 +227,7 @@ class _Preparation:
                 raise DataError(
                     f"none of the {len(self._listing):,} files in {self._listing.where} can be used, "
                     f"the first:\n{files}",
-                    "Give 8-bit grey or RGB images: PNG, JPEG, WEBP or BMP.",
+                    f"Give grey or RGB images: {IN_WORDS}.",
                 )
             return self._finish()
 
@@ -243,7 +285,7 @@ class _Preparation:
     def _check_space(self, shape: tuple[int, ...]) -> None:
         """Refuse to begin what the disk has no room for."""
         left = len(self._listing) - self._there.files
-        needed = left * math.prod(shape) + 8 * len(self._listing) + self._start
+        needed = left * math.prod(shape) + 16 * len(self._listing) + self._start
         free = disk_usage(self._path.parent).free
         if needed > free:
             raise ResourceError(
@@ -257,7 +299,13 @@ class _Preparation:
         channels, height, width = there.shape
         shape = there.rows, channels, height, width
         kept = np.delete(np.arange(len(listing)), np.array(there.bad, np.int64))
-        labels = None if listing.labels is None else listing.labels[kept].astype("<i8")
+        # Not those of `listing.part`, which takes a copy of images that are arrays.
+        persons_kept = None if listing.persons is None else numbered(listing.persons[kept])[1]
+        labels_kept = None if listing.labels is None else listing.labels[kept]
+        labels, persons = (
+            None if numbers is None else numbers.astype("<i8").tobytes()
+            for numbers in (labels_kept, persons_kept)
+        )
         duplicates, pairs = repeated(there.digests)
         facts = Facts(
             shape=shape,
@@ -268,15 +316,19 @@ class _Preparation:
             source=listing.name if listing.name.isprintable() else ascii(listing.name),
             source_sha256=str(self._request["source_sha256"]),
             images_sha256=there.images_sha256,
-            labels_sha256=None if labels is None else hashlib.sha256(labels.data).hexdigest(),
+            labels_sha256=None if labels is None else hashlib.sha256(labels).hexdigest(),
             duplicates=duplicates,
             bad=len(there.bad),
             first_bad=tuple(self._findings.first_bad),
             written_by=f"dpdm {__version__}",
+            window=listing.fit.window,
+            persons_sha256=None if persons is None else hashlib.sha256(persons).hexdigest(),
+            held_out=optional(lambda part: HoldOut(**part))(self._request["held_out"]),
         )
         if self._path.exists():
-            raise UsageError(f"{self._path} has come into being meanwhile", _ANOTHER)
-        tail = b"" if labels is None else bytes(padding_of(shape)) + labels.tobytes()
+            raise UsageError(f"{self._path} has come into being meanwhile", ANOTHER)
+        tail = bytes(padding_of(shape)) if facts.numbers else b""
+        tail += (labels or b"") + (persons or b"")
         there.finish(header_of(facts), tail)
         named = tuple((listing.title(kept[a]), listing.title(kept[b])) for a, b in pairs)
         return PrepareResult(path=self._path, facts=facts, pairs=named, was_there=False)
@@ -312,50 +364,6 @@ def _spans(total: int, there: Unfinished) -> Iterator[slice]:
             count = max(1, min(_BATCH_FILES, _BATCH_BYTES // math.prod(there.shape)))
         yield slice(start, min(start + count, total))
         start += count
-
-
-def _check_places(source: str | Path, path: Path) -> None:
-    if path.suffix.lower() != SUFFIX:
-        raise UsageError(f"OUT must end in {SUFFIX}, found {path}", f"for example {path}{SUFFIX}")
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder", "name a file that is to be made")
-    origin = expanded(source)
-    if str(source) in NAMED:
-        return
-    if origin.suffix.lower() == SUFFIX and origin.is_file():
-        raise UsageError(f"{source} is not a folder, zip or .npz file", "A prepared file is ready.")
-    if origin.is_dir() and path.resolve().is_relative_to(origin.resolve()):
-        raise UsageError(f"{path} is in the folder {source} itself", "choose OUT outside it")
-
-
-def _complete(path: Path) -> PreparedFile:
-    try:
-        return PreparedFile(path)
-    except DataError as error:
-        raise UsageError(f"nothing is overwritten: {error.message}", _ANOTHER) from None
-
-
-def _checked(
-    file: PreparedFile, request: Json, skip_bad: bool, reporter: Reporter
-) -> PrepareResult:
-    """What is there is kept, if it is what this command would make."""
-    facts = file.facts
-    for name, wanted in request.items():
-        found = getattr(facts, name)
-        if (list(found) if isinstance(found, tuple) else found) != wanted:
-            what = f"{name} is {str(found)[:80]} there, {str(wanted)[:80]} now"
-            if name == "source_sha256":
-                what = "its source was another, or has changed since"
-            raise UsageError(f"{file.path} holds other images: {what}", _ANOTHER)
-    if facts.bad and not skip_bad:
-        raise UsageError(
-            f"{file.path} was made with --skip-bad, which left out {facts.bad:,} of the files",
-            "repeat the command with --skip-bad, or choose another OUT",
-        )
-    reporter.note(f"{file.path} is complete; comparing it with its SHA-256")
-    file.verify()
-    forget(file.path)
-    return PrepareResult(path=file.path, facts=facts, pairs=(), was_there=True)
 
 
 def _remark(result: PrepareResult, reporter: Reporter) -> None:

@@ -30,7 +30,7 @@ from dpdm_cli.files import lock_file, sync_folder
 from dpdm_cli.stored import Json, parse_json, understood
 
 KIND = "dpdm unfinished images"
-FORMAT = 1
+FORMAT = 2
 REASONS = 20
 """The reason is kept for this many bad files."""
 

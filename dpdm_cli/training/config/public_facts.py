@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dpdm_cli.compute.launched import command_line
 from dpdm_cli.data import ImageSet
-from dpdm_cli.data.layout import is_class_name
+from dpdm_cli.data.class_names import is_class_name
 from dpdm_cli.data.named import NAMED, NamedSet
+from dpdm_cli.data.reading import Reading
 from dpdm_cli.data.sources import size_of
 from dpdm_cli.errors import PrivacyError
 from dpdm_cli.privacy.public_inputs import UNLABELLED, PublicInputs, names_for
+from dpdm_cli.reporter import Reporter
 from dpdm_cli.training.config.settings import TrainSettings
 from dpdm_cli.training.records import people_in
 
@@ -32,11 +34,13 @@ class Stated:
         classes: names in label order.
         channels: 1 or 3.
         public_metadata: that what was not said, and is read off the images, is public knowledge.
+        reading: how files are read.
     """
 
     classes: tuple[str, ...] | None = None
     channels: int | None = None
     public_metadata: bool = False
+    reading: Reading = field(default_factory=Reading)
 
 
 def known_size(data: str, settings: TrainSettings, planned: int | None = None) -> int | None:
@@ -102,14 +106,25 @@ def public_facts(
     return count if size is None else size, PublicInputs(**sources)
 
 
-def public_count(data: str, public_metadata: bool) -> int:
+def public_count(
+    data: str,
+    public_metadata: bool,
+    reading: Reading | None = None,
+    reporter: Reporter | None = None,
+) -> int:
     """N of a source that is not a named set, when it is declared public.
+
+    Args:
+        data: a path.
+        public_metadata: whether it is declared.
+        reading: which files are images of the set.
+        reporter: hears of tables.
 
     Raises:
         PrivacyError: it is not.
         DataError: see `size_of`.
     """
-    found = size_of(data)
+    found = size_of(data, reading, reporter)
     if not public_metadata:
         raise _unstated(data, {"dataset_size": found})
     return found

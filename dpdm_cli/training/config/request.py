@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Unpack
 
 from dpdm_cli.choices import Preset
+from dpdm_cli.data.reading import ReadingOptions, reading_of
 from dpdm_cli.errors import UsageError
 from dpdm_cli.training.config.planning import asked_for
 from dpdm_cli.training.config.public_facts import Stated
@@ -27,6 +28,10 @@ IN_THE_PLAN = (
     "warm_share",
 )
 """Settings that a plan file replaces."""
+
+
+class TrainOptions(SettingOptions, ReadingOptions, total=False):
+    """What a run takes by keyword beside its source: settings, and how files are read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +71,17 @@ def request_run(
     classes: Sequence[str] | None = None,
     channels: int | None = None,
     public_metadata: bool = False,
-    **settings: Unpack[SettingOptions],
+    skip_bad: bool = False,
+    **options: Unpack[TrainOptions],
 ) -> RunRequest:
     """What `train` is asked for, merged; arguments as there.
 
     Raises:
-        UsageError: `settings` or the file give, beside a plan, what that already holds; or see `merge`.
+        UsageError: `options` or the file give, beside a plan, what that already holds; or see `merge` and `Reading`.
     """
+    settings = {
+        name: value for name, value in options.items() if name not in ReadingOptions.__annotations__
+    }
     file = None if config is None else Path(config)
     merged, origins = merge(
         data, preset=preset, settings_for=settings_for, config=file, flags=settings
@@ -94,6 +103,7 @@ def request_run(
             classes=None if classes is None else tuple(classes),
             channels=channels,
             public_metadata=public_metadata,
+            reading=reading_of(options, skip_bad),
         ),
         private=private,
         plan_file=None if plan is None else Path(plan),

@@ -49,10 +49,11 @@ def resumed_stated(before: Stated, wanted: Stated) -> Stated:
     """What was said of the images when the run was started.
 
     Raises:
-        PrivacyError: classes or channels are given that differ.
+        PrivacyError: classes, channels or ways of reading are given that differ.
     """
-    for name in ("classes", "channels"):
-        old, new = getattr(before, name), getattr(wanted, name)
+    asked = {"classes": wanted.classes, "channels": wanted.channels, **wanted.reading.given()}
+    for name, new in asked.items():
+        old = getattr(before if hasattr(before, name) else before.reading, name)
         if new not in (None, old):
             raise PrivacyError(
                 f"{name} is {new}, but the run was started with {old}",
@@ -74,8 +75,9 @@ def fingerprint(images: ImageSet, salt: str, saved: RunState | None) -> str:
         digest.update(images.content.encode())
     else:
         digest.update(images.images.contiguous().numpy().data)
-        if images.labels is not None:
-            digest.update(images.labels.contiguous().numpy().data)
+        for numbers in (images.labels, images.persons):
+            if numbers is not None:
+                digest.update(numbers.contiguous().numpy().data)
     digest.update(json.dumps(images.classes).encode())
     if images.persons is not None:
         digest.update(images.persons.contiguous().numpy().data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from dpdm_cli.data.reading import Reading
 from dpdm_cli.errors import DamagedFileError
 from dpdm_cli.privacy.circumstances import Circumstances
 from dpdm_cli.privacy.ledger import Ledger
@@ -80,6 +81,9 @@ class RunState:
                 "finish it with the release that began it, or start a new run in another --out",
             )
         own = {name: value for name, value in values.items() if name not in ("private", "plan")}
+        if isinstance(stated := own["stated"], dict):
+            # Of a run that was begun when files were read in one way only.
+            own["stated"] = {"reading": asdict(Reading()), **stated}
         plan = optional(PrivacyPlan.from_dict)(values.get("plan"))
 
         def ledger(stored: object) -> Ledger | None:

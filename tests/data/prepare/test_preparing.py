@@ -86,7 +86,10 @@ def test_bad_files_are_all_named_before_any_is_left_out(
     assert not decoded
     assert result.facts.bad == 25
     assert len(result.facts.first_bad) == 20
-    assert result.facts.first_bad[0] == "c0/bad00.png is not a PNG, JPEG, WEBP or BMP image"
+    assert (
+        result.facts.first_bad[0]
+        == "c0/bad00.png is not a PNG, JPEG, WEBP, BMP, TIFF or DICOM image"
+    )
     for name in bad:
         (folder / name).unlink()
     same(load_images(out), load_images(folder))
