@@ -1,0 +1,246 @@
+"""What a run will take: minutes and memory, by its own code on grey rows. Nothing private is looked at.
+
+Rows of the run's shape go through the run's own step, warm start and sampler, under a plan of their own. On a CPU what
+is counted is its time for this process, not the clock's: others at work beside it shall not decide.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from dpdm_cli.compute.distributed import ALONE, Processes
+from dpdm_cli.compute.threads import workers_on
+from dpdm_cli.data import ImageSet
+from dpdm_cli.diffusion.generation import SamplerSettings, generate
+from dpdm_cli.privacy.gradients.tuning import Tuning
+from dpdm_cli.privacy.ledger import Ledger
+from dpdm_cli.reporter import Reporter, SilentReporter
+from dpdm_cli.sampling.grids import images_in_grid
+from dpdm_cli.stored import Json
+from dpdm_cli.training.config.run_spec import RunSpec
+from dpdm_cli.training.trainer import Trainer
+
+_STEPS = 1000  # of the grey run's own plan, never taken
+_TIMED = 2  # steps
+_CPU_ROWS = 64  # of a worker in a step
+_WARM_ROWS = 512
+_DRAWN = 16  # images, by two noise levels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a run takes on a device, in seconds unless it says otherwise.
+
+    Attributes:
+        device: which, in words.
+        warm_start, steps, previews, grid: the parts of the run after it is set up.
+        thousand: for 1,000 images by the default sampler, after the run.
+        memory: bytes at the most, the images included; None where it cannot be known.
+        tuning: what was chosen for the step; None where the user chose.
+    """
+
+    device: str
+    warm_start: float
+    steps: float
+    previews: float
+    grid: float
+    thousand: float
+    memory: int | None
+    tuning: Tuning | None
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole run after it is set up."""
+        return self.warm_start + self.steps + self.previews + self.grid
+
+    def to_dict(self) -> Json:
+        """For JSON."""
+        names = ("warm_start", "steps", "previews", "grid", "thousand")
+        return {
+            "device": self.device,
+            "minutes": round(self.seconds / 60, 2),
+            "seconds": {name: round(getattr(self, name), 1) for name in names},
+            "memory_bytes": self.memory,
+        }
+
+    def __str__(self) -> str:
+        parts = {
+            "warm start": self.warm_start,
+            "steps": self.steps,
+            "previews": self.previews,
+            "its grid": self.grid,
+        }
+        of_that = ", ".join(f"{name} {duration(t)}" for name, t in parts.items() if t)
+        memory = "" if self.memory is None else f"; memory {self.memory / 1e9:.2g} GB"
+        return (
+            f"about {duration(self.seconds)} on {self.device} ({of_that}), and {duration(self.thousand)} for each "
+            f"1,000 images drawn from it{memory}; timed on grey rows"
+        )
+
+
+def measure(
+    spec: RunSpec,
+    device: torch.device,
+    processes: Processes = ALONE,
+    *,
+    previews: int = 0,
+    held: int = 0,
+    reporter: Reporter | None = None,
+) -> Cost:
+    """Time the parts of a run, in a few seconds.
+
+    Args:
+        spec: the run.
+        device, processes: that are to make it; each of the processes calls this.
+        previews: grids drawn on the way.
+        held: bytes of images that are not in memory yet and will be.
+        reporter: gets the progress of the tuning.
+    """
+    reporter = reporter or SilentReporter()
+    clock = _Clock(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+    def trainer(rows: int, micro_batch: int) -> Trainer:
+        return Trainer(
+            spec.network,
+            replace(spec.settings, micro_batch=micro_batch),
+            _grey(spec, rows),
+            steps=_STEPS,
+            sample_rate=spec.sample_rate,
+            ledger=Ledger(replace(spec.plan, steps=_STEPS)) if spec.plan else None,
+            device=device,
+            processes=processes,
+            reporter=reporter,
+        )
+
+    # Next to nothing in a batch: what a step takes beside its images.
+    empty = trainer(1, spec.settings.micro_batch)
+    micro_batch = empty.tuning.micro_batch if empty.tuning else spec.settings.micro_batch
+    once = clock.alone(empty.warm_up)
+    empty.step()
+    fixed = min(clock.alone(empty.step) for _ in range(_TIMED))
+
+    rows = min(_WARM_ROWS, spec.dataset_size)
+    some = trainer(rows, micro_batch)
+    of_rows = max(0.0, clock.alone(some.warm_up) - once) / rows
+    images = micro_batch * processes.size
+    if device.type == "cpu":
+        copies = spec.settings.noise_multiplicity
+        images = min(micro_batch, -(-_CPU_ROWS // copies)) * workers_on(device) * processes.size
+    batch = spec.sample_rate * spec.dataset_size
+    full = trainer(max(1, round(min(images, batch) / spec.sample_rate)), micro_batch)
+    full.warm_up()
+    full.step()
+    seen, taken = 0, 0.0
+    while not seen:
+        for _ in range(_TIMED):
+            taken += clock.together(full.step)
+            seen += full.images_seen
+    share = batch / processes.size
+    image = max(0.0, taken - _TIMED * clock.share * fixed) / seen
+
+    # One evaluation of the network for one image.
+    sampler = SamplerSettings.default(has_prior=full.averaged.prior is not None)
+    short = replace(sampler, steps=2)
+    indices = torch.arange(_DRAWN, device=device)
+    shape = (spec.network.image_channels, spec.network.image_size, spec.network.image_size)
+    labels = torch.zeros_like(indices) if spec.network.classes else None
+
+    def draw() -> None:
+        generate(full.averaged, indices, labels, shape, short, seed=0)
+
+    draw()
+    drawing = clock.together(draw) / (_DRAWN * short.evaluations) * sampler.evaluations
+    grid = images_in_grid(spec.network.classes) * drawing
+    return Cost(
+        device=_words(device, processes),
+        warm_start=once + spec.dataset_size * of_rows
+        if spec.plan and spec.plan.warm_releases
+        else 0.0,
+        steps=spec.steps * (fixed + share * image),
+        previews=previews * grid,
+        grid=grid,
+        thousand=1000 / processes.size * drawing,
+        memory=_peak(device, held),
+        tuning=empty.tuning,
+    )
+
+
+class _Clock:
+    """Seconds that work would take a device that has nothing else to do.
+
+    Args:
+        device: where it is done.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.share = 1 / torch.get_num_threads() if device.type == "cpu" else 1.0
+
+    def alone(self, work: Callable[[], object]) -> float:
+        """Of work that is mostly done by one core."""
+        return self._time(work)
+
+    def together(self, work: Callable[[], object]) -> float:
+        """Of work that all cores share."""
+        return self._time(work) * self.share
+
+    def _time(self, work: Callable[[], object]) -> float:
+        now = time.process_time if self._device.type == "cpu" else time.perf_counter
+        self._wait()
+        start = now()
+        work()
+        self._wait()
+        return now() - start
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        elif self._device.type == "mps":
+            torch.mps.synchronize()
+
+
+def duration(seconds: float) -> str:
+    """Two significant digits and a unit."""
+    for unit, length in (("days", 86_400.0), ("hours", 3_600.0), ("min", 60.0)):
+        if seconds >= 1.5 * length:
+            return f"{float(f'{seconds / length:.1e}'):,g} {unit}"
+    return f"{max(1.0, float(f'{seconds:.1e}')):,.0f} s"
+
+
+def _grey(spec: RunSpec, rows: int) -> ImageSet:
+    """Grey images of the run's shape; however many there are, one is held."""
+    network = spec.network
+    shape = rows, network.image_channels, network.image_size, network.image_size
+    classes = tuple(str(label) for label in range(network.classes))
+    return ImageSet(
+        name="grey rows",
+        images=torch.full((1, 1, 1, 1), 127, dtype=torch.uint8).expand(shape),
+        labels=torch.zeros(rows, dtype=torch.int64) if classes else None,
+        classes=classes,
+    )
+
+
+def _words(device: torch.device, processes: Processes) -> str:
+    where = str(device)
+    if device.type == "cpu":
+        cores = torch.get_num_threads()
+        where = f"{cores} core{'s' if cores > 1 else ''} that do nothing else"
+    return where if processes.size == 1 else f"{processes.size} processes, each on {where}"
+
+
+def _peak(device: torch.device, held: int) -> int | None:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) + held
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) + held
