@@ -69,6 +69,15 @@ def take_steps(
             )
         folder.save_state(tensors, replace(state, done=trainer.done))
 
+    def is_shown() -> bool:
+        return previews is not None and trainer.done > 0 and trainer.done % previews.every == 0
+
+    def show() -> None:
+        if previews is not None and not folder.is_complete:
+            previews.draw()
+
+    if is_shown():
+        processes.broadcast(show)  # whoever saved this step may have been killed before
     epsilon = _epsilon_so_far(trainer)
     saved_at = time.monotonic()
     saved_steps = trainer.done
@@ -80,16 +89,15 @@ def take_steps(
             rate = (trainer.done - first) * images_a_step / (time.monotonic() - started)
             progress.advance(1, **{"images/s": f"{rate:,.0f}", "epsilon": epsilon(trainer.done)})
             failed = _log_loss(folder.losses, trainer, processes) if log_losses else 0
-            shown = previews is not None and trainer.done % previews.every == 0
-            due = shown or time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES
+            due = is_shown() or time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES
             signal_number, is_due, number = processes.all_reduce_max(
                 stop.signal_number, due, failed
             )
             if signal_number or is_due or number:
                 save()
                 saved_at, saved_steps = time.monotonic(), trainer.done
-            if shown and previews is not None:
-                processes.broadcast(previews.draw)
+            if is_shown():
+                processes.broadcast(show)
             if number:
                 raise ResourceError(
                     f"{folder.losses}: cannot write: {os.strerror(number)}; stopped after step {trainer.done}, the "

@@ -211,6 +211,7 @@ def train(
                 reporter.detail(str(trainer.tuning))
             if saved is not None:
                 trainer.restore(tensors, saved.done)
+                processes.broadcast(lambda: folder.check_previews(preview, trainer.done))
             elif spec.start is not None:
                 trainer.start_from(spec.start.weights)
         if trainer.done < trainer.steps:

@@ -112,6 +112,11 @@ COUNTED = {
         "size_of",
         "len(list_images(source, fit=Fit()))",
     ): "N, if that is declared public",
+    (
+        "training/forecast/found.py",
+        "found_in",
+        "images.images.shape",
+    ): "for the eyes of whoever has the images",
     ("training/trainer.py", "__init__", "len(images.images)"): "for the sampler alone",
     ("training/trainer.py", "_drawn", "len(self._set.images)"): "a step that claims nothing",
     ("training/warm_start.py", "coefficients", "len(images.images)"): "which images are gone over",

@@ -261,7 +261,7 @@ def where_large(preset: str, side: int) -> tuple[dict[str, Any], str]:
     largest = content.get("largest_side", LARGEST_SIDE)
     if side > largest:
         raise UsageError(
-            f"the images are {side}x{side}, and --preset {preset} is made for {largest}x{largest} at most",
+            f"the images have {side} pixels a side, and --preset {preset} is made for {largest}x{largest} at most",
             f"pass --image-size {largest}, or less: small images need fewer of them and less time. A network of your "
             "own is set by patch and width in --config",
         )

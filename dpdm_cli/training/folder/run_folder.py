@@ -185,6 +185,31 @@ class RunFolder:
             path.parent.mkdir(exist_ok=True)
         return path
 
+    def check_previews(self, every: int | None, done: int) -> None:
+        """Whether the previews of an unfinished run are those it would have if it had never been interrupted.
+
+        Others would tell when it was, which follows the clock, and so the private images.
+
+        Args:
+            every: so many steps one is drawn; None for none.
+            done: steps. The last of them may have been saved and not drawn yet.
+
+        Raises:
+            UsageError: they are others.
+        """
+        if self.is_complete:
+            return
+        steps = range(every, done + 1, every) if every else range(0)
+        expected = {preview_name(step) for step in steps}
+        found = {file.relative_to(self.path).as_posix() for file in self._previews()}
+        if found in (expected, expected - {preview_name(done)}):
+            return
+        wanted = f"--preview {every}" if every else "no --preview"
+        raise UsageError(
+            f"{self.previews} holds {len(found)} previews, where a run with {wanted} has {len(expected)} by now",
+            f"resume with the --preview it was started with, or without one and without {self.previews}",
+        )
+
     def write_manifest(self, *others: Path) -> None:
         """Hash what may be published; written last, so that its presence means the run is complete.
 

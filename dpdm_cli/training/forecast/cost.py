@@ -137,13 +137,14 @@ def measure(
     full = trainer(max(1, round(min(images, batch) / spec.sample_rate)), micro_batch)
     full.warm_up()
     full.step()
-    seen, taken = 0, 0.0
-    while not seen:
+    seen, taken, anywhere = 0, 0.0, 0
+    while not anywhere:  # the batches of a short run may all be empty
         for _ in range(_TIMED):
-            taken += clock.together(full.step)
+            taken += clock.together(full.step) - clock.share * fixed
             seen += full.images_seen
+        (anywhere,) = processes.all_reduce_max(seen)
     share = batch / processes.size
-    image = max(0.0, taken - _TIMED * clock.share * fixed) / seen
+    image = max(0.0, taken) / max(1, seen)
 
     # One evaluation of the network for one image.
     sampler = SamplerSettings.default(has_prior=full.averaged.prior is not None)
@@ -185,19 +186,20 @@ class _Clock:
 
     def alone(self, work: Callable[[], object]) -> float:
         """Of work that is mostly done by one core."""
-        return self._time(work)
+        return min(self._time(work))
 
     def together(self, work: Callable[[], object]) -> float:
         """Of work that all cores share."""
-        return self._time(work) * self.share
+        return self._time(work)[0] * self.share
 
-    def _time(self, work: Callable[[], object]) -> float:
+    def _time(self, work: Callable[[], object]) -> tuple[float, float]:
+        """On a CPU of this process, and by the clock; threads that wait for each other use up the first."""
         now = time.process_time if self._device.type == "cpu" else time.perf_counter
         self._wait()
-        start = now()
+        start, by_clock = now(), time.perf_counter()
         work()
         self._wait()
-        return now() - start
+        return now() - start, time.perf_counter() - by_clock
 
     def _wait(self) -> None:
         if self._device.type == "cuda":
@@ -222,7 +224,7 @@ def _grey(spec: RunSpec, rows: int) -> ImageSet:
     return ImageSet(
         name="grey rows",
         images=torch.full((1, 1, 1, 1), 127, dtype=torch.uint8).expand(shape),
-        labels=torch.zeros(rows, dtype=torch.int64) if classes else None,
+        labels=torch.zeros(1, dtype=torch.int64).expand(rows) if classes else None,
         classes=classes,
     )
 

@@ -66,10 +66,9 @@ def foresee(
     """
     cost = None
     if timed:
-        held = 0
+        network, held = spec.network, 0
         if images.storage is None and (device.type != "cpu" or not is_loaded):
-            count = len(images.images) if is_loaded else spec.dataset_size
-            held = count * images.images[0].numel()
+            held = spec.dataset_size * network.image_channels * network.image_size**2
         previews = spec.steps // preview if preview else 0
         cost = measure(spec, device, processes, previews=previews, held=held, reporter=reporter)
     return Forecast(cost=cost, outlook=outlook(_figures(spec)) if spec.plan else None)

@@ -113,18 +113,18 @@ def measured() -> tuple[Measured, ...]:
 
 def outlook(figures: Figures) -> Outlook:
     """What to expect of a private run with these figures."""
-    rows = measured()
-    goal = rows[len(rows) // 2]
+    known = measured()
+    goal = known[len(known) // 2]
     words = []
-    times = figures.hardness / rows[-1].figures.hardness
-    nearest = min(rows, key=lambda row: abs(math.log(row.figures.hardness / figures.hardness)))
+    times = figures.hardness / known[-1].figures.hardness
+    nearest = min(known, key=lambda row: abs(math.log(row.figures.hardness / figures.hardness)))
     new = ""
     if figures.channels > 1 or figures.side > _largest_side():
         new = "colour images" if figures.channels > 1 else "images as large as these"
     if times > 1:
         words.append(
             f"expect noise: an image has {_short(figures.hardness)} numbers for each unit of N x epsilon, "
-            f"{_short(times)} times as many as in the hardest sets measured here: {_like(rows[-1])}"
+            f"{_short(times)} times as many as in the hardest sets measured here: {_like(known[-1])}"
         )
     elif new:
         words.append(
@@ -144,13 +144,13 @@ def outlook(figures: Figures) -> Outlook:
             f"about {figures.dataset_size // figures.classes} images a class: the noise is the same for every class, "
             "so join classes, or leave small ones out"
         )
-    fewest = min(row.figures.steps for row in rows)
+    fewest = min(row.figures.steps for row in known)
     if figures.steps < _SHORT * fewest:
         words.append(
             f"{figures.steps:,} steps are few: the rows measured took {fewest:,} and more, so expect little beyond "
             "what the warm start gives"
         )
-    return Outlook(figures=figures, rows=rows, words=tuple(words))
+    return Outlook(figures=figures, rows=known, words=tuple(words))
 
 
 def _like(row: Measured) -> str:
