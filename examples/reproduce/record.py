@@ -178,7 +178,8 @@ def write_forecast() -> None:
             rows[row["dataset"], row["epsilon"]] = row
     kept = ("dataset", "epsilon", "steps", "cnn")
     lines = [json.dumps({name: row[name] for name in kept}) for _, row in sorted(rows.items())]
-    FORECAST.write_text("[\n  " + ",\n  ".join(lines) + "\n]\n", encoding="utf-8")
+    if FORECAST.parent.is_dir():  # not beside a copy of this folder
+        FORECAST.write_text("[\n  " + ",\n  ".join(lines) + "\n]\n", encoding="utf-8")
 
 
 def write_page() -> None:
