@@ -106,14 +106,18 @@ def measure(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
-    def trainer(rows: int, micro_batch: int) -> Trainer:
+    def trainer(rows: int, micro_batch: int, *, is_warm: bool = False) -> Trainer:
+        ledger = Ledger(replace(spec.plan, steps=_STEPS)) if spec.plan else None
+        if ledger and is_warm:  # by a prior that knows nothing, which takes as long to use
+            for _ in range(ledger.plan.warm_releases):
+                ledger.record(warm=True)
         return Trainer(
             spec.network,
             replace(spec.settings, micro_batch=micro_batch),
             _grey(spec, rows),
             steps=_STEPS,
             sample_rate=spec.sample_rate,
-            ledger=Ledger(replace(spec.plan, steps=_STEPS)) if spec.plan else None,
+            ledger=ledger,
             device=device,
             processes=processes,
             reporter=reporter,
@@ -126,16 +130,19 @@ def measure(
     empty.step()
     fixed = min(clock.alone(empty.step) for _ in range(_TIMED))
 
-    rows = min(_WARM_ROWS, spec.dataset_size)
-    some = trainer(rows, micro_batch)
-    of_rows = max(0.0, clock.alone(some.warm_up) - once) / rows
+    warm = 0.0
+    if spec.plan and spec.plan.warm_releases:
+        rows = min(_WARM_ROWS, spec.dataset_size)
+        more = max(0.0, clock.alone(trainer(rows, micro_batch).warm_up) - once)
+        warm = once + more * spec.dataset_size / rows
     images = micro_batch * processes.size
     if device.type == "cpu":
         copies = spec.settings.noise_multiplicity
         images = min(micro_batch, -(-_CPU_ROWS // copies)) * workers_on(device) * processes.size
     batch = spec.sample_rate * spec.dataset_size
-    full = trainer(max(1, round(min(images, batch) / spec.sample_rate)), micro_batch)
-    full.warm_up()
+    held_rows = max(1, round(min(images, batch) / spec.sample_rate))
+    # What was measured may differ between processes, and all hold the same images.
+    full = trainer(processes.broadcast(lambda: held_rows), micro_batch, is_warm=True)
     full.step()
     seen, taken, anywhere = 0, 0.0, 0
     while not anywhere:  # the batches of a short run may all be empty
@@ -161,9 +168,7 @@ def measure(
     grid = images_in_grid(spec.network.classes) * drawing
     return Cost(
         device=_words(device, processes),
-        warm_start=once + spec.dataset_size * of_rows
-        if spec.plan and spec.plan.warm_releases
-        else 0.0,
+        warm_start=warm,
         steps=spec.steps * (fixed + share * image),
         previews=previews * grid,
         grid=grid,
