@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from dpdm_cli.compute.distributed import ALONE, Processes
+from dpdm_cli.compute.pixels import to_floats
 from dpdm_cli.compute.threads import workers_on
 from dpdm_cli.data import ImageSet
 from dpdm_cli.diffusion.generation import SamplerSettings, generate
@@ -27,9 +28,8 @@ from dpdm_cli.training.trainer import Trainer
 
 _STEPS = 1000  # of the grey run's own plan, never taken
 _TIMED = 2  # steps
-_CPU_ROWS = 64  # of a worker in a step
+_SECONDS = 1.0  # that one of them is to take
 _WARM_ROWS = 512
-_DRAWN = 16  # images, by two noise levels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,15 +130,10 @@ def measure(
     empty.step()
     fixed = min(clock.alone(empty.step) for _ in range(_TIMED))
 
-    warm = 0.0
-    if spec.plan and spec.plan.warm_releases:
-        rows = min(_WARM_ROWS, spec.dataset_size)
-        more = max(0.0, clock.alone(trainer(rows, micro_batch).warm_up) - once)
-        warm = once + more * spec.dataset_size / rows
-    images = micro_batch * processes.size
-    if device.type == "cpu":
-        copies = spec.settings.noise_multiplicity
-        images = min(micro_batch, -(-_CPU_ROWS // copies)) * workers_on(device) * processes.size
+    # As much as takes a second, so that what a worker does once for its images is divided among as many.
+    most = micro_batch * workers_on(device)
+    images = most if empty.tuning is None else min(most, round(_SECONDS / empty.tuning.seconds))
+    images = max(workers_on(device), images) * processes.size
     batch = spec.sample_rate * spec.dataset_size
     held_rows = max(1, round(min(images, batch) / spec.sample_rate))
     # What was measured may differ between processes, and all hold the same images.
@@ -150,29 +145,38 @@ def measure(
             taken += clock.together(full.step) - clock.share * fixed
             seen += full.images_seen
         (anywhere,) = processes.all_reduce_max(seen)
+    prior, warm_start = full.averaged.prior, 0.0
+    if spec.plan is not None and prior is not None:
+        grey = to_floats(_grey(spec, _WARM_ROWS).rows(torch.arange(_WARM_ROWS))).to(device)
+
+        def over_rows() -> None:
+            rows = prior.low.coefficients(grey)
+            rows.T @ rows
+
+        over_rows()
+        passes = spec.plan.warm_releases * spec.dataset_size / processes.size / _WARM_ROWS
+        warm_start = once + passes * clock.together(over_rows)
     share = batch / processes.size
     image = max(0.0, taken) / max(1, seen)
 
-    # One evaluation of the network for one image.
-    sampler = SamplerSettings.default(has_prior=full.averaged.prior is not None)
+    sampler = SamplerSettings.default(has_prior=prior is not None)
     short = replace(sampler, steps=2)
-    indices = torch.arange(_DRAWN, device=device)
+    count = images_in_grid(spec.network.classes)
+    indices = torch.arange(count, device=device)
     shape = (spec.network.image_channels, spec.network.image_size, spec.network.image_size)
     labels = torch.zeros_like(indices) if spec.network.classes else None
 
     def draw() -> None:
         generate(full.averaged, indices, labels, shape, short, seed=0)
 
-    draw()
-    drawing = clock.together(draw) / (_DRAWN * short.evaluations) * sampler.evaluations
-    grid = images_in_grid(spec.network.classes) * drawing
+    grid = clock.together(draw) * sampler.evaluations / short.evaluations
     return Cost(
         device=_words(device, processes),
-        warm_start=warm,
+        warm_start=warm_start,
         steps=spec.steps * (fixed + share * image),
         previews=previews * grid,
         grid=grid,
-        thousand=1000 / processes.size * drawing,
+        thousand=1000 / processes.size * grid / count,
         memory=_peak(device, held),
         tuning=empty.tuning,
     )
