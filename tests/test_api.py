@@ -37,7 +37,7 @@ def test_every_keyword_is_seen_by_name(name: str) -> None:
 
 def test_training_and_its_dry_run_take_the_same() -> None:
     train, dry = (inspect.signature(f).parameters for f in (dpdm_cli.train, dpdm_cli.dry_run))
-    assert {*train} - {*dry} == {"out", "resume", "log_losses", "reporter"}
+    assert {*train} - {*dry} == {"out", "resume", "log_losses"}
     assert all(train[name] == dry[name] for name in dry)
     assert set(FIELDS) < set(train)
     assert train["preset"].annotation in ("Preset | None", typing.Optional[Preset])  # noqa: UP045

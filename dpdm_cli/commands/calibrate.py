@@ -72,12 +72,21 @@ def calibrate(
     clip_norm: ClipNorm = None,
     noise_multiplicity: NoiseMultiplicity = None,
     warm_start: Annotated[
-        choices.WarmStart,
+        choices.WarmStart | None,
         option(
             "Also pay for noisy class means, or means and covariances (moments), before the first step.",
             panel=PRIVACY,
+            default="the preset's",
         ),
-    ] = "none",
+    ] = None,
+    preset: Annotated[
+        choices.Preset | None,
+        option(
+            "Plan what `dpdm train DATA --preset` would: small or paper.",
+            panel=PRIVACY,
+            default="paper for known sets",
+        ),
+    ] = None,
     warm_share: WarmShare = None,
     accountant: Accountant = None,
     profile: Annotated[
@@ -109,8 +118,8 @@ def calibrate(
     """Find the noise that keeps training within a privacy budget, and what it claims.
 
     No image is looked at. Of your own images the plan needs N alone: state it by --dataset-size, or have them counted
-    and declare the count public by --public-metadata. With --unit person N counts persons, and has to be stated. The
-    preset is that of the paper.
+    and declare the count public by --public-metadata. With --unit person N counts persons, and has to be stated.
+    --preset small plans what `dpdm train` with it would do; the preset is that of the paper without.
 
     Without further options the plan is MNIST's: dpdm calibrate --eps 10 --delta 1e-5
     """
@@ -130,6 +139,7 @@ def calibrate(
         noise_multiplicity=noise_multiplicity,
         warm_start=warm_start,
         warm_share=warm_share,
+        preset=preset,
         dataset=dataset,
         settings_for=settings_for,
         dataset_size=dataset_size,

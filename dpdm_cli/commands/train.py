@@ -55,8 +55,11 @@ from dpdm_cli.commands.options import (
 
 if TYPE_CHECKING:
     import rich.console
+    import rich.table
 
-    from dpdm_cli.training.config.run_spec import RunSpec
+    from dpdm_cli.training.dry_run import DryRun
+    from dpdm_cli.training.forecast.forecast import Forecast
+    from dpdm_cli.training.forecast.outlook import Outlook
     from dpdm_cli.training.run import TrainResult
 
 
@@ -83,9 +86,22 @@ def train(
     out: Annotated[Path | None, option("Run folder.", *OUT, default="runs/DATA")] = None,
     resume: Annotated[bool, option("Continue the run in --out.", "--resume")] = False,
     dry_run: Annotated[
-        bool, option("Show settings, their origins and the claim; train nothing.", "--dry-run")
+        bool,
+        option(
+            "Show settings and their origins, the claim, and a forecast of minutes, memory and images; train nothing.",
+            "--dry-run",
+        ),
     ] = False,
     unit: Unit = None,
+    preview: Annotated[
+        int | None,
+        option(
+            "After every so many steps draw a grid to previews/; it costs no privacy and may be published.",
+            "--preview",
+            panel=OUTPUT,
+            default="none",
+        ),
+    ] = None,
     dataset_size: DatasetSize = None,
     public_metadata: PublicMetadata = False,
     batch_size: BatchSize = None,
@@ -182,18 +198,17 @@ def train(
     Example: dpdm train mnist --eps 10 --out runs/mnist
     """
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
-    from dpdm_cli.training.config.run_spec import RunSpec
+    from dpdm_cli.training.dry_run import DryRun
     from dpdm_cli.training.dry_run import dry_run as show
     from dpdm_cli.training.run import train as run
 
-    call: Callable[..., RunSpec | TrainResult] = show
+    call: Callable[..., DryRun | TrainResult] = show
     if not dry_run:
         call = partial(
             run,
             out=out or Path("runs") / Path(data).stem,
             resume=resume,
             log_losses=log_losses,
-            reporter=console,
         )
     result = call(
         data,
@@ -237,14 +252,19 @@ def train(
         seed=seed,
         precision=precision,
         micro_batch=micro_batch,
+        preview=preview,
+        reporter=console,
     )
     values = result.to_dict()
-    page = _tables if isinstance(result, RunSpec) else pairs_table
-    console.result(values, lambda: page(values))
+    if isinstance(result, DryRun):
+        console.result(values, lambda: _tables(values, result.forecast))
+    else:
+        console.result(values, lambda: pairs_table(values))
 
 
-def _tables(spec: dict[str, Any]) -> rich.console.Group:
+def _tables(spec: dict[str, Any], forecast: Forecast) -> rich.console.Group:
     from rich.console import Group
+    from rich.markup import escape
 
     settings = {
         name: f"{entry['value']}   ({entry['from']})" for name, entry in spec["settings"].items()
@@ -253,7 +273,41 @@ def _tables(spec: dict[str, Any]) -> rich.console.Group:
         pairs_table(settings, title="Settings"),
         pairs_table(_privacy_rows(spec["privacy"]), title="Privacy"),
         pairs_table(spec["network"], title="Network"),
+        *([_measured(forecast.outlook)] if forecast.outlook else []),
+        *(f"  {escape(words)}." for words in forecast.words),
     )
+
+
+def _measured(outlook: Outlook) -> rich.table.Table:
+    """The run among what was measured, the easiest first."""
+    import rich.box
+    import rich.table
+
+    table = rich.table.Table(
+        title="Forecast, beside what was measured on public sets",
+        box=rich.box.SIMPLE,
+        title_justify="left",
+    )
+    for name in ("set", "images", "size", "classes", "epsilon", "steps", "hardness", "CNN"):
+        table.add_column(name, justify="left" if name == "set" else "right")
+    rows = [(row.figures, row.dataset, f"{row.cnn:.1f} %") for row in outlook.rows]
+    rows.append((outlook.figures, "this run", "?"))
+    for figures, name, cnn in sorted(rows, key=lambda row: row[0].hardness):
+        table.add_row(
+            name,
+            f"{figures.dataset_size:,}",
+            f"{figures.side}x{figures.side} {'grey' if figures.channels == 1 else 'colour'}",
+            f"{figures.classes}",
+            f"{figures.epsilon:g}",
+            f"{figures.steps:,}",
+            f"{figures.hardness:.2g}",
+            cnn,
+        )
+    table.caption = (
+        "hardness: numbers in an image for each unit of N x epsilon, a rule of thumb. "
+        "CNN: its accuracy on real test images, trained on synthetic ones"
+    )
+    return table
 
 
 def _privacy_rows(privacy: dict[str, Any]) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from typing import Any
 from dpdm_cli.checkpoint import load_model, save_model
 from dpdm_cli.choices import ChosenBy, SeenBy
 from dpdm_cli.compute.device import resolve_device
-from dpdm_cli.errors import DataError, PrivacyError, UsageError
-from dpdm_cli.files import CARD, disk_errors, expanded, sha256_of, write_bytes
+from dpdm_cli.data.decoding import BadImageError, Fit, decode, planes
+from dpdm_cli.errors import DamagedFileError, DataError, PrivacyError, UsageError
+from dpdm_cli.files import CARD, disk_errors, expanded, read_bytes, sha256_of, write_bytes
 from dpdm_cli.privacy.circumstances import NOTHING_KNOWN
 from dpdm_cli.privacy.statement import Statement
 from dpdm_cli.publishing.cards import data_card, for_people, model_card
@@ -28,11 +29,12 @@ from dpdm_cli.publishing.verification import Artefact
 from dpdm_cli.publishing.verifying import verify
 from dpdm_cli.sampling.finished_images import finished_images
 from dpdm_cli.sampling.grids import draw_grid
+from dpdm_cli.sampling.png import PngEncoder
 from dpdm_cli.sampling.sample_folder import SampleFolder
 from dpdm_cli.sampling.sample_metadata import Digests
 from dpdm_cli.sampling.sample_set import write_set_grid
 from dpdm_cli.sampling.writing import open_sink
-from dpdm_cli.stored import Json, json_text
+from dpdm_cli.stored import COPY_AGAIN, Json, json_text
 from dpdm_cli.training.folder.run_folder import RunFolder
 
 _NOTHING_LEFT = "free space or choose another folder; nothing is left of this one"
@@ -191,8 +193,26 @@ def _model(
         beside.append(target.samples)
     else:
         card = "\n".join(line for line in card.split("\n") if not line.startswith("!["))
+    if artefact.kind == "run":
+        beside += _previews(RunFolder(artefact.path), target)
     write_bytes(target.card, card.encode())
     target.write_manifest(*beside)
+
+
+def _previews(source: RunFolder, target: RunFolder) -> list[Path]:
+    """Write the pixels of a run's previews, which no weights are left to draw again; gives their files."""
+    written = []
+    for name in source.manifest().previews:
+        file = source.path / name
+        try:
+            pixels = planes(decode(read_bytes(file), Fit(channels=3)).pixels[None])
+        except (BadImageError, OSError) as error:
+            raise DamagedFileError(f"{file}: is no preview: {error}", COPY_AGAIN) from error
+        (content,) = PngEncoder(pixels.shape[1:]).encode(pixels)
+        written.append(target.path / name)
+        written[-1].parent.mkdir(exist_ok=True)
+        write_bytes(written[-1], content)
+    return written
 
 
 def _samples(

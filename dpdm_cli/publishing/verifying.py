@@ -164,6 +164,10 @@ def _run(path: Path) -> Artefact:
             f"{folder.statement} is not the statement inside the model", COPY_AGAIN
         )
     checked.append("the statement beside the model equals the one inside")
+    if previews := folder.manifest().previews:
+        checked.append(
+            f"{len(previews):,} previews: drawn from iterates of the accounted run, which the claim covers too"
+        )
     if folder.private.exists():
         checked += _private(folder, model.statement)
     return _of_model(path, "run", model, checked)

@@ -20,6 +20,7 @@ from dpdm_cli.privacy.statement import AnyStatement
 from dpdm_cli.sampling.png import XMP_KEYWORD, XMP_MARK
 
 ROWS, COLUMNS = 10, 10
+_COLUMNS = 8  # of a model's grid
 
 _LOOKED_AT = 10_000  # images, for a picture of the first ones
 
@@ -29,17 +30,23 @@ _LONGEST_NAME = 24  # characters
 
 
 def draw_grid(
-    model: Model, path: Path, device: torch.device, *, seed: int = 0, described: bool = True
+    model: Model,
+    path: Path,
+    device: torch.device,
+    *,
+    seed: int = 0,
+    described: bool = True,
+    remark: str = "",
 ) -> None:
     """Draw a few images of each class from a model and write them as one PNG picture.
 
     The first ten classes, eight images each; 64 images for an unconditional model. The caption is the model's claim,
-    or that nothing is claimed; with `described` it is also stored as the file's description.
+    or that nothing is claimed, then a remark; with `described` it is also stored as the file's description.
 
     Raises:
         ResourceError: the disk is full or not writable; an older picture stays as it was.
     """
-    columns, classes = 8, model.classes[:ROWS]
+    columns, classes = _COLUMNS, model.classes[:ROWS]
     rows = len(classes) or columns
     labels = None
     if classes:
@@ -55,8 +62,13 @@ def draw_grid(
     )
     parts = torch.split(images.cpu(), columns)
     names = classes or ("",) * rows
-    text = caption(model.statement, model.dataset, settings, seed)
+    text = " ".join([caption(model.statement, model.dataset, settings, seed), remark]).strip()
     write_grid(path, list(zip(names, parts, strict=True)), text, described=described)
+
+
+def images_in_grid(classes: int) -> int:
+    """How many images `draw_grid` draws from a model of so many classes."""
+    return (min(classes, ROWS) or _COLUMNS) * _COLUMNS
 
 
 def caption(statement: AnyStatement, dataset: str, settings: SamplerSettings, seed: int) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
-from dpdm_cli.choices import Profile, Unit, WarmStart
+from dpdm_cli.choices import Preset, Profile, Unit, WarmStart
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.data.reading import ListingOptions, Reading, reading_of
 from dpdm_cli.errors import UsageError
@@ -25,10 +25,9 @@ from dpdm_cli.privacy.plan_file import PlanFile, refuse_existing, write_plan_fil
 from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.stored import Json
 from dpdm_cli.training.config.planning import check_batch_size, plan_run, step_count
-from dpdm_cli.training.config.settings import TrainSettings, merge, published_size
+from dpdm_cli.training.config.settings import TrainSettings, merge, published_size, sets_in
 
 DEFAULT_DATASET = "mnist"
-_SETTINGS = "paper"  # the preset whose entries for a set are its plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +77,9 @@ def calibrate(
     profile: Profile = "exact",
     clip_norm: float | None = None,
     noise_multiplicity: int | None = None,
-    warm_start: WarmStart = "none",
+    warm_start: WarmStart | None = None,
     warm_share: float | None = None,
+    preset: Preset | None = None,
     dataset: str | None = None,
     settings_for: str | None = None,
     dataset_size: int | None = None,
@@ -94,7 +94,8 @@ def calibrate(
     """Find the noise that keeps training within a privacy budget, and what it claims.
 
     No image is looked at. Of your own images the plan needs N alone: state it, or have them counted and declare the
-    count public. `calibrate(epsilon=10, delta=1e-5)` is the paper's plan for MNIST.
+    count public. `calibrate(epsilon=10, delta=1e-5)` is the paper's plan for MNIST. With `preset` named, the plan is
+    that of `train` with the same arguments.
 
     Args:
         data: a named set; or a folder, zip, npz or prepared file, whose images are counted if N is not stated.
@@ -108,10 +109,13 @@ def calibrate(
             0.01, as in the paper's tables (arXiv 2210.09929).
         clip_norm: C; the claim does not depend on it.
         noise_multiplicity: K; it costs nothing.
-        warm_start, warm_share: pay for a warm start too, with this share of the budget; see `TrainSettings`.
+        warm_start, warm_share: pay for a warm start too, with this share of the budget; see `TrainSettings`. By default
+            the preset's.
+        preset: small or paper: whose settings are taken where nothing else is given, epsilon's included. By default the
+            paper's, and for images of your own none: what a plan depends on is to be given.
         dataset: take N and settings of a known data set, also one that is no named set: celeba64 or imagenet32. By
             default MNIST, unless N or images are given.
-        settings_for: take the paper's batch size, epochs, delta, C and K for this data set instead.
+        settings_for: take the preset's batch size, epochs, delta, C and K for this data set instead.
         dataset_size: N, the public number of images.
         public_metadata: the number of images in `data` is public knowledge.
         batch_size: B, the expected number of images in a step.
@@ -142,7 +146,6 @@ def calibrate(
             "--profile paper is the paper's plan, whose claim is for one image",
             "leave out --unit, or use --profile exact",
         )
-    _check_warm_start(warm_start, warm_share, profile, sigma)
     if out is not None:
         refuse_existing(out)
     if data in NAMED:
@@ -154,9 +157,11 @@ def calibrate(
     if data is None and dataset is None and dataset_size is None and settings_for is None:
         dataset = DEFAULT_DATASET
     entries = settings_for or dataset
+    if settings_for is None and preset is not None and dataset not in sets_in(preset):
+        entries = None
     settings, origins = merge(
         "custom",
-        preset=_SETTINGS,
+        preset=preset or "paper",
         settings_for=entries,
         flags={
             "epsilon": epsilon,
@@ -173,7 +178,10 @@ def calibrate(
             "steps": steps,
         },
     )
-    if entries is None:
+    _check_warm_start(settings.warm_start, warm_share, profile, sigma)
+    if preset is not None and epsilon is None and sigma is None:
+        epsilon = settings.epsilon
+    if entries is None and preset is None:
         _require_stated(origins)
     size = _public_size(data, dataset, settings, public_metadata, reading_of(options), reporter)
     if (epsilon is None) == (sigma is None):
@@ -192,7 +200,7 @@ def calibrate(
 
 
 def _check_warm_start(
-    kind: WarmStart, share: float | None, profile: Profile, sigma: float | None
+    kind: str, share: float | None, profile: Profile, sigma: float | None
 ) -> None:
     if kind == "none" and share is not None:
         raise UsageError("--warm-share is given without a warm start", "add --warm-start moments")

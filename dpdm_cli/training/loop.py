@@ -18,6 +18,7 @@ from dpdm_cli.reporter import Reporter
 from dpdm_cli.signals import StopRequest
 from dpdm_cli.training.folder.run_folder import RunFolder
 from dpdm_cli.training.folder.run_state import RunState
+from dpdm_cli.training.preview import Previews
 from dpdm_cli.training.trainer import Trainer
 
 SECONDS_BETWEEN_SAVES = 120.0
@@ -31,6 +32,7 @@ def take_steps(
     reporter: Reporter,
     log_losses: bool,
     processes: Processes,
+    previews: Previews | None = None,
 ) -> None:
     """Take the remaining steps, saving on the way and at the end.
 
@@ -42,6 +44,7 @@ def take_steps(
         reporter: gets the progress.
         log_losses: write the private training loss to `folder.losses`.
         processes: that train together.
+        previews: what is drawn on the way.
 
     Raises:
         InterruptedRunError: on such a request, after the state was saved.
@@ -66,6 +69,15 @@ def take_steps(
             )
         folder.save_state(tensors, replace(state, done=trainer.done))
 
+    def is_shown() -> bool:
+        return previews is not None and trainer.done > 0 and trainer.done % previews.every == 0
+
+    def show() -> None:
+        if previews is not None and not folder.is_complete:
+            previews.draw()
+
+    if is_shown():
+        processes.broadcast(show)  # whoever saved this step may have been killed before
     epsilon = _epsilon_so_far(trainer)
     saved_at = time.monotonic()
     saved_steps = trainer.done
@@ -78,13 +90,15 @@ def take_steps(
             rate = (trainer.done - first) * records_a_step / (time.monotonic() - started)
             progress.advance(1, **{a_second: f"{rate:,.0f}", "epsilon": epsilon(trainer.done)})
             failed = _log_loss(folder.losses, trainer, processes) if log_losses else 0
-            due = time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES
+            due = is_shown() or time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES
             signal_number, is_due, number = processes.all_reduce_max(
                 stop.signal_number, due, failed
             )
             if signal_number or is_due or number:
                 save()
                 saved_at, saved_steps = time.monotonic(), trainer.done
+            if is_shown():
+                processes.broadcast(show)
             if number:
                 raise ResourceError(
                     f"{folder.losses}: cannot write: {os.strerror(number)}; stopped after step {trainer.done}, the "

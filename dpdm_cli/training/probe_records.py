@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -132,11 +132,13 @@ def check_before_training(
     workers: int,
     bf16: bool = False,
     processes: Processes = ALONE,
+    progress: Callable[[int], object] = lambda groups: None,
 ) -> None:
     """The checks in brief, on a run's own network and plan, before it touches an image. Its weights stay as they are.
 
     Args:
         micro_batch, workers, bf16, processes: of the run, as for `check_all`.
+        progress: as there.
 
     Raises:
         PrivacyError: the step does not do what the plan says.
@@ -153,6 +155,7 @@ def check_before_training(
             workers=workers,
             bf16=bf16,
             processes=processes,
+            progress=progress,
         )
     wrong = [finding for finding in findings if not finding.passed]
     if wrong:

@@ -39,8 +39,11 @@ from dpdm_cli.training.config.request import TrainOptions, request_run
 from dpdm_cli.training.config.settings import default_preset
 from dpdm_cli.training.folder.run_folder import RunFolder
 from dpdm_cli.training.folder.run_state import RunState
+from dpdm_cli.training.forecast.forecast import foresee
+from dpdm_cli.training.forecast.found import found_in
 from dpdm_cli.training.loop import take_steps
 from dpdm_cli.training.preset_remark import preset_remark
+from dpdm_cli.training.preview import Previews, check_preview
 from dpdm_cli.training.setup import Setup, set_up
 from dpdm_cli.training.trainer import Trainer
 
@@ -107,6 +110,7 @@ def train(
     public_metadata: bool = False,
     skip_bad: bool = False,
     log_losses: bool = False,
+    preview: int | None = None,
     reporter: Reporter | None = None,
     **options: Unpack[TrainOptions],
 ) -> TrainResult:
@@ -136,6 +140,8 @@ def train(
             `channels`. A private run needs the one or the other; a named set's are published.
         skip_bad: leave out files that cannot be used, and images that the table of labels does not know.
         log_losses: write the private training loss to `private/losses.jsonl`.
+        preview: after every so many steps draw a grid of images to `previews/`. It costs no privacy: each is drawn from
+            an iterate of the accounted run, and the claim holds for all of them together.
         reporter: gets remarks and progress.
 
     Returns:
@@ -147,6 +153,7 @@ def train(
         UsageError, DataError, DamagedFileError, ResourceError: with what to do about it.
         InterruptedRunError: on SIGINT or SIGTERM, after the state was saved.
     """
+    check_preview(preview)
     torch_device = resolve_device(device)
     folder = RunFolder(expanded(out))
     with ExitStack() as held:
@@ -155,8 +162,8 @@ def train(
         load = partial(load_images, data, data_dir=data_dir, download=download, reporter=reporter)
         # They decide which calls follow: processes that differ would wait for each other in different ones.
         processes.check_same(
-            json.dumps([data, private, resume, log_losses]),
-            "the data, --non-private, --resume or --log-losses",
+            json.dumps([data, private, resume, log_losses, preview]),
+            "the data, --non-private, --resume, --log-losses or --preview",
             "give every machine the same command",
         )
         with processes.together():
@@ -183,6 +190,15 @@ def train(
             reporter.note(preset_remark(spec, torch_device))
         _remark(reporter, setup, torch_device, processes, is_new=saved is None)
         with memory_errors("while the network was set up", _LESS_AT_FIRST):
+            forecast = None
+            if processes.broadcast(lambda: saved is None and not reporter.quiet):
+                if data not in NAMED:
+                    reporter.note(found_in(setup.images))
+                forecast = foresee(
+                    spec, setup.images, torch_device, reporter, processes, preview=preview
+                )
+                for words in forecast.words:
+                    reporter.note(f"forecast: {words}")
             trainer = Trainer(
                 spec.network,
                 spec.settings,
@@ -192,11 +208,14 @@ def train(
                 ledger=setup.ledger,
                 device=torch_device,
                 processes=processes,
+                tuning=forecast.cost.tuning if forecast and forecast.cost else None,
+                reporter=reporter,
             )
             if trainer.tuning:
                 reporter.detail(str(trainer.tuning))
             if saved is not None:
                 trainer.restore(tensors, saved.done)
+                processes.broadcast(lambda: folder.check_previews(preview, trainer.done))
             elif spec.start is not None:
                 trainer.start_from(spec.start.weights)
         if trainer.done < trainer.steps:
@@ -206,7 +225,19 @@ def train(
         started = time.monotonic()
         with stop_requests() as stop, memory_errors("during a training step", _LESS_MEMORY):
             trainer.warm_up()
-            take_steps(trainer, folder, setup.state(), stop, reporter, log_losses, processes)
+            previews = preview and Previews(
+                preview, lambda: _draw_preview(folder, setup, trainer, torch_device)
+            )
+            take_steps(
+                trainer,
+                folder,
+                setup.state(),
+                stop,
+                reporter,
+                log_losses,
+                processes,
+                previews or None,
+            )
         seconds = time.monotonic() - started
         told = processes.broadcast(lambda: _publish(folder, setup, trainer, torch_device))
     return TrainResult(
@@ -246,6 +277,10 @@ def _remark(
             f"expected batch {plan.expected_batch_size:g}, {plan.steps:,} steps, "
             f"sigma {plan.sigma:.6g}, C = {plan.clip_norm:g}, K = {plan.noise_multiplicity}, on {where}"
         )
+        if spec.request.plan_file is not None:
+            for origin, settings in spec.by_origin().items():
+                values = ", ".join(f"{name} {value}" for name, value in settings.items())
+                reporter.note(f"from {origin}: {values}")
         if spec.public_inputs and spec.request.data not in NAMED:
             reporter.note(
                 "taken as known to everybody, and published: "
@@ -275,6 +310,25 @@ def _saved(folder: RunFolder, processes: Processes) -> tuple[dict[str, Tensor], 
 
 def _publish(folder: RunFolder, setup: Setup, trainer: Trainer, device: torch.device) -> Json:
     """Write model, statement and samples, unless they are there; the statement as it is written."""
+    model = _model(setup, trainer)
+    if not folder.is_complete:
+        with memory_errors("while the model was written and drawn from", _ELSEWHERE):
+            save_model(folder.model, model)
+            folder.write_statement(model.statement)
+            draw_grid(model, folder.samples, device)
+            folder.write_manifest()
+    return model.statement.to_json()
+
+
+def _draw_preview(folder: RunFolder, setup: Setup, trainer: Trainer, device: torch.device) -> None:
+    """A grid from the averaged weights as they are; see `Previews`."""
+    remark = f"Drawn after step {trainer.done:,} of {trainer.steps:,}."
+    with memory_errors("while a preview was drawn", _ELSEWHERE):
+        draw_grid(_model(setup, trainer), folder.preview(trainer.done), device, remark=remark)
+
+
+def _model(setup: Setup, trainer: Trainer) -> Model:
+    """What may be published of the run so far, with its claim."""
     spec = setup.spec
     dataset = spec.request.data if spec.request.data in NAMED else "custom"
     start = spec.start
@@ -287,18 +341,11 @@ def _publish(folder: RunFolder, setup: Setup, trainer: Trainer, device: torch.de
         statement = private_statement(
             setup.ledger, spec.public_inputs, start.sha256 if start else None, setup.about
         )
-    if not folder.is_complete:
-        model = Model(
-            denoiser=trainer.averaged,
-            config=spec.network,
-            parameterisation=spec.settings.denoiser,
-            classes=setup.images.classes,
-            dataset=dataset,
-            statement=statement,
-        )
-        with memory_errors("while the model was written and drawn from", _ELSEWHERE):
-            save_model(folder.model, model)
-            folder.write_statement(statement)
-            draw_grid(model, folder.samples, device)
-            folder.write_manifest()
-    return statement.to_json()
+    return Model(
+        denoiser=trainer.averaged,
+        config=spec.network,
+        parameterisation=spec.settings.denoiser,
+        classes=setup.images.classes,
+        dataset=dataset,
+        statement=statement,
+    )

@@ -6,7 +6,7 @@ import hashlib
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dpdm_cli.compute.device import to_device
 from dpdm_cli.compute.distributed import ALONE, Processes
@@ -18,11 +18,13 @@ from dpdm_cli.diffusion.gaussian_prior import GaussianPrior
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
 from dpdm_cli.diffusion.loss import denoising_losses
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
+from dpdm_cli.privacy.audit.checks import CHECKS
 from dpdm_cli.privacy.entropy import bernoulli, secret_key
 from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.gradients.tuning import Tuning, tune
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.step import PrivateStep
+from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.training import training_state
 from dpdm_cli.training.config.settings import TrainSettings
 from dpdm_cli.training.plain_step import plain_step
@@ -44,6 +46,8 @@ class Trainer:
         ledger: of the private mechanism; None trains without privacy.
         device: where to compute.
         processes: that train it together; all of them have the same images.
+        tuning: what was measured for such a run before; None measures it where the settings leave it open.
+        reporter: gets the progress of that, and of the checks.
     """
 
     def __init__(
@@ -57,6 +61,8 @@ class Trainer:
         ledger: Ledger | None,
         device: torch.device,
         processes: Processes = ALONE,
+        tuning: Tuning | None = None,
+        reporter: Reporter | None = None,
     ) -> None:
         self.settings = settings
         self.steps = steps
@@ -77,6 +83,7 @@ class Trainer:
             self._people = people.to(device)
         self._device = device
         self._processes = processes
+        self._reporter = reporter or SilentReporter()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             network = UNet(config)
@@ -96,7 +103,7 @@ class Trainer:
         self._noise_key = processes.broadcast(secret_key)
         self._seen: list[Tensor] = []
         self._workers = workers_on(device)
-        self.tuning = None if settings.micro_batch else self._tuned()
+        self.tuning = None if settings.micro_batch else tuning or self._tuned()
         self._micro_batch = self.tuning.micro_batch if self.tuning else settings.micro_batch
         self._private_step = None
         if ledger is not None:
@@ -179,7 +186,9 @@ class Trainer:
         Raises:
             PrivacyError: it does not do what the plan says.
         """
-        if self.ledger is not None:
+        if self.ledger is None:
+            return
+        with self._reporter.progress("checking the step", CHECKS, "parts") as bar:
             check_before_training(
                 self._denoiser,
                 self._config,
@@ -188,6 +197,7 @@ class Trainer:
                 workers=self._workers,
                 bf16=self.settings.precision == "bf16",
                 processes=self._processes,
+                progress=bar.advance,
             )
 
     def warm_up(self) -> None:
@@ -212,6 +222,11 @@ class Trainer:
             trained.prior,
             sees_prior=trained.sees_prior,
         )
+
+    @property
+    def images_seen(self) -> int:
+        """In the last step, by this process. Private, unless they are grey ones."""
+        return sum(map(len, self._seen))
 
     def mean_loss(self) -> float:
         """Over the last step's batch, of all processes; 0 if it was empty. Private: no noise protects it."""
@@ -258,15 +273,20 @@ class Trainer:
                 grey[first], first if config.classes else None, KeyedNoise((0,), indices)
             )
 
-        return tune(
-            PerExampleGradients(self._denoiser.network),
-            losses,
-            copies=self.settings.noise_multiplicity,
-            workers=self._workers,
-            most=math.ceil(
-                seldom_exceeded(self.expected_batch_size / self._processes.size) / self._workers
-            ),
-        )
+        layers = sum(isinstance(m, nn.Conv2d) for m in self._denoiser.network.modules())
+        with self._reporter.progress(
+            "choosing kernels", self._workers * layers, "convolutions"
+        ) as bar:
+            return tune(
+                PerExampleGradients(self._denoiser.network),
+                losses,
+                copies=self.settings.noise_multiplicity,
+                workers=self._workers,
+                most=math.ceil(
+                    seldom_exceeded(self.expected_batch_size / self._processes.size) / self._workers
+                ),
+                progress=bar.advance,
+            )
 
 
 def seldom_exceeded(expected_batch_size: float) -> float:

@@ -16,6 +16,7 @@ from typing import Any
 HERE = Path(__file__).parent
 LINES = HERE / "results.jsonl"
 PAGE = HERE / "RESULTS.md"
+FORECAST = HERE.parents[1] / "dpdm_cli" / "training" / "forecast" / "measured.json"
 BEGIN, END = "<!-- rows -->\n", "<!-- end of rows -->\n"
 
 # Accuracy in % of logistic regression, MLP and CNN by the sampler for accuracy, FID by that for FID, and accuracies of
@@ -51,6 +52,7 @@ def main() -> None:
     with LINES.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
     write_page()
+    write_forecast()
     print(json.dumps(row, indent=2))
 
 
@@ -165,6 +167,19 @@ def commit() -> str:
 
     changed = git("status", "--porcelain", "--", ":/dpdm_cli")
     return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if changed else "")
+
+
+def write_forecast() -> None:
+    """What `dpdm train` compares a run with before it begins: the last row of each set and epsilon on two cores."""
+    rows = {}
+    for line in LINES.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if row["budget"] in ("cpu30", "quickstart"):
+            rows[row["dataset"], row["epsilon"]] = row
+    kept = ("dataset", "epsilon", "steps", "cnn")
+    lines = [json.dumps({name: row[name] for name in kept}) for _, row in sorted(rows.items())]
+    if FORECAST.parent.is_dir():  # not beside a copy of this folder
+        FORECAST.write_text("[\n  " + ",\n  ".join(lines) + "\n]\n", encoding="utf-8")
 
 
 def write_page() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.drawn import claimed
+from support.trained import digits_folder
 from typer.testing import CliRunner
 
 from dpdm_cli.checkpoint import Model, save_model
@@ -21,7 +22,10 @@ from dpdm_cli.privacy.statement import AnyStatement, non_private_statement
 from dpdm_cli.training import preset_remark
 from dpdm_cli.training.config.network import blank_images, network_config
 from dpdm_cli.training.config.request import IN_THE_PLAN
+from dpdm_cli.training.config.run_spec import RunSpec
 from dpdm_cli.training.config.settings import merge
+from dpdm_cli.training.forecast import forecast as forecasting
+from dpdm_cli.training.forecast.cost import Cost
 
 PLAN = PrivacyPlan(
     dataset_size=1438,
@@ -47,6 +51,20 @@ def config(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.toml"
     path.write_text("width = 8\nmultipliers = [1]\nembedding = 16\nsteps = 3\n")
     return path
+
+
+@pytest.fixture(autouse=True)
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[RunSpec]:
+    """Runs whose parts were timed; the answer is of no machine."""
+    seen: list[RunSpec] = []
+
+    def measure(spec: RunSpec, *_: object, **__: object) -> Cost:
+        seen.append(spec)
+        parts = {"warm_start": 30.0, "steps": 1000.0, "previews": 0.0, "grid": 20.0}
+        return Cost(device="a device", **parts, thousand=90.0, memory=1_300_000_000, tuning=None)
+
+    monkeypatch.setattr(forecasting, "measure", measure)
+    return seen
 
 
 def run(*words: object) -> tuple[int, str, str]:
@@ -206,6 +224,64 @@ def test_the_estimate_is_coarse_and_only_for_those_who_read_it(
 )
 def test_durations_have_one_digit_and_a_unit(seconds: float, text: str) -> None:
     assert preset_remark._roughly(seconds) == text
+
+
+def test_a_dry_run_forecasts_minutes_memory_and_images(timed: list[RunSpec]) -> None:
+    code, text, _ = run("--dry-run")
+    assert code == 0
+    assert "takes about 18 min on a device (warm start 30 s, steps 17 min, its grid 20 s)" in text
+    assert "1.5 min for each 1,000 images drawn from it; memory 1.3 GB; timed on grey rows" in text
+    assert "by its figures this run is most like" in text
+    rows = [
+        line.split() for line in text.splitlines() if line.strip().startswith(("mnist", "this"))
+    ]
+    assert [row[-1] for row in rows if row[0] == "this"] == ["?"]
+    assert len(rows) == 4
+    code, text, _ = run("--dry-run", "--json")
+    shown = json.loads(text)["forecast"]
+    assert shown["cost"]["minutes"] == 17.5
+    assert shown["outlook"]["expect"]
+    assert len(timed) == 2
+
+
+def test_nothing_is_timed_for_nobody(timed: list[RunSpec]) -> None:
+    code, text, _ = run("--dry-run", "--json", "--quiet")
+    assert code == 0
+    assert json.loads(text)["forecast"]["cost"] is None
+    assert not timed
+
+
+def test_without_privacy_nothing_is_said_of_its_noise() -> None:
+    code, text, _ = run("--dry-run", "--json", "--non-private")
+    assert code == 0
+    assert json.loads(text)["forecast"]["outlook"] is None
+
+
+def test_what_was_found_is_shown_on_the_screen_and_nowhere_else(tmp_path: Path) -> None:
+    folder = digits_folder(tmp_path / "images", 40)
+    words = ["train", folder, "--preset", "small", "--public-metadata", "--delta", 1e-3, "-B", 8]
+    out = tmp_path / "run"
+    for more in (["--dry-run", "--json"], ["--steps", 2, "--out", out]):
+        command = [*map(str, words), "--device", "cpu", *map(str, more)]
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.stderr
+        assert "found 40 images, 8x8, grey, 10 classes: 0 6, 1 5" in result.stderr
+        assert "found 40" not in result.stdout
+    assert all(b"found 40" not in f.read_bytes() for f in out.rglob("*") if f.is_file())
+
+
+def test_a_run_begins_with_its_forecast_and_under_a_plan_says_what_is_from_where(
+    plan: Path, config: Path, tmp_path: Path
+) -> None:
+    only = tmp_path / "network.toml"
+    only.write_text(config.read_text().replace("steps = 3\n", ""))
+    code, _, said = run("--plan", plan, "--config", only, "--out", tmp_path / "run")
+    assert code == 0
+    assert "forecast: takes about 18 min on a device" in said
+    assert "forecast: expect noise: an image has" in said  # epsilon is 0.27
+    assert f"from plan {plan}: epsilon" in said
+    assert "from preset small: learning_rate" in said or "from preset small, digits:" in said
+    assert f"from {only}: width 8" in said
 
 
 def test_settings_for_another_set_leave_the_datas_public_figures_alone() -> None:

@@ -119,6 +119,11 @@ COUNTED = {
         "len(images.images if self._people is None else self._people)",
     ): "for the sampler alone",
     ("training/records.py", "__len__", "len(self.images_of)"): "persons, for the two lines above",
+    (
+        "training/forecast/found.py",
+        "found_in",
+        "images.images.shape",
+    ): "for the eyes of whoever has the images",
     ("training/trainer.py", "_drawn", "len(self._set.images)"): "a step that claims nothing",
     ("training/warm_start.py", "coefficients", "len(images.images)"): "which images are gone over",
     (

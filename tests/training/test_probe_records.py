@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from dpdm_cli.errors import PrivacyError
 from dpdm_cli.privacy import step
 from dpdm_cli.privacy.gradients.per_example import PerExampleGradients
 from dpdm_cli.privacy.ledger import Ledger
+from dpdm_cli.reporter import SilentProgress, SilentReporter
 from dpdm_cli.training.config.settings import TrainSettings
 from dpdm_cli.training.probe_records import ProbeRecords, off_zero
 from dpdm_cli.training.trainer import Trainer
@@ -36,6 +38,29 @@ def trainer(*, precision: str = "float32", micro_batch: int = 4, **plan: object)
     )
     made._workers = 1  # among several, micro-batches are smaller
     return made
+
+
+@pytest.mark.parametrize("warm", [{}, {"warm_start": "moments", "warm_sigma": 2.0}], ids=str)
+def test_the_checks_tell_how_far_they_are(
+    warm: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[int] = []
+
+    class Bar(SilentProgress):
+        def advance(self, count: int = 1, **_: str) -> None:
+            shown.append(count)
+
+    class Watching(SilentReporter):
+        @contextmanager
+        def progress(self, title: str, total: int, *_: object) -> Iterator[Bar]:
+            shown.append(-total)
+            yield Bar()
+
+    made = trainer(**warm)
+    monkeypatch.setattr(made, "_reporter", Watching())
+    made.check()
+    assert sum(shown) == 0
+    assert len(shown) == 7
 
 
 def bits(network: nn.Module) -> list[bytes]:

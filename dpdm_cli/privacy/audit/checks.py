@@ -10,7 +10,7 @@ less than once in 10,000 audits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -35,6 +35,9 @@ from dpdm_cli.privacy.step import PrivateStep
 _LOUDNESS = 1e3
 """Norm of a known record's gradient, in units of C."""
 
+CHECKS = 6
+"""Groups of them that `check_all` makes at the most."""
+
 _FEW = 16
 _MOST_BYTES = {"cpu": 512 << 20, "other": 64 << 30}
 
@@ -50,6 +53,7 @@ def check_all(
     workers: int = 1,
     bf16: bool = False,
     processes: Processes = ALONE,
+    progress: Callable[[int], object] = lambda groups: None,
 ) -> list[Finding]:
     """All checks of the step that `network`, `losses` and `plan` make.
 
@@ -61,6 +65,7 @@ def check_all(
         suspects: what is special about a record, and which it is; each is removed in turn.
         micro_batch, workers, processes: as for `PrivateStep`.
         bf16: whether the run computes its losses with autocast to bfloat16.
+        progress: called with the number of groups that are done since the last call; `CHECKS` in all.
     """
     device = next(network.parameters()).device
     known = TensorRecords(network, _LOUDNESS * plan.clip_norm)
@@ -81,14 +86,20 @@ def check_all(
     everyone = torch.arange(records)
     try:
         findings = check_sensitivity(step, computed(losses), everyone, suspects, plan)
+        progress(1)
         many = _as_many_as_a_run(plan, known.size, device)
         findings += check_tensors(step, computed(known.losses), known, plan, many)
+        progress(1)
         # What is added to a sum does not depend on how many are in it.
         findings += check_noise(step, computed(losses), everyone[-_FEW:], plan, processes)
+        progress(1)
         findings += check_precision(plan, device, processes)
+        progress(1)
         findings += check_sampler(plan)
+        progress(1)
         if plan.warm_releases:
             findings += check_warm_start(plan, processes)
+        progress(1)
     finally:
         for parameter in network.parameters():
             parameter.grad = None

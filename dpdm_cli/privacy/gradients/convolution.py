@@ -51,16 +51,17 @@ def weight_gradients(module: Any, g: Tensor, x: Tensor, weight: Tensor, into: Te
     )
     if getattr(_probe, "active", False):
         _chosen[shape] = _fastest(module, g, x, weight, into)
+        _probe.progress()
     KERNELS[_chosen.get(shape) or _usual(copies, g.device)](module, g, x, weight, into)
 
 
 @contextmanager
-def probing() -> Iterator[None]:
+def probing(progress: Callable[[], object] = lambda: None) -> Iterator[None]:
     """For the duration, this thread's calls time every kernel and remember the fastest for that shape.
 
-    To be used on rows that hold no data: the choice must not depend on any.
+    To be used on rows that hold no data: the choice must not depend on any. `progress` is called after each.
     """
-    _probe.active = True
+    _probe.active, _probe.progress = True, progress
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +47,10 @@ class Tuning:
         )
 
 
+def _unwatched() -> None:
+    """Nobody waits for it."""
+
+
 def tune(
     per_example: PerExampleGradients,
     losses: Losses,
@@ -53,6 +58,7 @@ def tune(
     copies: int,
     workers: int,
     most: int,
+    progress: Callable[[], object] = _unwatched,
 ) -> Tuning:
     """Find the fastest kernels and micro-batch for a network on its device.
 
@@ -62,6 +68,7 @@ def tune(
         copies: rows an example.
         workers: micro-batches side by side.
         most: the largest micro-batch worth trying, a public number.
+        progress: called when a kernel has been chosen for a call of a convolution, by the worker that made it.
     """
     device = per_example.parameters[0].device
     if device.type == "cpu":
@@ -73,7 +80,7 @@ def tune(
 
     def choose(_: int) -> None:
         size = min(sizes[0], max(1, _PROBED_ROWS // copies))
-        with convolution.probing():
+        with convolution.probing(progress):
             per_example(losses, torch.arange(size, device=device))
 
     before = convolution.choices()

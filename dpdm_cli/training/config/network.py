@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from dpdm_cli.data import ImageSet
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.diffusion.unet import UNetConfig
 from dpdm_cli.errors import UsageError
-from dpdm_cli.training.config.settings import TrainSettings
+from dpdm_cli.training.config.planning import asked_for
+from dpdm_cli.training.config.request import RunRequest
+from dpdm_cli.training.config.settings import TrainSettings, where_large
 
 
 def network_config(images: ImageSet, settings: TrainSettings) -> UNetConfig:
@@ -48,6 +52,24 @@ def network_config(images: ImageSet, settings: TrainSettings) -> UNetConfig:
         raise UsageError(
             f"no network is as large as this: {error}", "choose a smaller network, or --image-size"
         ) from error
+
+
+def with_side(request: RunRequest, images: ImageSet) -> RunRequest:
+    """The request with what its preset changes for images as large as these, where nothing else was asked for.
+
+    Raises:
+        UsageError: the preset has no network for images as large as these, and `patch` was not given.
+    """
+    asked = asked_for(request.origins)
+    if "patch" in asked:
+        return request
+    changes, origin = where_large(request.preset, max(images.size))
+    changes = {name: value for name, value in changes.items() if name not in asked}
+    return replace(
+        request,
+        settings=replace(request.settings, **changes),
+        origins={**request.origins, **dict.fromkeys(changes, origin)},
+    )
 
 
 def blank_images(data: str, settings: TrainSettings) -> ImageSet:

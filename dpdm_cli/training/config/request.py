@@ -10,6 +10,7 @@ from typing import Unpack
 from dpdm_cli.choices import Preset
 from dpdm_cli.data.reading import ReadingOptions, reading_of
 from dpdm_cli.errors import UsageError
+from dpdm_cli.privacy.plan_file import read_plan_file
 from dpdm_cli.training.config.planning import asked_for
 from dpdm_cli.training.config.public_facts import Stated
 from dpdm_cli.training.config.settings import SettingOptions, TrainSettings, merge
@@ -78,13 +79,18 @@ def request_run(
 
     Raises:
         UsageError: `options` or the file give, beside a plan, what that already holds; or see `merge` and `Reading`.
+        DataError, DamagedFileError, PrivacyError: see `read_plan_file`.
     """
     settings = {
         name: value for name, value in options.items() if name not in ReadingOptions.__annotations__
     }
     file = None if config is None else Path(config)
+    budget = None
+    if plan is not None and private:
+        planned = read_plan_file(plan)
+        budget = planned.epsilon if planned.target_epsilon is None else planned.target_epsilon
     merged, origins = merge(
-        data, preset=preset, settings_for=settings_for, config=file, flags=settings
+        data, preset=preset, settings_for=settings_for, config=file, flags=settings, budget=budget
     )
     both = [name for name in asked_for(origins) if name in IN_THE_PLAN]
     if plan is not None and both:

@@ -14,7 +14,7 @@ from dpdm_cli.privacy.accounting.claims import check_plan_file, claim, round_up
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.public_inputs import PublicInputs
 from dpdm_cli.privacy.statement import NOT_PRIVATE
-from dpdm_cli.training.config.network import network_config
+from dpdm_cli.training.config.network import network_config, with_side
 from dpdm_cli.training.config.planning import (
     check_batch_size,
     check_planned_size,
@@ -60,13 +60,27 @@ class RunSpec:
         """q, the probability of each record to be in a batch."""
         return self.plan.sample_rate if self.plan else self.settings.batch_size / self.dataset_size
 
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON object: settings with their origins, the plan with its claim, the network with its size."""
+    def by_origin(self) -> dict[str, dict[str, Any]]:
+        """Settings and their values by where they are from; those that nothing depends on are left out."""
+        values, origins = self._settings()
+        found: dict[str, dict[str, Any]] = {}
+        for name, value in values.items():
+            if value is not None:
+                found.setdefault(origins[name], {})[name] = value
+        return found
+
+    def _settings(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """Values and origins, with a plan file's in the place of what it replaces."""
         values, origins = asdict(self.settings), dict(self.origins)
         if self.plan is not None and self.request.plan_file is not None:
             planned = _as_settings(self.plan)
             values |= planned
             origins |= dict.fromkeys(planned, f"plan {self.request.plan_file}")
+        return values, origins
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON object: settings with their origins, the plan with its claim, the network with its size."""
+        values, origins = self._settings()
         privacy: dict[str, Any] = {"claim": NOT_PRIVATE, "steps": self.steps}
         if self.plan is not None and self.public_inputs is not None:
             claimed = claim(self.plan)
@@ -98,6 +112,7 @@ def resolve(request: RunRequest, images: ImageSet) -> RunSpec:
     warm_start = "none"
     if request.private:
         warm_start = plan.warm_start if plan else request.settings.warm_start
+    request = with_side(request, images)
     settings, origins = with_start(request, images, warm_start)
     if plan is not None:
         settings = replace(settings, unit=plan.record)

@@ -192,6 +192,7 @@ def merge(
     settings_for: str | None = None,
     config: Path | None = None,
     flags: Mapping[str, Any] | None = None,
+    budget: float | None = None,
 ) -> tuple[TrainSettings, dict[str, str]]:
     """The settings of a run and, by name, where each came from.
 
@@ -202,6 +203,8 @@ def merge(
             is known of the data, N for one, does not depend on them.
         config: a TOML file with settings by name.
         flags: settings given explicitly; None values are ignored.
+        budget: the epsilon whose entries of the preset are taken, where a plan fixes it; by default that of the
+            settings.
 
     Raises:
         UsageError: an unknown preset, entry or setting, a value of another type or out of range, or a file that cannot
@@ -222,6 +225,7 @@ def merge(
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     from_file = _read_toml(config) if config else {}
     epsilon = given.get("epsilon", from_file.get("epsilon", TrainSettings.epsilon))
+    epsilon = epsilon if budget is None else budget
     entries = _entries_for(preset, data, settings_for)
     for layer, origin in _preset_layers(preset, entries, _typed("epsilon", epsilon, "flag")):
         overlay(layer, origin)
@@ -249,6 +253,28 @@ def where_started(preset: str) -> dict[str, Any]:
     """What a preset changes for images and networks that have a procedural start: settings by name, perhaps none."""
     changes = _preset(preset).get("started", {})
     return {name: _typed(name, value, f"preset {preset}") for name, value in changes.items()}
+
+
+def where_large(preset: str, side: int) -> tuple[dict[str, Any], str]:
+    """What a preset changes for images of so many pixels a side: settings by name, perhaps none, and their origin.
+
+    Raises:
+        UsageError: the preset is not made for images as large as these.
+    """
+    content = _preset(preset)
+    largest = content.get("largest_side", LARGEST_SIDE)
+    if side > largest:
+        raise UsageError(
+            f"the images have {side} pixels a side, and --preset {preset} is made for {largest}x{largest} at most",
+            f"pass --image-size {largest}, or less: small images need fewer of them and less time. A network of your "
+            "own is set by patch and width in --config",
+        )
+    reached = [int(first) for first in content.get("side", {}) if int(first) <= side]
+    if not reached:
+        return {}, ""
+    origin = f"preset {preset}, from {max(reached)}x{max(reached)} pixels"
+    changes = content["side"][str(max(reached))]
+    return {name: _typed(name, value, origin) for name, value in changes.items()}, origin
 
 
 def sets_in(preset: str) -> tuple[str, ...]:

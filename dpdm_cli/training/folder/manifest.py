@@ -14,7 +14,19 @@ MANIFEST = "manifest.json"
 REQUIRED = ("model.safetensors", "statement.json")
 OPTIONAL = ("samples.png", CARD)
 
+PREVIEWS = "previews"
+_PREVIEW = re.compile(rf"{PREVIEWS}/step-\d{{7,10}}\.png")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def is_preview(name: str) -> bool:
+    """Whether this is a name that `preview_name` gives."""
+    return _PREVIEW.fullmatch(name) is not None
+
+
+def preview_name(step: int) -> str:
+    """Of the grid drawn after a step."""
+    return f"{PREVIEWS}/step-{step:07d}.png"
 
 
 @dataclass(frozen=True)
@@ -32,7 +44,7 @@ class Manifest:
 
     def __post_init__(self) -> None:
         for name in sorted({*REQUIRED, *self.sha256}):
-            if name not in (*REQUIRED, *OPTIONAL):
+            if name not in (*REQUIRED, *OPTIONAL) and not is_preview(name):
                 raise DamagedFileError(f"names {shown(name)!a}, no file of a run", COPY_AGAIN)
             if not _SHA256.fullmatch(self.sha256.get(name, "")):
                 raise DamagedFileError(f"has no SHA-256 of {name}", COPY_AGAIN)
@@ -40,6 +52,11 @@ class Manifest:
     def to_json(self) -> Json:
         """Digests by name under one key."""
         return {"sha256": dict(self.sha256)}
+
+    @property
+    def previews(self) -> list[str]:
+        """Names of the grids that were drawn on the way, in the order of their steps."""
+        return sorted(filter(is_preview, self.sha256), key=lambda n: (len(n), n))
 
     @classmethod
     def from_json(cls, values: object) -> Manifest:

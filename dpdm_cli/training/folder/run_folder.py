@@ -3,6 +3,7 @@
 OUT/model.safetensors   averaged weights, network, statement
 OUT/statement.json      the claim
 OUT/samples.png         a grid drawn from the model
+OUT/previews/           grids drawn on the way, when asked for
 OUT/manifest.json       SHA-256 of the files above, written last
 OUT/private/            what resuming needs; losses, when asked for. Not covered by the claim.
 OUT/synth/              and others like it: sets of samples, each with a manifest of its own
@@ -24,6 +25,7 @@ from dpdm_cli.errors import DamagedFileError, DataError, PrivacyError, ResourceE
 from dpdm_cli.files import (
     CARD,
     check_digests,
+    disk_errors,
     is_left_over,
     lock_file,
     private_folder,
@@ -33,7 +35,14 @@ from dpdm_cli.files import (
 )
 from dpdm_cli.privacy.statement import AnyStatement
 from dpdm_cli.stored import COPY_AGAIN, json_text
-from dpdm_cli.training.folder.manifest import MANIFEST, REQUIRED, Manifest
+from dpdm_cli.training.folder.manifest import (
+    MANIFEST,
+    PREVIEWS,
+    REQUIRED,
+    Manifest,
+    is_preview,
+    preview_name,
+)
 from dpdm_cli.training.folder.run_state import RunState
 
 _NOTICE = (
@@ -54,6 +63,7 @@ class RunFolder:
         self.private = path / "private"
         self.model, self.statement = (path / name for name in REQUIRED)
         self.samples = path / "samples.png"
+        self.previews = path / PREVIEWS
         self.card = path / CARD
         self.state = self.private / "state.safetensors"
         self.losses = self.private / "losses.jsonl"
@@ -108,8 +118,8 @@ class RunFolder:
 
     def _tidy(self, resume: bool) -> None:
         """Remove what a killed run left that is of no use; say what lies here."""
-        for folder in (self.path, self.private):
-            for entry in folder.iterdir():
+        for folder in (self.path, self.private, self.previews):
+            for entry in folder.iterdir() if folder.is_dir() else ():
                 if is_left_over(entry):
                     entry.unlink(missing_ok=True)
         if not resume:
@@ -164,15 +174,55 @@ class RunFolder:
         """Write the claim for people and programs."""
         write_bytes(self.statement, json_text(statement.to_json()))
 
+    def preview(self, step: int) -> Path:
+        """Where the grid drawn after a step is kept; its folder is made if need be.
+
+        Raises:
+            ResourceError: that cannot be made.
+        """
+        path = self.path / preview_name(step)
+        with disk_errors(path, "free space and go on with --resume, or without --preview"):
+            path.parent.mkdir(exist_ok=True)
+        return path
+
+    def check_previews(self, every: int | None, done: int) -> None:
+        """Whether the previews of an unfinished run are those it would have if it had never been interrupted.
+
+        Others would tell when it was, which follows the clock, and so the private images.
+
+        Args:
+            every: so many steps one is drawn; None for none.
+            done: steps. The last of them may have been saved and not drawn yet.
+
+        Raises:
+            UsageError: they are others.
+        """
+        if self.is_complete:
+            return
+        steps = range(every, done + 1, every) if every else range(0)
+        expected = {preview_name(step) for step in steps}
+        found = {file.relative_to(self.path).as_posix() for file in self._previews()}
+        if found in (expected, expected - {preview_name(done)}):
+            return
+        wanted = f"--preview {every}" if every else "no --preview"
+        raise UsageError(
+            f"{self.previews} holds {len(found)} previews, where a run with {wanted} has {len(expected)} by now",
+            f"resume with the --preview it was started with, or without one and without {self.previews}",
+        )
+
     def write_manifest(self, *others: Path) -> None:
         """Hash what may be published; written last, so that its presence means the run is complete.
 
         Args:
-            others: files beside the model and its statement; by default the samples.
+            others: files beside the model and its statement; by default the samples, and the previews there are.
         """
-        files = (self.model, self.statement, *(others or (self.samples,)))
-        digests = {file.name: sha256_of(file) for file in files}
+        files = (self.model, self.statement, *(others or (self.samples, *self._previews())))
+        digests = {file.relative_to(self.path).as_posix(): sha256_of(file) for file in files}
         write_bytes(self.path / MANIFEST, json_text(Manifest(digests).to_json()))
+
+    def _previews(self) -> list[Path]:
+        found = self.previews.iterdir() if self.previews.is_dir() else ()
+        return [f for f in found if is_preview(f.relative_to(self.path).as_posix())]
 
     @property
     def is_complete(self) -> bool:
@@ -189,14 +239,24 @@ class RunFolder:
         Raises:
             DamagedFileError: a file is missing or changed, or the manifest itself is damaged.
         """
-        path = self.path / MANIFEST
-        values = read_json(path)
-        try:
-            digests = Manifest.from_json(values).sha256
-        except DamagedFileError as error:
-            raise DamagedFileError(f"{path}: damaged: {error.message}", COPY_AGAIN) from error
-        check_digests(self.path, digests)
-        known = {*digests, MANIFEST}
-        if CARD not in digests:
+        manifest = self.manifest()
+        check_digests(self.path, manifest.sha256)
+        known = {*manifest.sha256, MANIFEST}
+        if CARD not in known:
             known.add(self.private.name)
-        return sorted(entry for entry in self.path.iterdir() if entry.name not in known)
+        entries = [*self.path.iterdir()]
+        if manifest.previews:
+            known.add(PREVIEWS)
+            entries += self.previews.iterdir()
+        names = {entry.relative_to(self.path).as_posix(): entry for entry in entries}
+        return sorted(entry for name, entry in names.items() if name not in known)
+
+    def manifest(self) -> Manifest:
+        """What was written down when the run was complete. Raises DamagedFileError: nothing, or none."""
+        path = self.path / MANIFEST
+        try:
+            return Manifest.from_json(read_json(path))
+        except DamagedFileError as error:
+            if str(path) in error.message:
+                raise
+            raise DamagedFileError(f"{path}: damaged: {error.message}", COPY_AGAIN) from error

@@ -36,6 +36,22 @@ def test_every_shape_of_convolution_gets_a_kernel_and_the_micro_batch_is_within_
     assert str(found.micro_batch) in str(found)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_progress_is_one_call_for_each_convolution_of_each_worker(workers: int) -> None:
+    per_example, losses = made_up()
+    layers = sum(isinstance(m, torch.nn.Conv2d) for m in per_example._layers)
+    calls: list[None] = []
+    tuning.tune(
+        per_example,
+        losses,
+        copies=2,
+        workers=workers,
+        most=16,
+        progress=lambda: calls.append(None),
+    )
+    assert len(calls) == workers * layers > 3
+
+
 def test_the_micro_batch_grows_while_that_pays_and_no_further(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

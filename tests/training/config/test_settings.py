@@ -6,13 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from dpdm_cli.data import ImageSet
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.errors import UsageError
-from dpdm_cli.training.config.network import blank_images, network_config
+from dpdm_cli.training.config.network import blank_images, network_config, with_side
+from dpdm_cli.training.config.request import request_run
 from dpdm_cli.training.config.settings import (
     FIELDS,
     PRESETS,
+    TrainSettings,
     merge,
     preset_settings,
     published_size,
@@ -195,3 +199,41 @@ def test_a_network_that_no_command_would_read_is_refused_before_it_is_trained(na
         images = replace(images, images=images.images.new_zeros(1, 1, 2048, 2048))
     with pytest.raises(UsageError, match="no network is as large as this"):
         network_config(images, settings)
+
+
+def blank(side: int, channels: int = 1) -> ImageSet:
+    pixels = torch.zeros(1, channels, side, side, dtype=torch.uint8)
+    return ImageSet(name="blank", images=pixels, labels=None, classes=())
+
+
+def small(side: int, **flags: object) -> TrainSettings:
+    request = request_run("folder", "small", **flags)  # type: ignore[arg-type]
+    return with_side(request, blank(side)).settings
+
+
+@pytest.mark.parametrize("side", [8, 28, 32, 64, 128])
+def test_the_small_network_sees_no_more_than_16_patches_a_side(side: int) -> None:
+    settings = small(side)
+    assert side // settings.patch <= 16
+    assert network_config(blank(side), settings).patch == settings.patch
+    # A plan made without an image is that of the run: nothing in it depends on the size.
+    changed = {n for n in FIELDS if getattr(settings, n) != getattr(small(28), n)}
+    assert changed <= {"patch"}
+
+
+def test_images_no_larger_than_mnists_have_the_network_that_was_measured() -> None:
+    for side in (4, 28, 32):
+        assert small(side) == preset_settings("small", "folder", 10.0)
+
+
+def test_images_too_large_for_the_small_preset_are_refused_with_the_size_that_can() -> None:
+    with pytest.raises(UsageError) as caught:
+        small(256)
+    assert "256 pixels a side" in caught.value.message
+    assert "--image-size 128" in caught.value.hint
+    assert small(128).patch == 8
+    assert small(256, patch=16).patch == 16  # whoever says how
+
+
+def test_a_patch_of_ones_own_stays(tmp_path: Path) -> None:
+    assert small(64, config=toml(tmp_path, "patch = 2\n")).patch == 2
