@@ -62,11 +62,6 @@ def budget_of(plan: PrivacyPlan) -> tuple[BudgetPart, ...]:
     )
 
 
-def shares_text(parts: tuple[BudgetPart, ...]) -> str:
-    """`50 % warm start (means and covariances), 50 % training steps`."""
-    return ", ".join(f"{round(100 * part.share)} % {part.name}" for part in parts)
-
-
 _WARM = {
     "means": "warm start (class means)",
     "moments": "warm start (class means and covariances)",

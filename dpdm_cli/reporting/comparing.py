@@ -26,7 +26,7 @@ from dpdm_cli.publishing.verifying import verify
 from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.reporting import plots
 from dpdm_cli.reporting.budget import BudgetPart, budget_of
-from dpdm_cli.reporting.run import risk_json
+from dpdm_cli.reporting.risks import risk_json, risk_panel
 from dpdm_cli.sampling.sample_folder import is_sample_folder
 from dpdm_cli.stored import Json
 
@@ -227,43 +227,13 @@ def compare(
     return comparison
 
 
-def risk_panel(risks: Sequence[AttackRisk]) -> plots.Panel:
-    """What plans let an attacker find out, in percent."""
-    rates = [rate for rate, _ in risks[0].true_positive_rates]
-    found = [
-        plots.Curve(
-            f"found out at {100 * rate:g} % false alarms",
-            tuple(100 * dict(risk.true_positive_rates)[rate] for risk in risks),
-        )
-        for rate in rates
-    ]
-    guess = plots.Curve("guess at even odds", tuple(100 * risk.guess for risk in risks))
-    return plots.Panel("an attacker is right at most, %", (guess, *found), floor=50.0)
-
-
-def budget_panel(budgets: Sequence[tuple[BudgetPart, ...]]) -> plots.Panel:
-    """Shares of the parts of plans, in percent."""
-    names = list(dict.fromkeys(part.name for parts in budgets for part in parts))
-    return plots.Panel(
-        "share of the budget, %",
-        tuple(
-            plots.Curve(
-                name,
-                tuple(100 * sum(p.share for p in parts if p.name == name) for parts in budgets),
-            )
-            for name in names
-        ),
-        is_stacked=True,
-    )
-
-
 def _panels(comparison: Comparison) -> list[plots.Panel]:
     panels = [risk_panel([run.risk for run in comparison.runs])]
     if comparison.against is not None:
         scores = [run.scores for run in comparison.runs]
-        accuracy = plots.Curve("accuracy", tuple(s and s.accuracy for s in scores))
-        balanced = plots.Curve("balanced", tuple(s and s.balanced for s in scores))
-        distance = plots.Curve("distance", tuple(s and s.distance for s in scores))
+        accuracy = plots.Curve("accuracy", tuple(None if s is None else s.accuracy for s in scores))
+        balanced = plots.Curve("balanced", tuple(None if s is None else s.balanced for s in scores))
+        distance = plots.Curve("distance", tuple(None if s is None else s.distance for s in scores))
         panels += [
             plots.Panel(f"{comparison.model} on real images, %", (accuracy, balanced)),
             plots.Panel(f"distance of {comparison.extractor} features", (distance,)),

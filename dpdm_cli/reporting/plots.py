@@ -34,7 +34,8 @@ class Panel:
         curves: one for each figure.
         floor: a value that means nothing was found out, drawn as a line; None without.
         is_logarithmic: the vertical axis.
-        is_stacked: shares of a whole, as bars.
+        is_stacked: parts of a whole, as bars.
+        is_share: in percent, over all that there may be.
     """
 
     title: str
@@ -42,6 +43,7 @@ class Panel:
     floor: float | None = None
     is_logarithmic: bool = False
     is_stacked: bool = False
+    is_share: bool = False
 
 
 def check_target(file: Path) -> None:
@@ -65,7 +67,7 @@ def draw(epsilons: Sequence[float], panels: Sequence[Panel]) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * len(panels), 3.6), dpi=110, layout="constrained")
+    figure = Figure(figsize=(4.2 * len(panels), 4.4), dpi=110, layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         if panel.is_stacked:
             _stack(axes, epsilons, panel)
@@ -75,7 +77,7 @@ def draw(epsilons: Sequence[float], panels: Sequence[Panel]) -> Figure:
         axes.set_title(panel.title, fontsize=10)
         axes.tick_params(labelsize=8)
         if len(panel.curves) > 1 or panel.floor is not None:
-            axes.legend(fontsize=8)
+            axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17))
     return figure
 
 
@@ -106,12 +108,17 @@ def _curves(axes: Axes, epsilons: Sequence[float], panel: Panel) -> None:
         if points:
             axes.plot(*zip(*points, strict=True), marker="o", label=curve.label)
     if panel.floor is not None:
-        axes.axhline(panel.floor, color="grey", linestyle=":", label="blind guessing")
+        axes.axhline(panel.floor, color="grey", linestyle=":", label="blind guess at even odds")
     axes.set_xscale("log")
     axes.set_xticks(sorted(set(epsilons)), [f"{value:g}" for value in sorted(set(epsilons))])
     axes.minorticks_off()
     if panel.is_logarithmic:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
+        axes.tick_params(which="minor", labelsize=8)
+    if panel.is_share:
+        axes.set_ylim(0, 100)
     axes.grid(alpha=0.3)
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dpdm_cli.choices import Split
 from dpdm_cli.compute.device import resolve_device
 from dpdm_cli.data import ImageSet, load_images
 from dpdm_cli.data.sources import samples_in
@@ -129,12 +128,10 @@ def private_figures(
     Raises:
         UsageError, DataError, ResourceError: as for `classify` and `load_images`.
     """
-    split: Split = "train"
     synthetic = load_images(samples_in(samples), classes=classes or None).in_memory()
     height, width = synthetic.size
     real = load_images(
         against,
-        split=split,
         data_dir=data_dir,
         download=download,
         image_size=height if height == width else None,

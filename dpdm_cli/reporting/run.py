@@ -13,7 +13,7 @@ from dpdm_cli.compute.device import resolve_device, to_device
 from dpdm_cli.diffusion.generation import SamplerSettings, generate
 from dpdm_cli.errors import DataError, PrivacyError, UsageError
 from dpdm_cli.evaluation.classifiers.networks import EPOCHS
-from dpdm_cli.files import disk_errors, expanded, private_folder, write_bytes
+from dpdm_cli.files import CARD, disk_errors, expanded, private_folder, write_bytes
 from dpdm_cli.privacy.accounting.attack_risk import AttackRisk, plan_risk
 from dpdm_cli.privacy.accounting.claims import round_up
 from dpdm_cli.publishing.verification import Artefact
@@ -22,9 +22,10 @@ from dpdm_cli.reporter import Reporter, SilentReporter
 from dpdm_cli.reporting.budget import BudgetPart, budget_of
 from dpdm_cli.reporting.page import Drawn, Page, Row, loading, render
 from dpdm_cli.reporting.private_figures import PrivateFigures, private_figures
+from dpdm_cli.reporting.risks import risk_json
 from dpdm_cli.sampling.finished_images import finished_images
 from dpdm_cli.sampling.png import Pixels
-from dpdm_cli.sampling.sample_folder import SampleFolder
+from dpdm_cli.sampling.sample_folder import SampleFolder, is_sample_folder
 from dpdm_cli.sampling.sample_metadata import SampleMetadata
 from dpdm_cli.stored import Json
 
@@ -72,12 +73,6 @@ class ReportResult:
             "budget": [asdict(part) for part in self.budget],
             "figures": {path: _figures_json(found) for path, found in self.figures.items()},
         }
-
-
-def risk_json(risk: AttackRisk) -> Json:
-    """A risk as a JSON object: the guess, and true positive rates by false positive rate."""
-    rates = {f"{rate:g}": bound for rate, bound in risk.true_positive_rates}
-    return {"guess": risk.guess, "true_positive_rates": rates}
 
 
 def report(
@@ -180,23 +175,23 @@ def report(
 
 def _target(paths: Sequence[Path], out: Path | str | None, private: bool) -> Path:
     """Where the page goes, before anything is read."""
-    home = paths[0] if paths[0].is_dir() else paths[0].parent
+    closed = _private_place(paths[0]) / PAGE
     if out is None:
-        target = home / "private" / PAGE if private else Path(PAGE)
+        target = closed if private else Path(PAGE)
     else:
         target = expanded(out)
     if private and target.absolute().parent.name != "private":
         raise PrivacyError(
             f"{target}: a report with figures of real images stays in a folder called private",
-            f"choose --out {home / 'private' / PAGE}",
+            f"choose --out {closed}",
         )
-    if not private:
-        for path in paths:
-            if path.is_dir() and target.resolve().is_relative_to(path.resolve()):
-                raise UsageError(
-                    f"{target} is in {path}, which then holds a file that is not in its manifest",
-                    "choose a place outside",
-                )
+    for path in paths:
+        is_own = private and target.parent.resolve() == _private_place(path).resolve()
+        if path.is_dir() and target.resolve().is_relative_to(path.resolve()) and not is_own:
+            raise UsageError(
+                f"{target} is in {path}, which would hold a file that is not in its manifest",
+                "choose a place outside",
+            )
     with disk_errors(target, _ANOTHER_PLACE):
         if target.exists() or target.is_symlink():
             raise UsageError(f"{target} exists already", "choose another --out, or remove it")
@@ -205,6 +200,12 @@ def _target(paths: Sequence[Path], out: Path | str | None, private: bool) -> Pat
                 f"there is no folder {target.parent}", f"make it: mkdir -p {target.parent}"
             )
     return target
+
+
+def _private_place(path: Path) -> Path:
+    """The folder for what is private of a run or a set: that of the run itself, or one beside what may be published."""
+    is_published = is_sample_folder(path) or (path / CARD).is_file()
+    return (path if path.is_dir() and not is_published else path.parent) / "private"
 
 
 def _check_same_run(artefacts: Sequence[Artefact]) -> None:

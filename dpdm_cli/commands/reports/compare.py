@@ -96,15 +96,18 @@ def _page(result: Comparison) -> rich.console.Group:
     from rich.markup import escape
 
     from dpdm_cli.privacy.accounting.claims import round_up
-    from dpdm_cli.reporting.budget import shares_text
 
-    table = rich.table.Table(box=rich.box.SIMPLE)
+    table = rich.table.Table(
+        caption="guess: an attacker's accuracy at even odds, at most; TPR: found out at 1 % false alarms, at most; "
+        "warm start: its share of the budget",
+        box=rich.box.SIMPLE,
+        caption_justify="left",
+    )
     table.add_column("run", overflow="fold")
-    for title in ("epsilon", "delta", "guess at most", "found at 1 % FPR"):
+    for title in ("epsilon", "delta", "guess", "TPR", "warm start"):
         table.add_column(title, justify="right")
-    table.add_column("budget")
     is_scored = result.against is not None
-    for title in ("accuracy", "balanced", "distance", "of images") if is_scored else ():
+    for title in ("accuracy", "balanced", "distance", "images") if is_scored else ():
         table.add_column(title, justify="right")
     for run in result.runs:
         scores = run.scores
@@ -115,7 +118,7 @@ def _page(result: Comparison) -> rich.console.Group:
             f"{run.statement.delta:g}",
             f"{100 * run.risk.guess:.2f} %",
             f"{100 * rates[0.01]:.2f} %",
-            shares_text(run.budget),
+            f"{round(100 * sum(part.share for part in run.budget[:-1]))} %",
             *(
                 (
                     f"{scores.accuracy:.2f} %",
