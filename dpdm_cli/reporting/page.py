@@ -159,25 +159,14 @@ def render(page: Page) -> str:
 def loading(metadata: SampleMetadata) -> str:
     """Lines of Python that read a set of samples, FOLDER being where it lies."""
     if metadata.format == "npz":
-        lines = [
-            "import numpy as np",
-            "",
-            'data = np.load("FOLDER/samples.npz")',
-            'images = data["images"]' + ("; labels = data['labels']" if metadata.cycle else ""),
-        ]
-    elif metadata.format == "zip" or not metadata.cycle:
-        where = "samples.zip" if metadata.format == "zip" else ""
-        place = "/".join(filter(None, ["FOLDER", where]))
-        lines = ["from dpdm_cli.data import load_images", "", f'images = load_images("{place}")']
-    else:
+        labels = '; labels = data["labels"]' if metadata.cycle else ""
+        return f'import numpy\n\ndata = numpy.load("FOLDER/samples.npz")\nimages = data["images"]{labels}'
+    if metadata.format == "png" and metadata.cycle and metadata.album.indices:
         member = PurePosixPath(metadata.album.member(metadata.album.indices[0]))
         root = "/".join(["FOLDER", *member.parts[:-2]])
-        lines = [
-            "from torchvision.datasets import ImageFolder",
-            "",
-            f'images = ImageFolder("{root}")',
-        ]
-    return "\n".join(lines)
+        return f'from torchvision.datasets import ImageFolder\n\nimages = ImageFolder("{root}")'
+    place = "FOLDER" if metadata.format == "png" else f"FOLDER/samples.{metadata.format}"
+    return f'from dpdm_cli.data import load_images\n\nimages = load_images("{place}")'
 
 
 def _percent(share: float, digits: int = 1) -> str:

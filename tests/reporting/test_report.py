@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 import stat
 from collections.abc import Callable
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support.drawn import contents, draw, save
+from support.drawn import claimed, contents, draw, save
 
 from dpdm_cli import report, verify
 from dpdm_cli.checkpoint import load_model
@@ -100,7 +102,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw(home / "hostile", home / "hostile-npz", n=12, format="npz", steps=1)
     run_of(home / "digits", tuple("0123456789"), "mnist")
     draw(home / "digits", home / "digits-png", n=40, steps=1)
-    save(home / "claims-little.safetensors")
+    save(home / "claims-little.safetensors", statement=claimed(0.5))
     return home
 
 
@@ -196,6 +198,15 @@ def test_names_from_outside_stay_text(home: Path, tmp_path: Path, samples: tuple
         assert name in outline.text
 
 
+@pytest.mark.parametrize("name", ["png", "npz"])
+def test_the_lines_that_load_a_set_load_it(name: str, home: Path, tmp_path: Path) -> None:
+    page_of(tmp_path, home / name)
+    (lines,) = re.findall(r"<pre>(.*?)</pre>", (tmp_path / "page.html").read_text(), re.DOTALL)
+    found: dict[str, Any] = {}
+    exec(unescape(lines).replace("FOLDER", str(home / name)), found)
+    assert len(found["images"]) == {"png": 30, "npz": 12}[name]
+
+
 def private(home: Path, tmp_path: Path, **options: Any) -> tuple[Any, str]:
     out = tmp_path / "private" / "report.html"
     result = report(
@@ -239,8 +250,8 @@ def test_a_private_page_is_closed_and_says_what_proves_nothing(
 
 
 def test_the_nearest_real_image_is_the_nearest(home: Path, tmp_path: Path, real: Path) -> None:
-    copied = sorted((home / "digits-png").rglob("3/0*.png"))[0]
-    shutil.copy(copied, real / "train" / "5" / "0.png")
+    for file in (home / "digits-png").rglob("3/0*.png"):
+        shutil.copy(file, real / "train" / "5" / f"copy-{file.name}")
     result, _ = private(home, tmp_path, against=str(real))
     (figures,) = result.figures.values()
     pair = figures.neighbours[3]
