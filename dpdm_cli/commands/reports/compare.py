@@ -130,7 +130,7 @@ def _page(result: Comparison) -> rich.console.Group:
                 else ()
             ),
         )
-    lines: list[object] = [table]
+    lines: list[str] = []
     if is_scored:
         lines.append(
             escape(
@@ -148,4 +148,4 @@ def _page(result: Comparison) -> rich.console.Group:
         )
     if result.plot is not None:
         lines.append(escape(f"picture: {result.plot}"))
-    return rich.console.Group(*lines)
+    return rich.console.Group(table, *lines)
