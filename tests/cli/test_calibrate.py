@@ -311,7 +311,7 @@ def test_from_python_it_is_what_the_command_is(tmp_path: Path) -> None:
     """The same names, defaults, figures and file."""
     keywords = inspect.signature(api.calibrate).parameters
     words = inspect.signature(calibrate).parameters
-    assert {*keywords} - {"reporter"} == {*words} - {"as_json", "quiet"}
+    assert {*keywords} - {"reporter"} == {*words} - {"as_json", "quiet", "plot"}
     shared = keywords.keys() & words.keys()
     assert {n: keywords[n].default for n in shared} == {n: words[n].default for n in shared}
     values = values_of("digits", "--eps", "2", "--steps", "9", "--accountant", "rdp")
