@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from dpdm_cli.privacy.plan import PrivacyPlan
     from dpdm_cli.publishing.releasing import release
     from dpdm_cli.publishing.verifying import verify
+    from dpdm_cli.reporting.comparing import compare
+    from dpdm_cli.reporting.run import report
     from dpdm_cli.sampling.run import sample
     from dpdm_cli.training.calibration import calibrate
     from dpdm_cli.training.dry_run import dry_run
@@ -29,10 +31,12 @@ __all__ = [
     "audit",
     "calibrate",
     "classify",
+    "compare",
     "dry_run",
     "fid",
     "prepare",
     "release",
+    "report",
     "sample",
     "train",
     "verify",
@@ -50,6 +54,8 @@ _HOME = {
     "audit": "dpdm_cli.auditing.run",
     "classify": "dpdm_cli.evaluation.classification",
     "verify": "dpdm_cli.publishing.verifying",
+    "report": "dpdm_cli.reporting.run",
+    "compare": "dpdm_cli.reporting.comparing",
 }
 
 

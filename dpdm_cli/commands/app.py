@@ -15,6 +15,8 @@ from dpdm_cli.commands.fid import fid
 from dpdm_cli.commands.options import Command
 from dpdm_cli.commands.prepare import prepare
 from dpdm_cli.commands.release import release
+from dpdm_cli.commands.reports.compare import compare
+from dpdm_cli.commands.reports.report import report
 from dpdm_cli.commands.sample import sample
 from dpdm_cli.commands.train import train
 from dpdm_cli.commands.verify import verify
@@ -27,7 +29,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (calibrate, prepare, train, sample, fid, classify, verify, audit, release):
+COMMANDS = (
+    *(calibrate, prepare, train, sample, fid, classify),
+    *(verify, audit, release, report, compare),
+)
+for command in COMMANDS:
     app.command(cls=Command)(reports_errors(command))
 
 

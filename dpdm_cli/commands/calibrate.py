@@ -33,12 +33,15 @@ from dpdm_cli.commands.options import (
     Steps,
     Unit,
     WarmShare,
+    numbers,
     option,
 )
 from dpdm_cli.compute.launched import require_one_process
+from dpdm_cli.errors import UsageError
 
 if TYPE_CHECKING:
     import rich.console
+    import rich.table
 
     from dpdm_cli.training.calibration import Calibration
 
@@ -52,7 +55,13 @@ def calibrate(
         ),
     ] = None,
     epsilon: Annotated[
-        float | None, option("The epsilon to stay within: find sigma.", *EPSILON, default="none")
+        str | None,
+        option(
+            "The epsilon to stay within: find sigma. Several with commas, for a row each.",
+            *EPSILON,
+            metavar="EPS[,EPS...]",
+            default="none",
+        ),
     ] = None,
     sigma: Annotated[
         float | None,
@@ -64,6 +73,14 @@ def calibrate(
         option("Write the plan to this file, for `dpdm train --plan`.", *OUT, default="none"),
     ] = None,
     unit: Unit = None,
+    plot: Annotated[
+        Path | None,
+        option(
+            "Draw sigma, risk and budget against epsilon: .png, .svg or .pdf.",
+            metavar="FILE",
+            default="none",
+        ),
+    ] = None,
     dataset_size: DatasetSize = None,
     public_metadata: PublicMetadata = False,
     batch_size: BatchSize = None,
@@ -125,37 +142,88 @@ def calibrate(
     """
     require_one_process("dpdm calibrate")
     console = Console(as_json=as_json, quiet=quiet)
+    from dpdm_cli.reporting import plots, risks
     from dpdm_cli.training import calibration
 
-    found = calibration.calibrate(
-        data,
-        epsilon=epsilon,
-        sigma=sigma,
-        delta=delta,
-        unit=unit or "image",
-        accountant=accountant,
-        profile=profile,
-        clip_norm=clip_norm,
-        noise_multiplicity=noise_multiplicity,
-        warm_start=warm_start,
-        warm_share=warm_share,
-        preset=preset,
-        dataset=dataset,
-        settings_for=settings_for,
-        dataset_size=dataset_size,
-        public_metadata=public_metadata,
-        batch_size=batch_size,
-        epochs=epochs,
-        steps=steps,
-        out=out,
-        labels=labels,
-        label_column=label_column,
-        file_column=file_column,
-        person_column=person_column,
-        layout=layout,
-        reporter=console,
+    targets = numbers(epsilon, "--eps") if epsilon is not None else (None,)
+    if len(targets) > 1 and out is not None:
+        raise UsageError(
+            f"--out {out} is a file of one plan, and --eps names {len(targets)}",
+            "calibrate the one to be run alone, or leave --out out",
+        )
+    if plot is not None:
+        plots.check_target(plot)
+    found = [
+        calibration.calibrate(
+            data,
+            epsilon=target,
+            sigma=sigma,
+            delta=delta,
+            unit=unit or "image",
+            accountant=accountant,
+            profile=profile,
+            clip_norm=clip_norm,
+            noise_multiplicity=noise_multiplicity,
+            warm_start=warm_start,
+            warm_share=warm_share,
+            preset=preset,
+            dataset=dataset,
+            settings_for=settings_for,
+            dataset_size=dataset_size,
+            public_metadata=public_metadata,
+            batch_size=batch_size,
+            epochs=epochs,
+            steps=steps,
+            out=out,
+            labels=labels,
+            label_column=label_column,
+            file_column=file_column,
+            person_column=person_column,
+            layout=layout,
+            reporter=console,
+        )
+        for target in targets
+    ]
+    if plot is not None:
+        risks.plot_plans(found, plot)
+        console.note(f"wrote {plot}")
+    if len(found) == 1:
+        console.result(found[0].to_dict(), lambda: _page(found[0]))
+    else:
+        console.result({"plans": [each.to_dict() for each in found]}, lambda: _rows(found))
+
+
+def _rows(found: list[Calibration]) -> rich.table.Table:
+    """A row for each plan."""
+    import rich.box
+    import rich.table
+
+    from dpdm_cli.privacy.accounting.claims import round_up
+    from dpdm_cli.privacy.accounting.risk import STEPS
+
+    plan = found[0].plan
+    table = rich.table.Table(
+        title=f"N {plan.dataset_size:,}, q {plan.sample_rate:.6g}, delta {plan.delta:g}",
+        caption="guess: an attacker's accuracy at even odds, at most; TPR: found out at 1 % false alarms, at most",
+        box=rich.box.SIMPLE,
+        title_justify="left",
+        caption_justify="left",
     )
-    console.result(found.to_dict(), lambda: _page(found))
+    for title in ("target", "epsilon", "by", "sigma", "steps", "guess", "TPR", "warm start"):
+        table.add_column(title, justify="right")
+    for each in found:
+        risk, budget = each.attack_risk, each.risk.budget
+        table.add_row(
+            f"{each.target_epsilon:g}",
+            f"{round_up(each.claim.epsilon, 4):.4f}",
+            each.claim.accountant.upper(),
+            f"{each.plan.sigma:.7g}",
+            f"{each.plan.steps:,}",
+            f"{100 * risk.guess:.2f} %",
+            f"{100 * dict(risk.true_positive_rates)[0.01]:.2f} %",
+            f"{100 * (1 - budget[STEPS]):.0f} %",
+        )
+    return table
 
 
 def _page(found: Calibration) -> rich.console.Group:

@@ -263,3 +263,14 @@ def interval(text: str | None) -> tuple[float, float] | None:
 def listed(names: str | None) -> list[str] | None:
     """Names given with commas."""
     return names.split(",") if names else None
+
+
+def numbers(text: str, name: str) -> tuple[float, ...]:
+    """Numbers given with commas, each once. Raises UsageError: one is none."""
+    try:
+        return tuple(dict.fromkeys(float(word) for word in text.split(",")))
+    except ValueError:
+        raise UsageError(
+            f"{name} is {text[:80]!r}, no number and no list of them",
+            f"for example: {name} 10, or {name} 1,2,10",
+        ) from None

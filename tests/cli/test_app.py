@@ -21,6 +21,8 @@ COMMANDS = (
     "verify",
     "audit",
     "release",
+    "report",
+    "compare",
 )
 
 

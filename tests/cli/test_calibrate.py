@@ -333,7 +333,7 @@ def test_from_python_it_is_what_the_command_is(tmp_path: Path) -> None:
     """The same names, defaults, figures and file."""
     keywords = inspect.signature(api.calibrate).parameters
     words = inspect.signature(calibrate).parameters
-    assert {*keywords} - {"reporter"} == {*words} - {"as_json", "quiet"}
+    assert {*keywords} - {"reporter"} == {*words} - {"as_json", "quiet", "plot"}
     shared = keywords.keys() & words.keys()
     assert {n: keywords[n].default for n in shared} == {n: words[n].default for n in shared}
     values = values_of("digits", "--eps", "2", "--steps", "9", "--accountant", "rdp")
@@ -383,3 +383,42 @@ def test_settings_for_an_unknown_set_are_refused_with_those_that_are_known() -> 
     assert result.exit_code == 2
     for known in ("svhn", "celeba64", "imagenet32"):
         assert known in result.stderr
+
+
+def test_several_epsilons_have_a_row_each_and_the_plans_of_one(tmp_path: Path) -> None:
+    plot = tmp_path / "plans.png"
+    options = [*OWN, "--steps", "100", "--warm-start", "means"]
+    several = values_of("--eps", "0.5,2", *options, "--plot", str(plot))["plans"]
+    for epsilon, found in zip(("0.5", "2"), several, strict=True):
+        alone = values_of("--eps", epsilon, *options)
+        assert {name: found[name] for name in alone} == alone
+    low, high = several
+    assert (
+        low["risk"]["attack"]["guess_at_even_odds"] < high["risk"]["attack"]["guess_at_even_odds"]
+    )
+    for found in several:
+        assert list(found["risk"]["budget"].values()) == pytest.approx([0.1, 0.9], abs=1e-3)
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    shown = dpdm("--eps", "0.5,2", *options).stdout
+    assert all(f"{found['sigma']:.7g}" in shown for found in several)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--eps", "1,x"],
+        ["--eps", ""],
+        ["--eps", "1,,2"],
+        ["--eps", "1,2", "--out", "plan.json"],
+        ["--eps", "1,2", "--sigma", "3"],
+        ["--eps", "1", "--plot", "plan.txt"],
+    ],
+)
+def test_lists_of_epsilons_that_make_no_sense_are_refused(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = dpdm(*options, *OWN, "--steps", "10")
+    assert result.exit_code == 2
+    assert "error:" in result.stderr
+    assert not list(tmp_path.iterdir())

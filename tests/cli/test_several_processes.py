@@ -231,6 +231,8 @@ def test_inception_features_of_two_processes_are_those_of_one(
         ["classify", "synth"],
         ["verify", "run"],
         ["release", "run", "out"],
+        ["report", "run"],
+        ["compare", "run"],
         ["audit"],
     ],
     ids=str,

@@ -30,6 +30,7 @@ KNOWN = {
     "auditing": {*CORE, "training"},
     "evaluation": CORE,
     "publishing": {*CORE, "sampling", "training"},
+    "reporting": {*CORE, "evaluation", "publishing", "sampling", "training"},
 }
 """What each room, and each file outside the rooms, may import beside itself; `commands` may import everything."""
 

@@ -56,7 +56,7 @@ def test_what_is_no_file_is_refused(place: str, what: str, whole: Path, tmp_path
     there = tmp_path / place
     shutil.rmtree(there) if there.is_dir() else there.unlink(missing_ok=True)
     INTO[what](there)
-    for words in (["verify", name], ["release", name, "out"]):
+    for words in (["verify", name], ["release", name, "out"], ["report", name]):
         done = command(*words, at=tmp_path)
         assert not done.fault, done.err
         assert done.code in (3, 4)
