@@ -46,6 +46,7 @@ from dpdm_cli.commands.options import (
 
 if TYPE_CHECKING:
     import rich.console
+    import rich.table
 
     from dpdm_cli.training.config.run_spec import RunSpec
     from dpdm_cli.training.run import TrainResult
@@ -214,8 +215,23 @@ def train(
         micro_batch=micro_batch,
     )
     values = result.to_dict()
-    page = _tables if isinstance(result, RunSpec) else pairs_table
-    console.result(values, lambda: page(values))
+    console.result(
+        values, lambda: _tables(values) if isinstance(result, RunSpec) else _left(result)
+    )
+
+
+def _left(result: TrainResult) -> rich.table.Table:
+    """What a finished run leaves, for people."""
+    return pairs_table(
+        {
+            "model": result.model,
+            "claim": result.statement.headline,
+            "in words": result.statement.text,
+            "picture": result.folder / "samples.png",
+            "parameters": f"{result.parameters:,}",
+            "seconds": f"{result.seconds:.1f}",
+        }
+    )
 
 
 def _tables(spec: dict[str, Any]) -> rich.console.Group:

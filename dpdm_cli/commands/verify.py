@@ -63,6 +63,7 @@ def verify(
         replace_one=adjacency == "replace-one",
         images_per_person=images_per_person,
         selection=selection,
+        reporter=console,
     )
     console.result(result.to_dict(), lambda: _page(result))
 

@@ -22,7 +22,7 @@ from dpdm_cli.data.readers.arrays import read_arrays
 from dpdm_cli.data.readers.folders import read_folder
 from dpdm_cli.data.readers.public_sets import default_data_dir, read_named
 from dpdm_cli.errors import DataError, UsageError
-from dpdm_cli.files import expanded
+from dpdm_cli.files import expanded, refuse_run
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +105,7 @@ def list_images(
     if not name or not os.path.exists(path):
         raise _nothing_there(name)
     if os.path.isdir(path):
+        refuse_run(path)
         return _from_tree(path, read_folder(path), split, declared, fit)
     suffix = path.suffix.lower()
     if os.path.isfile(path) and suffix == ".npz":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from dpdm_cli.data.named import NAMED
 from dpdm_cli.data.prepare.prepared import SUFFIX, PreparedFile
 from dpdm_cli.data.readers.archives import read_archive
 from dpdm_cli.data.readers.folders import read_folder
-from dpdm_cli.files import expanded
+from dpdm_cli.errors import DataError
+from dpdm_cli.files import expanded, refuse_run
 from dpdm_cli.stored import Json, parse_json
 
 _METADATA = "metadata.json"
@@ -61,8 +63,14 @@ def size_of(source: str | Path) -> int:
 
 
 def samples_in(source: str | Path) -> str | Path:
-    """`source`; or the npz or zip in it, when `dpdm sample` wrote one into that folder."""
+    """`source`; or the npz or zip in it, when `dpdm sample` wrote one into that folder.
+
+    Raises:
+        DataError: `dpdm sample` has not finished there, or it is the folder of a run.
+        DamagedFileError: see `sample_metadata`.
+    """
     folder = expanded(source)
+    _refuse_others(folder)
     if (folder / _METADATA).is_file():
         file = folder / f"samples.{sample_metadata(folder).get('format')}"
         if file.name in _SINGLE_FILES and file.is_file():
@@ -76,9 +84,11 @@ def sample_metadata(source: str | Path) -> Json:
     It is `metadata.json` in the folder or zip, or beside an .npz or zip file.
 
     Raises:
+        DataError: as `samples_in`.
         DamagedFileError: the file is not a JSON object.
     """
     path = expanded(source)
+    _refuse_others(path)
     text = None
     if path.is_dir() and (path / _METADATA).is_file():
         text = (path / _METADATA).read_bytes()
@@ -95,7 +105,16 @@ def sample_metadata(source: str | Path) -> Json:
     return parse_json(text, f"{source}: {_METADATA}", hint="draw the samples again, or delete it")
 
 
+def _refuse_others(path: Path) -> None:
+    refuse_run(path)
+    if os.path.isdir(path) and any(path.glob(".sampling*.json")):
+        raise DataError(
+            f"{path}: these samples are not complete", "repeat the same `dpdm sample` first"
+        )
+
+
 def _tree(path: Path) -> Tree | None:
+    refuse_run(path)
     if path.is_dir():
         return read_folder(path)
     if path.is_file() and path.suffix.lower() not in _NO_TREES and zipfile.is_zipfile(path):

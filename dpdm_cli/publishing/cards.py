@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from dpdm_cli.checkpoint import CUSTOM, dataset_in_words
 from dpdm_cli.privacy.statement import Statement
 from dpdm_cli.sampling.sample_metadata import SampleMetadata
 
@@ -103,7 +104,7 @@ def _shard(metadata: SampleMetadata) -> str:
 
 
 def _dataset(name: str) -> str:
-    return "images that are not published" if name == "custom" else f"the set {name}"
+    return dataset_in_words(name) if name == CUSTOM else f"the set {name}"
 
 
 def _plan(statement: Statement) -> list[str]:

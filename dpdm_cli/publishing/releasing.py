@@ -22,6 +22,7 @@ from dpdm_cli.privacy.statement import Statement
 from dpdm_cli.publishing.cards import data_card, model_card
 from dpdm_cli.publishing.verification import Artefact
 from dpdm_cli.publishing.verifying import verify
+from dpdm_cli.results import Result
 from dpdm_cli.sampling.finished_images import finished_images
 from dpdm_cli.sampling.grids import draw_grid
 from dpdm_cli.sampling.sample_folder import SampleFolder
@@ -35,8 +36,8 @@ _NOTHING_LEFT = "free space or choose another folder; nothing is left of this on
 _LONGEST_EVALUATION = 100_000  # characters
 
 
-@dataclass(frozen=True)
-class Release:
+@dataclass(frozen=True, repr=False)
+class Release(Result):
     """What was released: where, what it is, and which files."""
 
     folder: Path
@@ -44,6 +45,16 @@ class Release:
     epsilon: float
     delta: float
     files: tuple[str, ...]
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        claimed = f"epsilon {self.epsilon:g}, delta {self.delta:g}, per image"
+        return f"{self.kind} in {self.folder}, {len(self.files):,} files; {claimed}"
+
+    def picture_png(self) -> Path | bytes | None:
+        """What the model draws, or the first images of each class."""
+        return self.folder / ("grid.png" if self.kind == "samples" else "samples.png")
 
     def to_dict(self) -> Json:
         """A JSON object."""

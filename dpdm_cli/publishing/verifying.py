@@ -18,8 +18,10 @@ from dpdm_cli.privacy.accounting.restating import (
     selection_epsilon,
 )
 from dpdm_cli.privacy.ledger import LONGEST_CHAIN, PublishedLedger
+from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.statement import AnyStatement, Statement
 from dpdm_cli.publishing.verification import Artefact, Restated, Verification
+from dpdm_cli.reporter import Reporter, heard
 from dpdm_cli.sampling.finished_images import finished_images
 from dpdm_cli.sampling.sample_folder import SampleFolder, is_sample_folder
 from dpdm_cli.sampling.sample_metadata import GRID
@@ -31,19 +33,21 @@ from dpdm_cli.training.folder.run_folder import RunFolder
 
 
 def verify(
-    paths: Sequence[Path | str],
+    paths: Path | str | Sequence[Path | str],
     *,
     replace_one: bool = False,
     images_per_person: int | None = None,
     selection: str | None = None,
+    reporter: Reporter | None = None,
 ) -> Verification:
     """Check artefacts and their claims, one by one and together.
 
     Args:
-        paths: run folders, model files, folders or files of samples; at least one.
+        paths: one or more run folders, model files, folders or files of samples.
         replace_one: restate for neighbours that differ in one image replaced.
         images_per_person: restate for people with up to so many images.
         selection: `geometric:MEAN` restates for the best of a geometric number of runs.
+        reporter: gets progress; by default a notebook shows it.
 
     Raises:
         DataError: nothing there, or a run or set that is not finished.
@@ -51,6 +55,7 @@ def verify(
         PrivacyError: a claim does not hold, or nothing is claimed.
         UsageError: restatements that make no sense.
     """
+    paths = [paths] if isinstance(paths, str | Path) else paths
     if not paths:
         raise UsageError("nothing to verify", "name a run, a model or a set of samples")
     mean_runs = None if selection is None else _mean_runs(selection)
@@ -81,7 +86,7 @@ def verify(
             restated.append(
                 Restated(
                     f"a person with up to {images_per_person} images",
-                    person_epsilon(plan, images_per_person),
+                    _person_epsilon(plan, images_per_person, heard(reporter)),
                     "mixture of Gaussians (Ganesh 2024, arXiv 2401.10294) by PLD (dp-accounting)",
                 )
             )
@@ -94,6 +99,13 @@ def verify(
                 )
             )
     return Verification(artefacts, together, _relations(artefacts), tuple(restated))
+
+
+def _person_epsilon(plan: PrivacyPlan, images: int, reporter: Reporter) -> float:
+    title = f"claim for a person with up to {images} images"
+    reporter.note(f"{title}: may take a minute")
+    with reporter.progress(title, len(plan.parts()), "parts of the plan") as progress:
+        return person_epsilon(plan, images, progress.advance)
 
 
 def _named(path: Path) -> Artefact:

@@ -31,7 +31,8 @@ from dpdm_cli.privacy.statement import (
     private_statement,
     read_statement,
 )
-from dpdm_cli.reporter import Reporter, SilentReporter
+from dpdm_cli.reporter import Reporter, heard
+from dpdm_cli.results import Result
 from dpdm_cli.sampling.grids import draw_grid
 from dpdm_cli.signals import stop_requests
 from dpdm_cli.stored import Json
@@ -56,8 +57,8 @@ _ELSEWHERE = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainResult:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class TrainResult(Result):
     """What a finished run leaves.
 
     Attributes:
@@ -72,6 +73,15 @@ class TrainResult:
     statement: AnyStatement
     parameters: int
     seconds: float
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        return f"model in {self.folder}; {self.statement.headline}"
+
+    def picture_png(self) -> Path | bytes | None:
+        """What the model draws."""
+        return self.folder / "samples.png"
 
     def to_dict(self) -> Json:
         """For JSON."""
@@ -133,7 +143,7 @@ def train(
             your own, and published, where you don't state them by `dataset_size`, `classes`, `image_size` and
             `channels`. A private run needs the one or the other; a named set's are published.
         log_losses: write the private training loss to `private/losses.jsonl`.
-        reporter: gets remarks and progress.
+        reporter: gets remarks and progress; by default warnings are Python's, and a notebook shows progress.
 
     Returns:
         Where the model is and what may be claimed for it.
@@ -149,7 +159,7 @@ def train(
     load = partial(load_images, data, data_dir=data_dir, download=download)
     with ExitStack() as held:
         processes = held.enter_context(joined(torch_device, "train"))
-        reporter = reporter if reporter and processes.is_first else SilentReporter()
+        reporter = heard(reporter, is_first=processes.is_first)
         # They decide which calls follow: processes that differ would wait for each other in different ones.
         processes.check_same(
             json.dumps([data, private, resume, log_losses]),

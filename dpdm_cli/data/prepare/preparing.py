@@ -35,7 +35,8 @@ from dpdm_cli.data.prepare.prepared import (
 from dpdm_cli.data.prepare.unfinished import Unfinished, forget
 from dpdm_cli.errors import DataError, InterruptedRunError, ResourceError, UsageError
 from dpdm_cli.files import disk_errors, expanded
-from dpdm_cli.reporter import Reporter, SilentReporter
+from dpdm_cli.reporter import Reporter, heard
+from dpdm_cli.results import Result
 from dpdm_cli.signals import stop_requests
 from dpdm_cli.stored import Json
 
@@ -47,8 +48,8 @@ _GOES_ON = "Free space and repeat the command, which goes on where it was, or ch
 _ANOTHER = "choose another OUT, or take this file away"
 
 
-@dataclass(frozen=True, kw_only=True)
-class PrepareResult:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class PrepareResult(Result):
     """A prepared file.
 
     Attributes:
@@ -62,6 +63,12 @@ class PrepareResult:
     facts: Facts
     pairs: tuple[tuple[str, str], ...]
     was_there: bool
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        n, channels, height, width = self.facts.shape
+        return f"{n:,} images of {height}x{width} pixels, {channels} channels, in {self.path}"
 
     def to_dict(self) -> Json:
         """For JSON."""
@@ -108,7 +115,7 @@ def prepare(
         out: the file; its name ends in .safetensors.
         split, data_dir, download, image_size, channels, classes: as for `load_images`.
         skip_bad: leave out files that cannot be used; the file says which.
-        reporter: gets remarks and progress.
+        reporter: gets remarks and progress; by default warnings are Python's, and a notebook shows progress.
 
     Raises:
         UsageError: options that make no sense; `out` holds something else, or was begun by another command.
@@ -118,7 +125,7 @@ def prepare(
         ResourceError: not enough space on the disk, or what `load_images` raises; what was written stays.
         InterruptedRunError: on SIGINT or SIGTERM, when what is decoded is saved.
     """
-    reporter = reporter or SilentReporter()
+    reporter = heard(reporter)
     path = expanded(out)
     _check_places(source, path)
     complete = _complete(path) if path.exists() else None
