@@ -27,7 +27,7 @@ from dpdm_cli.diffusion.denoiser import PARAMETERISATIONS, Denoiser
 from dpdm_cli.diffusion.gaussian_prior import GaussianPrior
 from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.errors import DamagedFileError, DataError, PrivacyError
-from dpdm_cli.files import sha256_of, write_bytes
+from dpdm_cli.files import MODEL, refuse_samples, sha256_of, write_bytes
 from dpdm_cli.privacy.statement import AnyStatement, read_statement
 from dpdm_cli.stored import Json, parse_json, understood
 
@@ -117,7 +117,8 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], Json]:
                 raise DamagedFileError(f"{path}: unknown format {str(header)[:80]}", hint)
             if header.get("kind") != kind:
                 raise DataError(
-                    f"{path}: this is a {header.get('kind')} file, expected a {kind} file"
+                    f"{path}: this is a {header.get('kind')} file, expected a {kind} file",
+                    f"give a {kind}.safetensors of a run",
                 )
             if metadata.keys() != {_KEY}:
                 raise DamagedFileError(f"{path}: says more than dpdm writes", hint)
@@ -227,8 +228,9 @@ def load_model(path: Path) -> Model:
     Raises:
         DataError, DamagedFileError: see `read_tensors`; also when tensors and description disagree.
     """
-    if path.is_dir() and (path / "model.safetensors").is_file():
-        path = path / "model.safetensors"
+    refuse_samples(path)
+    if path.is_dir():
+        path = path / MODEL
     tensors, facts = read_tensors(path, "model")
     try:
         described = _Description.from_json(facts)
@@ -257,6 +259,11 @@ def load_model(path: Path) -> Model:
         statement=described.statement,
         sha256=sha256_of(path),
     )
+
+
+def dataset_in_words(name: str) -> str:
+    """What a set is called in a sentence."""
+    return "images that are not published" if name == CUSTOM else name
 
 
 def check_dataset(name: object) -> str:

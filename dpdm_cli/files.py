@@ -15,10 +15,11 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
-from dpdm_cli.errors import DamagedFileError, ResourceError, UsageError
+from dpdm_cli.errors import DamagedFileError, DataError, ResourceError, UsageError
 from dpdm_cli.stored import COPY_AGAIN, MOST_BYTES, Json, parse_json
 
 CARD = "README.md"
+MODEL, STATE = "model.safetensors", "state.safetensors"
 """What a card is called, so that people and hosts find it."""
 
 _PATIENCE = 0.1  # seconds; a lock that is removed while it is opened is made anew
@@ -241,3 +242,57 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def refuse_run(path: Path) -> None:
+    """Where images are expected, recognise what a training run leaves.
+
+    Raises:
+        DataError: the folder is a run's, finished or not; it says where images are to be had.
+    """
+    if _is_unfinished_run(path):
+        raise _unfinished_run(path)
+    if os.path.isfile(path / MODEL):
+        drawn = sorted(found.parent for found in path.glob("*/metadata.json"))
+        raise DataError(
+            f"{path} is a run, a model and no images",
+            f"give the images that were drawn from it: {drawn[0]}"
+            if drawn
+            else f"draw images from it and give those: dpdm sample {path} -n 10000",
+        )
+
+
+def refuse_samples(path: Path) -> None:
+    """Where a model is expected, recognise a set of images that was drawn, and a run that is not finished.
+
+    Raises:
+        DataError: the folder is none of a model; it says where the model is.
+    """
+    # os.path answers False where pathlib raises: for names that are too long, or below folders that may not be entered.
+    if not os.path.isdir(path) or os.path.isfile(path / MODEL):
+        return
+    if _is_unfinished_run(path):
+        raise _unfinished_run(path)
+    if os.path.isfile(path / "metadata.json") or any(path.glob(".sampling*.json")):
+        run = path.absolute().parent
+        raise DataError(
+            f"{path} is a set of images that were drawn, and no model",
+            f"give the run that they were drawn from: {path.parent}"
+            if (run / MODEL).is_file()
+            else "give the run, or the model.safetensors, that they were drawn from",
+        )
+    raise DataError(
+        f"{path}: there is no {MODEL} in this folder",
+        "give a run of `dpdm train`, or the path of a model.safetensors",
+    )
+
+
+def _is_unfinished_run(path: Path) -> bool:
+    return os.path.isfile(path / "private" / STATE) and not os.path.isfile(path / MODEL)
+
+
+def _unfinished_run(path: Path) -> DataError:
+    return DataError(
+        f"{path} is a run that is not finished",
+        "complete it first: repeat its `dpdm train` with --resume",
+    )

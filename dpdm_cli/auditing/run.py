@@ -29,7 +29,8 @@ from dpdm_cli.privacy.gradients.tuning import tune
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.plan_file import refuse_existing
 from dpdm_cli.privacy.statement import Statement
-from dpdm_cli.reporter import Reporter, SilentReporter
+from dpdm_cli.reporter import Reporter, heard
+from dpdm_cli.results import Result
 from dpdm_cli.stored import Json
 from dpdm_cli.training.config.network import blank_images
 from dpdm_cli.training.config.request import request_run
@@ -56,8 +57,8 @@ _CANARY_ROWS = 64
 _LESS_MEMORY = "choose a smaller --micro-batch"
 
 
-@dataclass(frozen=True)
-class AuditResult:
+@dataclass(frozen=True, repr=False)
+class AuditResult(Result):
     """What an audit found.
 
     Attributes:
@@ -86,6 +87,17 @@ class AuditResult:
         return all(finding.passed for finding in self.findings) and (
             self.canaries is None or self.canaries.passed
         )
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        passed = sum(finding.passed for finding in self.findings)
+        verdict = "passed" if self.passed else "FAILED"
+        return f"audit of {self.network} {verdict}: {passed} of {len(self.findings)} checks"
+
+    def picture_png(self) -> Path | bytes | None:
+        """The canaries' scores, where they were drawn."""
+        return self.picture
 
     def to_dict(self) -> Json:
         """A JSON object; infinite bounds are given as null."""
@@ -152,7 +164,7 @@ def audit(
         UsageError, DataError, DamagedFileError, PrivacyError, ResourceError: inputs that cannot be used. A failed
             audit is a result, not an exception.
     """
-    reporter = reporter or SilentReporter()
+    reporter = heard(reporter)
     if not checks and not statistical:
         raise UsageError("nothing to audit", "leave --checks on, or add --statistical")
     if canaries is not None and not 20 <= canaries <= 100_000:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     import rich.table
 
     from dpdm_cli.evaluation.class_scores import ClassifyResult, Score, Spent
+
+
+_MOST_CLASSES = 20  # whose recalls are shown
 
 
 def classify(
@@ -174,20 +178,52 @@ def _table(result: ClassifyResult) -> rich.table.Table:
     for name in names:
         table.add_column(TITLES[name], justify="right")
     if result.scores:
-        _add_row(table, f"{result.n} synthetic images", result.scores, names)
+        _add_rows(table, f"{result.n} synthetic images", result, result.scores, names)
     if (baseline := result.baseline) is not None:
         kind = "NOT PRIVATE"
         if baseline.privacy is not None:
             kind = _spent(baseline.kind, baseline.privacy)
-        _add_row(table, f"{baseline.n} real images, {kind}", baseline.scores, names)
+        _add_rows(table, f"{baseline.n} real images, {kind}", result, baseline.scores, names)
+    majority = result.majority
+    table.add_row(
+        f"always {escape(majority.name)}, the most frequent",
+        *(f"{majority.share:.2f}" for _ in names),
+    )
+    table.add_row("  balanced", *(f"{majority.balanced_accuracy:.2f}" for _ in names))
     return table
 
 
-def _add_row(
-    table: rich.table.Table, title: str, scores: dict[str, Score], names: list[str]
+def _add_rows(
+    table: rich.table.Table,
+    title: str,
+    result: ClassifyResult,
+    scores: dict[str, Score],
+    names: list[str],
 ) -> None:
-    shown = (f"{scores[name].accuracy:.2f}" if name in scores else "" for name in names)
-    table.add_row(title, *shown)
+    """Accuracy, balanced accuracy, and the recall of each class; of many classes of the worst ones."""
+    from rich.markup import escape
+
+    def add(what: str, value: Callable[[Score], float | None], end: bool = False) -> None:
+        values = [value(scores[name]) if name in scores else None for name in names]
+        shown = ("" if found is None else f"{found:.2f}" for found in values)
+        table.add_row(what, *shown, end_section=end)
+
+    def worst(label: int) -> float:
+        return min(score.recalls[label] or 0.0 for score in scores.values())
+
+    tested = [label for label, count in enumerate(result.test_counts) if count]
+    listed = sorted(sorted(tested, key=worst)[:_MOST_CLASSES])
+    add(title, lambda score: score.accuracy)
+    add("  balanced", lambda score: score.balanced_accuracy)
+    for label in listed:
+        count = result.test_counts[label]
+        add(
+            f"  recall of {escape(result.classes[label])} ({count:,})",
+            lambda score, label=label: score.recalls[label],  # type: ignore[misc]
+        )
+    if len(listed) < len(tested):
+        table.add_row(f"  the {len(listed)} least recognised of {len(tested)} classes")
+    table.add_section()
 
 
 def _spent(kind: str, privacy: Spent) -> str:

@@ -112,7 +112,7 @@ class Console:
 
     def note(self, text: str) -> None:
         if not self.quiet:
-            self.err.print(escape(text), soft_wrap=True)
+            self._say(escape(text))
 
     def detail(self, text: str) -> None:
         if self.verbose:
@@ -120,7 +120,7 @@ class Console:
 
     def warn(self, text: str) -> None:
         if self.speaks:
-            self.err.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
+            self._say(f"[yellow]warning:[/] {escape(text)}")
 
     def error(self, error: DpdmError) -> None:
         who = ""
@@ -129,9 +129,16 @@ class Console:
                 return  # the same in all processes
         elif are_several() and not getattr(error, "is_of_others", False):
             who = f"process {rank()}: "
-        self.err.print(f"[red]error:[/] {who}{escape(error.message)}", soft_wrap=True)
+        self._say(f"[red]error:[/] {who}{escape(error.message)}")
         if error.hint:
-            self.err.print(f"  {escape(error.hint)}", soft_wrap=True)
+            self._say(f"  {escape(error.hint)}")
+
+    def _say(self, markup: str) -> None:
+        """One line of a log; on a terminal as many as it takes, none of which ends within a word."""
+        if self.err.is_terminal:
+            self.err.print(markup, overflow="ignore", crop=False)
+        else:
+            self.err.print(markup, soft_wrap=True)
 
     @contextmanager
     def progress(self, title: str, total: int, unit: str, done: int = 0) -> Iterator[Progress]:

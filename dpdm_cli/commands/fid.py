@@ -14,7 +14,7 @@ from dpdm_cli.commands.options import DATA, TRAINING, DataDir, Device, Download,
 if TYPE_CHECKING:
     import rich.table
 
-    from dpdm_cli.evaluation.fid_scores import FidResult
+    from dpdm_cli.evaluation.fid_scores import FidResult, Yardstick
 
 
 def fid(
@@ -59,6 +59,9 @@ def fid(
             "--precision-recall",
         ),
     ] = False,
+    by_class: Annotated[
+        bool, option("The distance of each class too, to its own real images.", "--by-class")
+    ] = False,
     inception_weights: Annotated[
         Path | None,
         option(
@@ -99,6 +102,8 @@ def fid(
 ) -> None:
     """Measure how far synthetic images are from real ones (FID; lower is closer).
 
+    Below it stands how far random halves of the real images are from each other, the least to be hoped for.
+
     The figure is computed from the real images and is not covered by any privacy claim.
 
     Example: dpdm fid samples --against mnist
@@ -115,6 +120,7 @@ def fid(
         resize=resize,
         kid=kid,
         precision_recall=precision_recall,
+        by_class=by_class,
         data_dir=data_dir,
         download=download,
         device=device,
@@ -148,6 +154,19 @@ def _table(result: FidResult, synth: str) -> rich.table.Table:
     scores = result.scores.values()
     table.add_row("images", *(str(score.n) for score in scores))
     table.add_row(measure, *(f"{score.fid:.4g}" for score in scores))
+    if any(score.yardstick for score in scores):
+        table.add_row("  of real from real", *(_apart(score.yardstick) for score in scores))
+        sizes = (f"{score.yardstick.n}" if score.yardstick else "" for score in scores)
+        table.add_row("    images in each part", *sizes)
+    for name in dict.fromkeys(name for score in scores for name in score.classes):
+        of_class = [score.classes.get(name) for score in scores]
+        table.add_row(
+            f"{measure} of {escape(name)}",
+            *(f"{each.fid:.4g}" if each else "" for each in of_class),
+        )
+        table.add_row(
+            "  of real from real", *(_apart(each.yardstick) if each else "" for each in of_class)
+        )
     if kid := [score.kid for score in scores if score.kid]:
         table.add_row(kernel, *(f"{each.mean:.3g} ± {each.std:.1g}" for each in kid))
         table.add_row("  over subsets", *(f"{each.subsets} x {each.subset_size}" for each in kid))
@@ -156,3 +175,7 @@ def _table(result: FidResult, synth: str) -> rich.table.Table:
             table.add_row(name, *(f"{getattr(each, name):.3f}" for each in found))
         table.add_row("  images on each side", *(str(each.n) for each in found))
     return table
+
+
+def _apart(yardstick: Yardstick | None) -> str:
+    return f"{yardstick.fid:.4g}" if yardstick else ""

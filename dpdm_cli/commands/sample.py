@@ -30,7 +30,7 @@ def sample(
     out: Annotated[
         Path | None,
         option(
-            "Folder for the images; the same command goes on there.",
+            "Folder for the images; the same command goes on there, and one with a larger -n extends what it holds.",
             *OUT,
             default="synth beside CKPT, of a shard synth-3-of-16",
         ),

@@ -256,10 +256,24 @@ def train(
         reporter=console,
     )
     values = result.to_dict()
-    if isinstance(result, DryRun):
-        console.result(values, lambda: _tables(values, result.forecast))
-    else:
-        console.result(values, lambda: pairs_table(values))
+    console.result(
+        values,
+        lambda: _tables(values, result.forecast) if isinstance(result, DryRun) else _left(result),
+    )
+
+
+def _left(result: TrainResult) -> rich.table.Table:
+    """What a finished run leaves, for people."""
+    return pairs_table(
+        {
+            "model": result.model,
+            "claim": result.statement.headline,
+            "in words": result.statement.text,
+            "picture": result.folder / "samples.png",
+            "parameters": f"{result.parameters:,}",
+            "seconds": f"{result.seconds:.1f}",
+        }
+    )
 
 
 def _tables(spec: dict[str, Any], forecast: Forecast) -> rich.console.Group:

@@ -76,6 +76,7 @@ def verify(
         replace_one=adjacency == "replace-one",
         images_per_person=images_per_person,
         selection=selection,
+        reporter=console,
     )
     if registry is not None:
         if len(result.artefacts) > 1:

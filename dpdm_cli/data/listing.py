@@ -26,7 +26,7 @@ from dpdm_cli.data.readers.parquet import read_parquet
 from dpdm_cli.data.readers.public_sets import default_data_dir, read_named
 from dpdm_cli.data.reading import Reading
 from dpdm_cli.errors import DataError, UsageError
-from dpdm_cli.files import expanded
+from dpdm_cli.files import expanded, refuse_run
 from dpdm_cli.reporter import Reporter, SilentReporter
 
 
@@ -144,6 +144,7 @@ def list_images(
     suffix = path.suffix.lower()
     tree = None
     if os.path.isdir(path):
+        refuse_run(path)
         tree = read_folder(path)
     elif os.path.isfile(path) and suffix == ".npz":
         check_no_files(name, reading, fit)

@@ -46,6 +46,14 @@ class SharedImages:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def by_class(self) -> dict[str, Tensor]:
+        """Indices of each class's images, ascending, by its name; none without labels. In the first process alone."""
+        assert self._images is not None, "the others have no images"
+        labels, classes = self._images.labels, self._images.classes
+        if labels is None:
+            return {}
+        return {name: (labels == label).nonzero().flatten() for label, name in enumerate(classes)}
+
     def rounds(self, size: int, indices: Tensor) -> Iterator[Tensor]:
         """In each round this process's batch, uint8 [R, C, H, W], R at most `size` and 0 when there is none left.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,8 @@ from dpdm_cli.data.prepare.prepared import SUFFIX, PreparedFile
 from dpdm_cli.data.readers.archives import read_archive
 from dpdm_cli.data.readers.folders import read_folder
 from dpdm_cli.data.reading import Reading
-from dpdm_cli.errors import DamagedFileError
-from dpdm_cli.files import expanded, read_json
+from dpdm_cli.errors import DamagedFileError, DataError
+from dpdm_cli.files import expanded, read_json, refuse_run
 from dpdm_cli.reporter import Reporter
 from dpdm_cli.stored import Json, parse_json
 
@@ -83,8 +84,14 @@ def held_out_beside(source: str | Path) -> str | None:
 
 
 def samples_in(source: str | Path) -> str | Path:
-    """`source`; or the npz, zip or parquet in it, when `dpdm sample` wrote one into that folder."""
+    """`source`; or the npz, zip or parquet in it, when `dpdm sample` wrote one into that folder.
+
+    Raises:
+        DataError: `dpdm sample` has not finished there, or it is the folder of a run.
+        DamagedFileError: see `sample_metadata`.
+    """
     folder = expanded(source)
+    _refuse_others(folder)
     if (folder / _METADATA).is_file():
         file = folder / f"samples.{sample_metadata(folder).get('format')}"
         if file.name in _SINGLE_FILES and file.is_file():
@@ -98,9 +105,11 @@ def sample_metadata(source: str | Path) -> Json:
     It is `metadata.json` in the folder or zip, or beside an .npz, .parquet or zip file.
 
     Raises:
+        DataError: as `samples_in`.
         DamagedFileError: the file is not a JSON object.
     """
     path = expanded(source)
+    _refuse_others(path)
     hint = "draw the samples again, or delete it"
     file = (path if path.is_dir() else path.parent) / _METADATA
     tree = _tree(path) if path.is_file() else None
@@ -119,7 +128,16 @@ def _is_of_samples(source: str | Path) -> bool:
         return False
 
 
+def _refuse_others(path: Path) -> None:
+    refuse_run(path)
+    if os.path.isdir(path) and any(path.glob(".sampling*.json")):
+        raise DataError(
+            f"{path}: these samples are not complete", "repeat the same `dpdm sample` first"
+        )
+
+
 def _tree(path: Path) -> Tree | None:
+    refuse_run(path)
     if path.is_dir():
         return read_folder(path)
     if path.is_file() and path.suffix.lower() not in _NO_TREES and zipfile.is_zipfile(path):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,7 +15,17 @@ from dpdm_cli.evaluation.classifiers.networks import CLASSIFIERS
 from dpdm_cli.files import disk_errors, private_folder, replacing
 from dpdm_cli.privacy.accounting.claims import Claim
 from dpdm_cli.privacy.plan import PrivacyPlan
+from dpdm_cli.reporter import Reporter
+from dpdm_cli.results import Result
 from dpdm_cli.stored import Json
+
+FEWEST = 30
+"""Images of a class; the recall of one with fewer is uncertain by ten points and more (one standard error at 60 %)."""
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MOST_NAMED = 20  # classes
 
 SCATTERING = "scattering"
 TITLES = {**CLASSIFIERS, SCATTERING: "linear classifier"}
@@ -35,6 +47,38 @@ class Score:
     confusion: list[list[int]]
     epoch: int | None = None
     validation_accuracy: float | None = None
+
+    @property
+    def recalls(self) -> tuple[float | None, ...]:
+        """Percent of each class's test images that are recognised, in label order; None for a class without any."""
+        return tuple(
+            100.0 * row[label] / sum(row) if sum(row) else None
+            for label, row in enumerate(self.confusion)
+        )
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean of the classes' recalls, in percent: what accuracy would be with as many test images of each class.
+
+        A classifier that always names one class has 100 % over the number of classes, however frequent that one is.
+        """
+        found = [recall for recall in self.recalls if recall is not None]
+        return sum(found) / len(found)
+
+
+@dataclass(frozen=True)
+class Majority:
+    """The accuracy of always naming the most frequent class of the test images, which no image is needed for.
+
+    Attributes:
+        name: of that class, the first of equals.
+        share: of the test images, in percent.
+        balanced_accuracy: of such a classifier, in percent.
+    """
+
+    name: str
+    share: float
+    balanced_accuracy: float
 
 
 @dataclass(frozen=True)
@@ -76,8 +120,8 @@ class Baseline:
         return {"kind": self.kind, "n": self.n, **_figures(self.scores), "privacy": privacy}
 
 
-@dataclass(frozen=True)
-class ClassifyResult:
+@dataclass(frozen=True, repr=False)
+class ClassifyResult(Result):
     """Accuracies on the real test images.
 
     Attributes:
@@ -96,16 +140,91 @@ class ClassifyResult:
     scores: dict[str, Score]
     baseline: Baseline | None = None
 
+    @property
+    def test_counts(self) -> tuple[int, ...]:
+        """Test images of each class, in label order."""
+        scores = self.scores or (self.baseline.scores if self.baseline else {})
+        return tuple(sum(row) for row in next(iter(scores.values())).confusion)
+
+    @property
+    def majority(self) -> Majority:
+        """What accuracies are to be compared with."""
+        counts = self.test_counts
+        most = max(counts)
+        return Majority(
+            name=self.classes[counts.index(most)],
+            share=100.0 * most / sum(counts),
+            balanced_accuracy=100.0 / sum(count > 0 for count in counts),
+        )
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        lines = []
+        if self.scores:
+            lines.append(f"{self.n:,} synthetic images: {_in_short(self.scores)}")
+        if self.baseline is not None:
+            lines.append(f"{self.baseline.kind} baseline: {_in_short(self.baseline.scores)}")
+        majority = self.majority
+        lines.append(f"always {majority.name}: {majority.share:.1f} %")
+        return f"accuracy on {self.test_n:,} real images of {self.test}; " + "; ".join(lines)
+
+    def picture_png(self) -> Path | bytes | None:
+        """The confusion matrices."""
+        content = io.BytesIO()
+        _drawn(self).savefig(content, format="png")
+        return content.getvalue()
+
     def to_dict(self) -> Json:
-        """For JSON: accuracies in percent under the classifiers' names."""
+        """For JSON: accuracies in percent under the classifiers' names, recalls in the order of `classes`."""
         return {
             **_figures(self.scores),
             "n": self.n,
             "test": self.test,
             "test_n": self.test_n,
             "classes": list(self.classes),
+            "test_counts": list(self.test_counts),
+            "majority": asdict(self.majority),
             "baseline": None if self.baseline is None else self.baseline.to_dict(),
         }
+
+
+def warn_of_rare(
+    reporter: Reporter, what: str, classes: Sequence[str], counts: Sequence[int]
+) -> None:
+    """Name the classes of which there are few images, of so many each."""
+    rare = [f"{name} ({n:,})" for name, n in zip(classes, counts, strict=True) if n < FEWEST]
+    if rare:
+        more = ", ..." if len(rare) > _MOST_NAMED else ""
+        reporter.warn(
+            f"fewer than {FEWEST} {what} images of {', '.join(rare[:_MOST_NAMED])}{more}: "
+            "the recall of these classes, and the balanced accuracy, may be off by ten points and more"
+        )
+
+
+def _in_short(scores: dict[str, Score]) -> str:
+    each = (
+        f"{name} {score.accuracy:.1f} % (balanced {score.balanced_accuracy:.1f} %)"
+        for name, score in scores.items()
+    )
+    return ", ".join(each)
+
+
+def _drawn(result: ClassifyResult) -> Figure:
+    named = [("synthetic", result.scores)] if result.scores else []
+    if result.baseline is not None:
+        named.append((result.baseline.kind, result.baseline.scores))
+    rows = [
+        [
+            Panel(
+                f"{TITLES[name]}\n{what}: {score.accuracy:.1f} %\nbalanced: {score.balanced_accuracy:.1f} %",
+                torch.tensor(score.confusion),
+            )
+            for name, score in scores.items()
+        ]
+        for what, scores in named
+    ]
+    return draw_confusions(rows, result.classes)
 
 
 def write_picture(result: ClassifyResult, file: Path) -> None:
@@ -114,20 +233,7 @@ def write_picture(result: ClassifyResult, file: Path) -> None:
     Raises:
         ResourceError: the file cannot be written; no partial file is left.
     """
-    named = [("synthetic", result.scores)] if result.scores else []
-    if result.baseline is not None:
-        named.append((result.baseline.kind, result.baseline.scores))
-    rows = [
-        [
-            Panel(
-                f"{TITLES[name]}\n{what}: {score.accuracy:.1f} %",
-                torch.tensor(score.confusion),
-            )
-            for name, score in scores.items()
-        ]
-        for what, scores in named
-    ]
-    figure = draw_confusions(rows, result.classes)
+    figure = _drawn(result)
     with disk_errors(file, "free some space, or choose another folder with --out"):
         is_private = file.parent.name == "private"
         if is_private:
@@ -144,6 +250,8 @@ def _figures(scores: dict[str, Score]) -> Json:
 
     return {
         **by_model(lambda score: score.accuracy),
+        "balanced_accuracy": by_model(lambda score: score.balanced_accuracy),
+        "recall": by_model(lambda score: list(score.recalls)),
         "epoch": by_model(lambda score: score.epoch),
         "validation": by_model(lambda score: score.validation_accuracy),
         "confusion": by_model(lambda score: score.confusion),

@@ -31,6 +31,7 @@ from dpdm_cli.evaluation.class_scores import (
     ClassifyResult,
     Score,
     Spent,
+    warn_of_rare,
     write_picture,
 )
 from dpdm_cli.evaluation.classifiers.networks import (
@@ -47,7 +48,7 @@ from dpdm_cli.evaluation.private_classifiers import private_classifier, scatteri
 from dpdm_cli.privacy.accounting.claims import claim
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.reporter import Progress, Reporter, SilentReporter
+from dpdm_cli.reporter import Progress, Reporter, heard
 from dpdm_cli.stored import Json
 
 PICTURE = "confusion.png"
@@ -102,7 +103,7 @@ def classify(
         limit: train on that many images, drawn at random; a private baseline takes all of them,
             which its claim is about.
         out: folder in which `confusion.png` is written; None writes nothing.
-        reporter: gets remarks and progress.
+        reporter: gets remarks and progress; by default warnings are Python's, and a notebook shows progress.
 
     Raises:
         UsageError: options that do not go together, or nothing to test on.
@@ -111,7 +112,7 @@ def classify(
         PrivacyError: a claim that cannot be made.
         ResourceError: data that are not here, or a picture that cannot be written.
     """
-    reporter = reporter or SilentReporter()
+    reporter = heard(reporter)
     _check_options(synth, models, baseline, epsilon, delta, epochs, limit)
     metadata = {} if synth is None else sample_metadata(synth)
     source = _test_source(test, metadata)
@@ -159,12 +160,15 @@ def classify(
             classes=classes,
         ).in_memory()
 
+    if synthetic is not None:
+        _name_rare(reporter, "synthetic", synthetic)
     bench = _Bench(real(test_split), models or tuple(CLASSIFIERS), seed, where, reporter)
     scores = {} if synthetic is None else bench.by_protocol(synthetic, epochs, "synthetic images")
     compared = None
     if baseline == "real":
         reporter.warn("the baseline on real images is NOT PRIVATE")
         trained_on = _limited(real("train"), limit, seed)
+        _name_rare(reporter, "real training", trained_on)
         on_real = bench.by_protocol(trained_on, epochs, "real images")
         compared = Baseline("real", len(trained_on.images), on_real)
     elif privacy is not None and baseline == "scattering":
@@ -179,6 +183,7 @@ def classify(
         scores=scores,
         baseline=compared,
     )
+    warn_of_rare(reporter, "test", classes, result.test_counts)
     reporter.warn(
         "accuracies on real images are not covered by the samples' privacy claim; "
         "keep them with your private files unless the test images are public"
@@ -380,6 +385,12 @@ def _privacy(
     if delta is None:
         delta = stated("delta") or min(1e-5, 10.0 ** -len(str(size)))
     return _Privacy(epsilon, delta, size)
+
+
+def _name_rare(reporter: Reporter, what: str, data: ImageSet) -> None:
+    if data.labels is not None:
+        counts = torch.bincount(data.labels, minlength=len(data.classes))
+        warn_of_rare(reporter, what, data.classes, counts.tolist())
 
 
 def _limited(data: ImageSet, limit: int | None, seed: int) -> ImageSet:

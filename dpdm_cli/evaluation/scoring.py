@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import operator
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import platformdirs
@@ -14,14 +13,13 @@ from torch import Tensor
 
 from dpdm_cli.choices import Reference, Resize, Split
 from dpdm_cli.compute.device import resolve_device
-from dpdm_cli.compute.distributed import Processes
 from dpdm_cli.compute.launched import require_one_process
 from dpdm_cli.compute.rendezvous import joined
 from dpdm_cli.data import ImageSet, load_images
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.data.shared_images import SharedImages
 from dpdm_cli.data.sources import samples_in, splits_of
-from dpdm_cli.errors import ResourceError, UsageError
+from dpdm_cli.errors import DataError, UsageError
 from dpdm_cli.evaluation.distances.frechet import FeatureStatistics, frechet_distance
 from dpdm_cli.evaluation.distances.kernel_distance import KernelDistance, kernel_distance
 from dpdm_cli.evaluation.distances.manifolds import ManifoldScores, compare_manifolds
@@ -34,9 +32,9 @@ from dpdm_cli.evaluation.features.extractors import (
 from dpdm_cli.evaluation.features.kept_features import KeptFeatures
 from dpdm_cli.evaluation.features.scattering import ScatteringExtractor
 from dpdm_cli.evaluation.features.weights import inception_weights
-from dpdm_cli.evaluation.fid_scores import FidResult, SplitScore
-from dpdm_cli.evaluation.reference_cache import cache_file, read_statistics, write_statistics
-from dpdm_cli.reporter import Reporter, SilentReporter
+from dpdm_cli.evaluation.fid_scores import ClassDistance, FidResult, SplitScore, Yardstick
+from dpdm_cli.evaluation.measuring import ALL, Measuring
+from dpdm_cli.reporter import Reporter, heard
 
 FEWEST = 10_000
 """Below this the distance is too large by an amount that depends on the number of images."""
@@ -54,6 +52,7 @@ def fid(
     resize: Resize = "clean",
     kid: bool = False,
     precision_recall: bool = False,
+    by_class: bool = False,
     data_dir: Path | None = None,
     download: bool = True,
     device: str = "auto",
@@ -63,6 +62,9 @@ def fid(
     reporter: Reporter | None = None,
 ) -> FidResult:
     """Fréchet distance between synthetic and real images (Heusel et al. 2017, arXiv 1706.08500).
+
+    Beside it stands a yardstick, the distance between two disjoint random parts of the real images, each of as many
+    images as there are synthetic ones or of half of the real ones. It is above zero, and the larger the fewer images.
 
     Of several processes that torchrun started the first reads the images, and all compute features of a part of them.
 
@@ -79,6 +81,8 @@ def fid(
         precision_recall: improved precision and recall of the same features too, with density and coverage
             (arXiv 1904.06991, 2002.09797), of as many images on both sides. For either, 10,000 images of a larger set
             are chosen at random, always the same, and one process does it.
+        by_class: the distance of each class too, by names that both sets have; one process does it. Needs memory for
+            four covariances of features a class, each of 32 MiB for Inception.
         data_dir, download: for named sets and for the weights.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         batch_size: images at a time; figures depend on it only by rounding.
@@ -96,13 +100,13 @@ def fid(
         raise UsageError(f"unknown split {split!r}", "choose both, train or test")
     if batch_size < 1:
         raise UsageError(f"the batch size must be at least 1, found {batch_size}")
-    if kid or precision_recall:
-        require_one_process("dpdm fid with --kid or --precision-recall")
+    if kid or precision_recall or by_class:
+        require_one_process("dpdm fid with --kid, --precision-recall or --by-class")
     cache = cache_dir or platformdirs.user_cache_path("dpdm", appauthor=False)
     keep = keep and (cache_dir is not None or str(against) in NAMED)
     where = resolve_device(device)
     with joined(where, "fid") as processes:
-        reporter = reporter if reporter and processes.is_first else SilentReporter()
+        reporter = heard(reporter, is_first=processes.is_first)
         if extractor == "inception":
             # Other machines may have to fetch it too; the processes of one machine do so one after the other.
             processes.broadcast(
@@ -126,9 +130,17 @@ def fid(
                 f"{len(images)} synthetic images: below {FEWEST:,} the distance is too large by an amount that depends "
                 "on their number; compare it only with others of the same number"
             )
-        measuring = _Measuring(network, batch_size, processes, reporter)
+        measuring = Measuring(network, batch_size, processes, reporter)
         ours = _kept(images, kid or precision_recall)
-        synthetic = measuring.statistics(images, "features of the samples", ours)
+        drawn = images.by_class() if by_class else {}
+        if by_class and not drawn:
+            raise _without_classes(synth)
+        synthetic = measuring.statistics(
+            images,
+            "features of the samples",
+            {ALL: torch.arange(len(images)), **_named(drawn)},
+            ours,
+        )
         _, channels, height, width = images.shape
         scores = {}
         for name, loaded in splits.items():
@@ -153,19 +165,41 @@ def fid(
                 "resize": network.resize,
             }
             theirs = _kept(reference, kid or precision_recall)
-            statistics = measuring.of_reference(reference, key, cache if keep else None, theirs)
-            distance = processes.broadcast(
-                functools.partial(frechet_distance, synthetic, statistics)
+            everyone = torch.arange(len(reference))
+            halves = _halves(everyone, len(images))
+            real = reference.by_class() if by_class else {}
+            pairs = _pairs(against, drawn, real, reporter) if by_class else {}
+            statistics = measuring.of_reference(
+                reference,
+                key,
+                cache if keep else None,
+                {ALL: everyone, **halves},
+                {**_named(real), **{k: v for pair in pairs.values() for k, v in pair.items()}},
+                theirs,
             )
+            distance = processes.broadcast(
+                functools.partial(frechet_distance, synthetic[ALL], statistics[ALL])
+            )
+            apart = processes.broadcast(functools.partial(_between, statistics, halves))
             scores[name] = SplitScore(
                 distance,
                 len(reference),
                 key["data_sha256"],
                 *_further(ours, theirs, kid, precision_recall),
+                yardstick=_yardstick(apart, halves),
+                classes={
+                    found: ClassDistance(
+                        frechet_distance(synthetic[_of_class(found)], statistics[_of_class(found)]),
+                        len(drawn[found]),
+                        len(real[found]),
+                        _yardstick(_between(statistics, pair), pair),
+                    )
+                    for found, pair in pairs.items()
+                },
             )
         reporter.warn(
-            "this figure is computed from the real images and is not covered by the samples' privacy "
-            "claim; keep it with your private files unless the reference is public"
+            "these figures are computed from the real images and are not covered by the samples' privacy "
+            "claim; keep them with your private files unless the reference is public"
         )
     return FidResult(
         n=len(images),
@@ -184,6 +218,72 @@ def content_digest(images: ImageSet) -> str:
     for indices in torch.split(torch.arange(len(images.images)), 1024):
         digest.update(images.rows(indices).numpy().data)
     return digest.hexdigest()
+
+
+def _halves(indices: Tensor, n: int, of: str = "") -> dict[str, Tensor]:
+    """Two disjoint random subsets by name, always the same, each of n images or half of them; none of fewer than 4."""
+    n = min(n, len(indices) // 2)
+    if n < 2:
+        return {}
+    order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(0))
+    parts = indices[order[:n]], indices[order[n : 2 * n]]
+    return {f"half {i} of 2, {n} images{of}": part for i, part in enumerate(parts, 1)}
+
+
+def _between(
+    statistics: Mapping[str, FeatureStatistics], halves: Mapping[str, Tensor]
+) -> float | None:
+    return frechet_distance(*(statistics[name] for name in halves)) if halves else None
+
+
+def _yardstick(distance: float | None, halves: Mapping[str, Tensor]) -> Yardstick | None:
+    if distance is None:
+        return None
+    return Yardstick(distance, len(next(iter(halves.values()))))
+
+
+def _pairs(
+    against: str | Path, drawn: dict[str, Tensor], real: dict[str, Tensor], reporter: Reporter
+) -> dict[str, dict[str, Tensor]]:
+    """Halves of the real images of each class that can be compared, by its name.
+
+    Raises:
+        DataError: the real images have no classes, or none that can be compared.
+    """
+    if not real:
+        raise _without_classes(against)
+    names = [*dict.fromkeys([*drawn, *real])]
+    few = [n for n in names if min(len(drawn.get(n, ())), len(real.get(n, ()))) < 2]
+    if len(few) == len(names):
+        raise DataError(
+            f"no class has two images on both sides: synthetic ones are of {', '.join([*drawn][:10])}, real ones of "
+            f"{', '.join([*real][:10])}",
+            "give both the same class names, or leave out --by-class",
+        )
+    if few:
+        reporter.warn(
+            f"no distance by class, with fewer than two synthetic or real images: {', '.join(few[:20])}"
+        )
+    return {
+        name: _halves(real[name], len(drawn[name]), f" of class {name}")
+        for name in names
+        if name not in few
+    }
+
+
+def _without_classes(source: str | Path) -> DataError:
+    return DataError(
+        f"{source} has no classes to compare one by one",
+        "leave out --by-class, or give images in one subfolder for each class",
+    )
+
+
+def _of_class(name: str) -> str:
+    return f"class {name}"
+
+
+def _named(classes: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {_of_class(name): indices for name, indices in classes.items()}
 
 
 def _splits(against: str | Path, split: str) -> dict[str, Split]:
@@ -232,84 +332,3 @@ def _further(
         kernel_distance(synthetic, real) if kid else None,
         compare_manifolds(real[:n], synthetic[:n]) if precision_recall else None,
     )
-
-
-@dataclass(frozen=True)
-class _Measuring:
-    """Statistics of features, computed by all processes together."""
-
-    network: Extractor
-    batch_size: int
-    processes: Processes
-    reporter: Reporter
-
-    def of_reference(
-        self,
-        images: SharedImages,
-        key: dict[str, str],
-        cache: Path | None,
-        kept: KeptFeatures | None,
-    ) -> FeatureStatistics:
-        """As `statistics`, from the cache, if there is one, where they are in it, and kept there.
-
-        With cached statistics, only images whose features are kept are read.
-        """
-        title = f"features of {key['data']} ({key['split']})"
-        if cache is None:
-            return self.statistics(images, title, kept)
-        file = cache_file(cache, key)
-        cached: list[FeatureStatistics | None] = []
-
-        def is_cached() -> bool:
-            cached.append(read_statistics(file, key))
-            return cached[0] is not None
-
-        if self.processes.broadcast(is_cached):
-            if kept:
-                self.statistics(images, title, kept, kept.chosen)
-            return (cached and cached[0]) or FeatureStatistics.empty(0)
-        statistics = self.statistics(images, title, kept)
-        if self.processes.is_first:
-            try:
-                write_statistics(file, key, statistics)
-                self.reporter.note(f"mean and covariance of {key['data']} are kept in {file}")
-            except (OSError, ResourceError) as error:
-                self.reporter.warn(f"the reference's statistics are not kept: {error}")
-        return statistics
-
-    def statistics(
-        self,
-        images: SharedImages,
-        title: str,
-        kept: KeptFeatures | None = None,
-        indices: Tensor | None = None,
-    ) -> FeatureStatistics:
-        """Of all images in the first process; in the others of those they have seen.
-
-        Args:
-            kept: takes the features; with one process alone.
-            indices: of the images to read, by default all.
-        """
-        mine: FeatureStatistics | None = None
-        indices = torch.arange(len(images)) if indices is None else indices
-        with self.reporter.progress(title, len(indices), "images") as progress:
-            rounds = torch.split(indices, self.batch_size * self.processes.size)
-            batches = images.rounds(self.batch_size, indices)
-            for looked_at, batch in zip(rounds, batches, strict=True):
-                with self.processes.together():
-                    if len(batch):
-                        features = self.network(batch)
-                        part = FeatureStatistics.of(features)
-                        mine = part if mine is None else mine + part
-                        if kept:
-                            kept.take(looked_at, features)
-                progress.advance(len(looked_at))
-        (dimension,) = self.processes.all_reduce_max(0 if mine is None else len(mine.mean))
-        # More processes than batches: some have seen none.
-        mine = mine or FeatureStatistics.empty(dimension)
-        counts = self.processes.gather(torch.tensor(mine.count))
-        means, scatters = self.processes.gather(mine.mean), self.processes.gather(mine.scatter)
-        if counts is None or means is None or scatters is None:
-            return mine
-        parts = map(FeatureStatistics, counts.tolist(), means, scatters)
-        return functools.reduce(operator.add, parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from dpdm_cli.checkpoint import CUSTOM, dataset_in_words
 from dpdm_cli.privacy.accounting.claims import round_up
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.statement import Statement
@@ -184,7 +185,7 @@ def _shard(metadata: SampleMetadata) -> str:
 
 
 def _dataset(name: str) -> str:
-    return "images that are not published" if name == "custom" else f"the set {name}"
+    return dataset_in_words(name) if name == CUSTOM else f"the set {name}"
 
 
 def _people(text: str) -> list[str]:

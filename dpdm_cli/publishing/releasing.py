@@ -27,6 +27,7 @@ from dpdm_cli.publishing.cards import data_card, for_people, model_card
 from dpdm_cli.publishing.publishers_words import with_words
 from dpdm_cli.publishing.verification import Artefact
 from dpdm_cli.publishing.verifying import verify
+from dpdm_cli.results import Result
 from dpdm_cli.sampling.finished_images import finished_images
 from dpdm_cli.sampling.grids import draw_grid
 from dpdm_cli.sampling.png import PngEncoder
@@ -41,8 +42,8 @@ _NOTHING_LEFT = "free space or choose another folder; nothing is left of this on
 _LONGEST_EVALUATION = 100_000  # characters
 
 
-@dataclass(frozen=True)
-class Release:
+@dataclass(frozen=True, repr=False)
+class Release(Result):
     """What was released.
 
     Attributes:
@@ -58,6 +59,16 @@ class Release:
     unit: str
     people: str
     files: tuple[str, ...]
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        claimed = f"epsilon {self.epsilon:g}, delta {self.delta:g}, for {self.unit}"
+        return f"{self.kind} in {self.folder}, {len(self.files):,} files; {claimed}"
+
+    def picture_png(self) -> Path | bytes | None:
+        """What the model draws, or the first images of each class."""
+        return self.folder / ("grid.png" if self.kind == "samples" else "samples.png")
 
     def to_dict(self) -> Json:
         """A JSON object."""

@@ -9,6 +9,7 @@ from dpdm_cli.privacy.accounting.claims import Claim
 from dpdm_cli.privacy.accounting.risk import Risk, risk_of
 from dpdm_cli.privacy.ledger import PublishedLedger
 from dpdm_cli.privacy.statement import Statement
+from dpdm_cli.results import Result
 from dpdm_cli.stored import Json
 
 
@@ -52,8 +53,8 @@ class Restated:
     source: str
 
 
-@dataclass(frozen=True)
-class Verification:
+@dataclass(frozen=True, repr=False)
+class Verification(Result):
     """What `verify` found in order.
 
     Attributes:
@@ -67,6 +68,14 @@ class Verification:
     together: Claim | None = None
     relations: tuple[str, ...] = ()
     restated: tuple[Restated, ...] = field(default=())
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        found = [f"{f.path} ({f.kind}) verified, {f.statement.headline}" for f in self.artefacts]
+        if self.together is not None:
+            found.append(f"together epsilon {self.together.epsilon_text}")
+        return "; ".join(found)
 
     def to_dict(self) -> Json:
         """A JSON object."""

@@ -20,8 +20,10 @@ from dpdm_cli.privacy.accounting.restating import (
 )
 from dpdm_cli.privacy.circumstances import MOST_RUNS
 from dpdm_cli.privacy.ledger import LONGEST_CHAIN, PublishedLedger
+from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.statement import AnyStatement, Statement
 from dpdm_cli.publishing.verification import Artefact, Restated, Verification
+from dpdm_cli.reporter import Reporter, heard
 from dpdm_cli.sampling.finished_images import finished_images
 from dpdm_cli.sampling.sample_folder import SampleFolder, is_sample_folder
 from dpdm_cli.sampling.sample_metadata import GRID
@@ -33,19 +35,21 @@ from dpdm_cli.training.folder.run_folder import RunFolder
 
 
 def verify(
-    paths: Sequence[Path | str],
+    paths: Path | str | Sequence[Path | str],
     *,
     replace_one: bool = False,
     images_per_person: int | None = None,
     selection: str | None = None,
+    reporter: Reporter | None = None,
 ) -> Verification:
     """Check artefacts and their claims, one by one and together.
 
     Args:
-        paths: run folders, model files, folders or files of samples; at least one.
+        paths: one or more run folders, model files, folders or files of samples.
         replace_one: restate for neighbours that differ in one record replaced.
         images_per_person: restate a claim for one image for people with up to so many.
         selection: `geometric:MEAN` restates for the best of a geometric number of runs, `runs:K` for K of them.
+        reporter: gets progress; by default a notebook shows it.
 
     Raises:
         DataError: nothing there, or a run or set that is not finished.
@@ -53,6 +57,7 @@ def verify(
         PrivacyError: a claim does not hold, or nothing is claimed.
         UsageError: restatements that make no sense; claims for one image and for one person together.
     """
+    paths = [paths] if isinstance(paths, str | Path) else paths
     if not paths:
         raise UsageError("nothing to verify", "name a run, a model or a set of samples")
     runs = None if selection is None else _runs(selection)
@@ -93,7 +98,7 @@ def verify(
             restated.append(
                 Restated(
                     f"a person with up to {images_per_person} images",
-                    person_epsilon(plan, images_per_person),
+                    _person_epsilon(plan, images_per_person, heard(reporter)),
                     "mixture of Gaussians (Ganesh 2024, arXiv 2401.10294) by PLD (dp-accounting)",
                 )
             )
@@ -116,6 +121,13 @@ def verify(
                 )
             )
     return Verification(artefacts, together, _relations(artefacts), tuple(restated))
+
+
+def _person_epsilon(plan: PrivacyPlan, images: int, reporter: Reporter) -> float:
+    title = f"claim for a person with up to {images} images"
+    reporter.note(f"{title}: may take a minute")
+    with reporter.progress(title, len(plan.parts()), "parts of the plan") as progress:
+        return person_epsilon(plan, images, progress.advance)
 
 
 def _named(path: Path) -> Artefact:

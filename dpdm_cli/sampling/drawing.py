@@ -70,9 +70,9 @@ class Drawing:
         return drawn, digests
 
     def _fill(self, images: SampleSet, missing: list[int], stop: StopRequest) -> int:
-        """Rounds of one batch from each process."""
+        """Rounds of one batch from each process; `missing` is the first missing image of each batch."""
         total, where = len(images.album.indices), images.path
-        done = there = total - sum(len(images.indices(start)) for start in missing)
+        done = there = total - sum(len(images.missing(first)) for first in missing)
         if there and missing:
             self.reporter.note(f"continuing in {where}: {there:,} images are there")
         count = self.processes.size
@@ -81,12 +81,12 @@ class Drawing:
         )
         with closing(batches), self.reporter.progress("sampling", total, "images", there) as bar:
             for at in range(0, len(missing), count):
-                starts = missing[at : at + count]
+                firsts = missing[at : at + count]
                 with self.processes.together(), memory_errors("while sampling", _LESS_MEMORY):
                     rows = next(batches, self._nothing())
                 drawn = self.processes.gather(rows)
-                self.processes.broadcast(partial(_put, images, starts, drawn))
-                kept = sum(len(images.indices(start)) for start in starts)
+                self.processes.broadcast(partial(_put, images, firsts, drawn))
+                kept = sum(len(images.missing(first)) for first in firsts)
                 done += kept
                 bar.advance(kept)
                 (signal_number,) = self.processes.all_reduce_max(stop.signal_number)
@@ -99,8 +99,11 @@ class Drawing:
                     )
         return done - there
 
-    def _draw(self, start: int) -> Tensor:
-        """Always `size` rows, so that every image is computed in the same place of the same shape."""
+    def _draw(self, first: int) -> Tensor:
+        """The batch that holds an image. Always `size` rows, so that every image is computed in the same place of the
+        same shape.
+        """
+        start = first - first % self.size
         indices = torch.arange(start, start + self.size, device=self.device)
         labels = None
         if self.cycle:
@@ -122,7 +125,7 @@ class Drawing:
         return torch.empty(self.size, *self.model.image_shape, dtype=torch.uint8)
 
 
-def _put(images: SampleSet, starts: list[int], drawn: Tensor | None) -> None:
+def _put(images: SampleSet, firsts: list[int], drawn: Tensor | None) -> None:
     assert drawn is not None, "the first process gets what all have drawn"
     # In the last round there may be fewer batches than processes.
-    images.put(zip(starts, drawn.numpy(), strict=False))
+    images.put(zip(firsts, drawn.numpy(), strict=False))

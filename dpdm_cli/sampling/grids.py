@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from dpdm_cli.checkpoint import Model
+from dpdm_cli.checkpoint import Model, dataset_in_words
 from dpdm_cli.compute.device import to_device
 from dpdm_cli.diffusion.generation import SamplerSettings, generate
 from dpdm_cli.files import write_bytes
@@ -73,7 +73,8 @@ def images_in_grid(classes: int) -> int:
 
 def caption(statement: AnyStatement, dataset: str, settings: SamplerSettings, seed: int) -> str:
     """What a picture of synthetic images must say about itself; first of all if nothing is claimed."""
-    return f"{statement.headline}. Synthetic images, model trained on {dataset}; {settings}; seed {seed}."
+    trained_on = dataset_in_words(dataset)
+    return f"{statement.headline}. Synthetic images, model trained on {trained_on}; {settings}; seed {seed}."
 
 
 def first_rows(labels: Iterable[int | None]) -> list[tuple[int | None, list[int]]]:

@@ -17,7 +17,8 @@ from dpdm_cli.compute.rendezvous import joined
 from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.errors import UsageError
 from dpdm_cli.files import disk_errors, expanded
-from dpdm_cli.reporter import Reporter, SilentReporter
+from dpdm_cli.reporter import Reporter, heard
+from dpdm_cli.results import Result
 from dpdm_cli.sampling.drawing import Drawing
 from dpdm_cli.sampling.proportions import by_class, cycle_of
 from dpdm_cli.sampling.sample_folder import GOES_ON, SampleFolder
@@ -36,8 +37,8 @@ DEFAULT_FOLDER = "synth"
 """Beside the model."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SampleResult:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SampleResult(Result):
     """A complete set of synthetic images, or a complete shard of one.
 
     Attributes:
@@ -57,6 +58,16 @@ class SampleResult:
     sampler: SamplerSettings
     metadata: SampleMetadata
     shard: Shard | None = None
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        which = "" if self.shard is None else f", shard {self.shard}"
+        return f"{self.n:,} images in {self.images}{which}; {self.metadata.statement.headline}"
+
+    def picture_png(self) -> Path | bytes | None:
+        """The first images of each class."""
+        return self.folder / "grid.png"
 
     def to_dict(self) -> Json:
         """For JSON."""
@@ -144,7 +155,7 @@ def sample(
             `metadata.json` always does.
         shard: (3, 16) draws the third of sixteen parts of the n images: batches 3, 19, 35, ...; `png` only.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
-        reporter: gets remarks and progress.
+        reporter: gets remarks and progress; by default warnings are Python's, and a notebook shows progress.
 
     Returns:
         In every process the same.
@@ -174,7 +185,7 @@ def sample(
     where = resolve_device(device)
     path = expanded(checkpoint)
     with joined(where, "sample") as processes:
-        reporter = reporter if reporter and processes.is_first else SilentReporter()
+        reporter = heard(reporter, is_first=processes.is_first)
         with processes.together():
             model = load_model(path)
             has_prior = model.denoiser.prior is not None

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from dpdm_cli.diffusion.generation import SamplerSettings
 from dpdm_cli.errors import DamagedFileError, PrivacyError, UsageError
-from dpdm_cli.files import is_left_over, lock_file, read_json, write_bytes
+from dpdm_cli.files import CARD, is_left_over, lock_file, read_json, write_bytes
 from dpdm_cli.sampling.sample_metadata import GRID, KIND, SampleMetadata
 from dpdm_cli.sampling.shards import Shard
 from dpdm_cli.stored import json_text
@@ -33,7 +33,10 @@ FIXED = (
     *("checkpoint_sha256", "n", "format", "marked", "seed", "batch_size", "sampler"),
     *("drawn", "proportions"),
 )
-"""What determines the images and their files; a run continues only under the same. The n is that of the whole set."""
+"""What determines the images and their files; a run continues only under the same. The n is that of the whole set.
+
+A larger n extends a set, where what was drawn in turn fits: image i depends on neither.
+"""
 
 GOES_ON = "free space or choose another --out; the images that are there stay, and the same command continues"
 _ANOTHER = "choose another --out, or empty this one"
@@ -73,6 +76,7 @@ class SampleFolder:
         path = self.path
         self.recorded: SampleMetadata | None = None
         self.is_complete = False
+        self.smaller: SampleMetadata | None = None
         if not path.is_dir():
             if path.exists() or path.is_symlink():
                 raise UsageError(f"{path} is not a folder", _ANOTHER)
@@ -112,8 +116,10 @@ class SampleFolder:
     def check(self, metadata: SampleMetadata) -> None:
         """Whether a set or a shard can begin or be gone on with here; from then on `is_complete` speaks of that one.
 
+        Where a smaller set is complete that this one begins with, `smaller` is that one.
+
         Raises:
-            UsageError: the folder belongs, or one of the shards in it, to images drawn otherwise.
+            UsageError: the folder belongs, or one of the shards in it, to images drawn otherwise; it was released.
             DamagedFileError: what a shard says of itself can't be read.
         """
         wanted = metadata.shard
@@ -124,6 +130,10 @@ class SampleFolder:
             records.append(_read(self._unfinished))
         for shards in (self.complete_shards(), self.unfinished_shards()):
             records += shards.values()
+        if _extends(metadata, self.recorded):
+            records = [record for record in records if record != self.recorded]
+            self._check_not_released(metadata)
+            self.smaller, self.is_complete = self.recorded, False
         for record in records:
             self._check_same(record, metadata)
         found = self.recorded.shard
@@ -134,6 +144,11 @@ class SampleFolder:
             )
         if found != wanted:
             self.is_complete = False
+
+    def extend(self, metadata: SampleMetadata) -> None:
+        """Make `smaller` a part of an unfinished larger set; its images vouch for themselves from then on."""
+        write_bytes(self._unfinished, json_text(metadata.to_json()))
+        self.metadata.unlink(missing_ok=True)
 
     def take_over(self, metadata: SampleMetadata, refuted: Iterable[Shard]) -> None:
         """Make merged shards a whole set that is unfinished; from then on it vouches for all images that lie there.
@@ -198,6 +213,14 @@ class SampleFolder:
             found[record.shard] = record
         return found
 
+    def _check_not_released(self, metadata: SampleMetadata) -> None:
+        """A card says how many images there are, and is not made here."""
+        if self.recorded and self.recorded.digests and CARD in self.recorded.digests.files:
+            raise UsageError(
+                f"{self.path} was released with {self.recorded.n:,} images; {metadata.n:,} are asked for now",
+                "draw more into the set it was made from, and release that one again",
+            )
+
     def _check_same(self, recorded: SampleMetadata, metadata: SampleMetadata) -> None:
         for name in FIXED:
             there, now = getattr(recorded, name), getattr(metadata, name)
@@ -226,6 +249,20 @@ def _read(path: Path) -> SampleMetadata:
         return SampleMetadata.from_json(read_json(path, hint=_ANOTHER))
     except (DamagedFileError, PrivacyError) as error:
         raise type(error)(f"{path}: is not what was written: {error.message}", _ANOTHER) from error
+
+
+def _extends(metadata: SampleMetadata, there: SampleMetadata) -> bool:
+    """Whether one whole set begins with the images of another and has more."""
+    if metadata.shard or there.shard or there.n >= metadata.n:
+        return False
+    fixed = (name for name in FIXED if name not in ("n", "drawn"))
+    if any(getattr(there, name) != getattr(metadata, name) for name in fixed):
+        return False
+    if not there.cycle or not metadata.cycle:
+        return there.cycle == metadata.cycle
+    # From there on both repeat.
+    compared = min(there.n, len(there.cycle) * len(metadata.cycle))
+    return all(there.album.label(i) == metadata.album.label(i) for i in range(compared))
 
 
 def _short(value: object) -> str:

@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from shutil import disk_usage
 
+import numpy as np
 import torch
 
 from dpdm_cli.errors import DamagedFileError, ResourceError
 from dpdm_cli.files import check_digests, disk_errors, sha256_of
 from dpdm_cli.reporter import Reporter
 from dpdm_cli.sampling import grids
+from dpdm_cli.sampling.finished_images import finished_images
 from dpdm_cli.sampling.png import Pixels
 from dpdm_cli.sampling.sample_folder import GOES_ON, SampleFolder
 from dpdm_cli.sampling.sample_metadata import Digests, SampleMetadata
@@ -49,13 +52,16 @@ class SampleSet:
         self.album = self.metadata.album
 
     def begin(self) -> list[int]:
-        """Lock the folder until `close`, and begin or continue the set. Gives the first index of each missing batch.
+        """Lock the folder until `close`, and begin the set, continue it, or extend the smaller one that lies there.
+
+        Returns:
+            The first missing image of each batch that is not whole. Images before it stay as they are.
 
         Raises:
             UsageError: the folder belongs to images drawn otherwise, or another process draws into it.
             DataError: the classes can't be folders.
-            DamagedFileError: the set is complete, or a shard of it, but its images were changed since; what a shard
-                says about itself cannot be read.
+            DamagedFileError: the set is complete, or a shard of it or a smaller set, but its images were changed
+                since; what a shard says about itself cannot be read.
         """
         with disk_errors(self.path, GOES_ON):
             folder = SampleFolder(self.path)
@@ -69,24 +75,36 @@ class SampleSet:
                 self._check_complete()
                 return []
             self._check_room()
+            if folder.smaller is not None:
+                self._extend(folder.smaller)
             starts = (self.metadata.shard or Shard(1, 1)).starts(
                 self.album.n, self.metadata.batch_size
             )
-            there = {s for s in starts if not is_new and sink.has(s, self.indices(s).stop)}
+            if is_new:
+                return list(starts)
+            there = {s for s in starts if self._next(s) not in self.indices(s)}
             # Only PNG files are ever merged.
-            if not is_new and self.metadata.shard is None and self.metadata.format == "png":
+            if self.metadata.shard is None and self.metadata.format == "png":
                 there = self._take_over(there)
-            return [start for start in starts if start not in there]
+            return [self._next(start) for start in starts if start not in there]
 
     def indices(self, start: int) -> range:
         """The images of the batch that begins there."""
         return range(start, min(start + self.metadata.batch_size, self.album.n))
 
+    def missing(self, first: int) -> range:
+        """The images of a batch from its first missing one on."""
+        return range(first, self.indices(first - first % self.metadata.batch_size).stop)
+
     def put(self, batches: Iterable[tuple[int, Pixels]]) -> None:
-        """Take batches by their first index, uint8 [R, C, H, W] each; rows beyond the last image are dropped."""
+        """Take whole batches, uint8 [R, C, H, W] each, by their first missing image.
+
+        Rows before it are there already, and those beyond the last image are nobody's.
+        """
         with disk_errors(self.path, GOES_ON):
-            for start, rows in batches:
-                self._sink.put(start, rows[: len(self.indices(start))])
+            for first, rows in batches:
+                skipped, taken = first % self.metadata.batch_size, len(self.missing(first))
+                self._sink.put(first, rows[skipped : skipped + taken])
 
     def flush(self) -> None:
         """Wait until everything taken is written."""
@@ -129,17 +147,44 @@ class SampleSet:
                 "draw fewer, or choose another --out",
             )
 
+    def _next(self, start: int) -> int:
+        """The first missing image of the batch that begins there, or the one after the batch."""
+        return start + self._sink.whole(start, self.indices(start).stop)
+
     def _check_complete(self) -> None:
         assert self._folder.recorded
         self._digests = self._folder.recorded.sealed
-        if self._digests.images != self._sink.digest():
+        self._check_images(self._sink, self._digests)
+        count = len(self.album.indices)
+        self.reporter.note(f"{self.path} is complete: {count:,} images, checked")
+
+    def _check_images(self, sink: ImageSink, digests: Digests) -> None:
+        if digests.images != sink.digest():
             raise DamagedFileError(
                 f"{self.path}: the images aren't those that were drawn",
                 "they were changed since: draw them into another folder",
             )
-        check_digests(self.path, self._digests.files)
-        count = len(self.album.indices)
-        self.reporter.note(f"{self.path} is complete: {count:,} images, checked")
+        check_digests(self.path, digests.files)
+
+    def _extend(self, smaller: SampleMetadata) -> None:
+        """Make a smaller set the first images of this one, which is unfinished then."""
+        if smaller.digests is not None:
+            self._take_from(smaller, smaller.digests)
+        self._folder.extend(self.metadata)
+
+    def _take_from(self, smaller: SampleMetadata, digests: Digests) -> None:
+        there = open_sink(smaller.format, self.path, smaller.album)
+        try:
+            self._check_images(there, digests)
+        finally:
+            there.close()
+        if smaller.format != "png":
+            of_file = replace(smaller, digests=None).to_json()
+            chunks = finished_images(smaller.format, self.path, smaller.album, of_file)
+            images = (image for _, rows in chunks for image in rows)
+            for start in range(0, smaller.n, smaller.batch_size):
+                rows = list(islice(images, smaller.batch_size))
+                self._sink.put(start, np.stack(rows))
 
     def _take_over(self, there: set[int]) -> set[int]:
         """Continue merged shards as one set. Gives the batches that are there and vouched for by a record.

@@ -43,8 +43,8 @@ class ImageSink(Protocol):
     path: Path
     """The path by which other commands read the images."""
 
-    def has(self, start: int, stop: int) -> bool:
-        """Whether images [start, stop) are all there and complete."""
+    def whole(self, start: int, stop: int) -> int:
+        """How many of the images [start, stop) are there and complete before the first that is not."""
 
     def put(self, start: int, images: Pixels) -> None:
         """Take uint8 [R, C, H, W], the images from `start` on. May return before they are written."""
@@ -108,8 +108,8 @@ class PngFolder:
         self._waiting: deque[Future[None]] = deque()
         self._has_folders = False
 
-    def has(self, start: int, stop: int) -> bool:
-        return all(self._is_whole(index) for index in range(start, stop))
+    def whole(self, start: int, stop: int) -> int:
+        return next((i for i in range(start, stop) if not self._is_whole(i)), stop) - start
 
     def put(self, start: int, images: Pixels) -> None:
         if not self._has_folders:
@@ -199,11 +199,17 @@ class SingleFile:
         self._known = self._read_journal()
         self._bytes = int(np.prod(album.shape))
 
-    def has(self, start: int, stop: int) -> bool:
-        written = self._known.get((start, stop))
-        if written is None or not self._raw.is_file():
-            return False
-        return hashlib.sha256(self._read_raw(start, stop)).hexdigest() == written
+    def whole(self, start: int, stop: int) -> int:
+        at = start
+        while at < stop:
+            ends = (
+                end for end in self._known.get(at, {}) if end <= stop and self._is_whole(at, end)
+            )
+            longest = max(ends, default=at)
+            if longest == at:
+                break
+            at = longest
+        return at - start
 
     def put(self, start: int, images: Pixels) -> None:
         content = images.tobytes()
@@ -215,7 +221,7 @@ class SingleFile:
         with self._journal.open("a", encoding="ascii") as journal:
             # A line of its own even after one that was cut off.
             journal.write(f"\n{start} {stop} {digest}\n")
-        self._known[start, stop] = digest
+        self._known.setdefault(start, {})[stop] = digest
 
     def flush(self) -> None:
         """Nothing waits."""
@@ -248,6 +254,11 @@ class SingleFile:
 
     def close(self) -> None:
         """Nothing is open."""
+
+    def _is_whole(self, start: int, stop: int) -> bool:
+        if not self._raw.is_file():
+            return False
+        return hashlib.sha256(self._read_raw(start, stop)).hexdigest() == self._known[start][stop]
 
     def _read_raw(self, start: int, stop: int) -> bytes:
         with self._raw.open("rb") as file:
@@ -293,13 +304,14 @@ class SingleFile:
         for start in range(0, self._album.n, count):
             yield start, png.encode(pixels[start : start + count])
 
-    def _read_journal(self) -> dict[tuple[int, int], str]:
-        known = {}
+    def _read_journal(self) -> dict[int, dict[int, str]]:
+        """Digests of images [start, stop), by start and stop."""
+        known: dict[int, dict[int, str]] = {}
         if self._journal.is_file():
             for line in self._journal.read_text(encoding="ascii", errors="replace").splitlines():
                 words = line.split()
                 if len(words) == 3 and words[0].isdigit() and words[1].isdigit():
-                    known[int(words[0]), int(words[1])] = words[2]
+                    known.setdefault(int(words[0]), {})[int(words[1])] = words[2]
         return known
 
 

@@ -22,7 +22,8 @@ from dpdm_cli.privacy.accounting.paper_profile import (
 from dpdm_cli.privacy.accounting.risk import Risk, risk_of
 from dpdm_cli.privacy.plan import PrivacyPlan, positive_integer
 from dpdm_cli.privacy.plan_file import PlanFile, refuse_existing, write_plan_file
-from dpdm_cli.reporter import Reporter, SilentReporter
+from dpdm_cli.reporter import Reporter, heard
+from dpdm_cli.results import Result
 from dpdm_cli.stored import Json
 from dpdm_cli.training.config.planning import check_batch_size, plan_run, step_count
 from dpdm_cli.training.config.settings import TrainSettings, merge, published_size, sets_in
@@ -30,8 +31,8 @@ from dpdm_cli.training.config.settings import TrainSettings, merge, published_si
 DEFAULT_DATASET = "mnist"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Calibration(Result):
     """A plan and what it claims.
 
     Attributes:
@@ -43,6 +44,15 @@ class Calibration:
     plan: PrivacyPlan
     claim: Claim
     target_epsilon: float | None
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        plan = self.plan
+        return (
+            f"epsilon {self.claim.epsilon_text} at delta {plan.delta:g}: sigma {plan.sigma:.6g}, N = "
+            f"{plan.dataset_size:,}, batch {plan.expected_batch_size:g}, {plan.steps:,} steps"
+        )
 
     @property
     def stated(self) -> PlanFile:
@@ -121,7 +131,7 @@ def calibrate(
         batch_size: B, the expected number of images in a step.
         epochs, steps: how long; one of them.
         out: a new file to write the plan to, for `train(plan=...)`.
-        reporter: gets remarks.
+        reporter: gets remarks; by default warnings are Python's.
         options: which files of `data` are its images (labels, label_column, file_column, person_column, layout), see
             `Reading`.
 
@@ -130,7 +140,7 @@ def calibrate(
         PrivacyError: delta not below 1/N, an epsilon that no noise reaches, or a count that nobody declared public.
         DataError, DamagedFileError, ResourceError: images that cannot be counted, a plan that cannot be written.
     """
-    reporter = reporter or SilentReporter()
+    reporter = heard(reporter)
     if profile == "paper" and accountant not in (None, "rdp"):
         raise UsageError(
             f"--profile paper means the rdp accountant, not {accountant}",

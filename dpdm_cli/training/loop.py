@@ -6,14 +6,15 @@ import errno
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 from dpdm_cli.compute.distributed import Processes
 from dpdm_cli.errors import InterruptedRunError, ResourceError
-from dpdm_cli.privacy.accounting.accountants import composed_rdp_epsilon
-from dpdm_cli.privacy.accounting.claims import claim
+from dpdm_cli.privacy.accounting.claims import claim, round_up, spent
+from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.reporter import Reporter
 from dpdm_cli.signals import StopRequest
 from dpdm_cli.training.folder.run_folder import RunFolder
@@ -22,6 +23,7 @@ from dpdm_cli.training.preview import Previews
 from dpdm_cli.training.trainer import Trainer
 
 SECONDS_BETWEEN_SAVES = 120.0
+_TWENTIETHS = 20
 
 
 def take_steps(
@@ -78,7 +80,7 @@ def take_steps(
 
     if is_shown():
         processes.broadcast(show)  # whoever saved this step may have been killed before
-    epsilon = _epsilon_so_far(trainer)
+    epsilon = epsilon_so_far(None if trainer.ledger is None else trainer.ledger.plan)
     saved_at = time.monotonic()
     saved_steps = trainer.done
     records_a_step = trainer.expected_batch_size
@@ -115,19 +117,20 @@ def take_steps(
         save()
 
 
-def _epsilon_so_far(trainer: Trainer) -> Any:
-    """From steps done to 'spent of planned', for the screen. An upper bound at every step."""
-    if trainer.ledger is None:
+def epsilon_so_far(plan: PrivacyPlan | None) -> Callable[[int], str]:
+    """From steps done to 'spent of planned', for the screen. An upper bound at every step: that of the next twentieth
+    of the run, since its accountant takes too long to be asked at each.
+    """
+    if plan is None:
         return lambda done: "NOT PRIVATE"
-    plan = trainer.ledger.plan
     total = claim(plan)
 
-    def text(done: int) -> str:
-        parts = plan.parts(0, plan.warm_releases + done)
-        spent = min(composed_rdp_epsilon(parts, plan.delta), total.epsilon)
-        return f"<= {spent:.2f} of {total.epsilon_text}"
+    @cache
+    def text(twentieths: int) -> str:
+        steps = -(-plan.steps * twentieths // _TWENTIETHS)
+        return f"<= {round_up(spent(plan, steps), 2):.2f} of {total.epsilon_text}"
 
-    return text
+    return lambda done: text(-(-done * _TWENTIETHS // plan.steps))
 
 
 def _log_loss(path: Path, trainer: Trainer, processes: Processes) -> int:

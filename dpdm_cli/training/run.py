@@ -31,7 +31,8 @@ from dpdm_cli.privacy.statement import (
     private_statement,
     read_statement,
 )
-from dpdm_cli.reporter import Reporter, SilentReporter
+from dpdm_cli.reporter import Reporter, heard
+from dpdm_cli.results import Result
 from dpdm_cli.sampling.grids import draw_grid
 from dpdm_cli.signals import stop_requests
 from dpdm_cli.stored import Json
@@ -59,8 +60,8 @@ _ELSEWHERE = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainResult:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class TrainResult(Result):
     """What a finished run leaves.
 
     Attributes:
@@ -75,6 +76,15 @@ class TrainResult:
     statement: AnyStatement
     parameters: int
     seconds: float
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        return f"model in {self.folder}; {self.statement.headline}"
+
+    def picture_png(self) -> Path | bytes | None:
+        """What the model draws."""
+        return self.folder / "samples.png"
 
     def to_dict(self) -> Json:
         """For JSON."""
@@ -142,7 +152,7 @@ def train(
         log_losses: write the private training loss to `private/losses.jsonl`.
         preview: after every so many steps draw a grid of images to `previews/`. It costs no privacy: each is drawn from
             an iterate of the accounted run, and the claim holds for all of them together.
-        reporter: gets remarks and progress.
+        reporter: gets remarks and progress; by default warnings are Python's, and a notebook shows progress.
 
     Returns:
         Where the model is and what may be claimed for it.
@@ -158,7 +168,7 @@ def train(
     folder = RunFolder(expanded(out))
     with ExitStack() as held:
         processes = held.enter_context(joined(torch_device, "train"))
-        reporter = reporter if reporter and processes.is_first else SilentReporter()
+        reporter = heard(reporter, is_first=processes.is_first)
         load = partial(load_images, data, data_dir=data_dir, download=download, reporter=reporter)
         # They decide which calls follow: processes that differ would wait for each other in different ones.
         processes.check_same(

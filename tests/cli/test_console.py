@@ -76,3 +76,21 @@ def test_tables_keep_their_lines(capsys: pytest.CaptureFixture[str]) -> None:
         ["a", "1"],
         ["b", "2"],
     ]
+
+
+def test_lines_on_a_terminal_end_between_words_and_those_of_a_log_do_not_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    path = "/" + "a-very-long-folder/" * 8
+    words = [f"word{i:03}" for i in range(60)] + [path, "end"]
+    for is_terminal in (True, False):
+        console = Console()
+        monkeypatch.setattr(console.err, "_force_terminal", is_terminal)
+        monkeypatch.setattr(console.err, "_color_system", None)
+        console.note(" ".join(words))
+        said = capsys.readouterr().err
+        assert said.split() == words
+        lines = said.splitlines()
+        assert (len(lines) > 5) is is_terminal
+        assert all(len(line) <= 80 for line in lines if path not in line) is is_terminal

@@ -113,7 +113,7 @@ def test_several_processes_refuse_the_further_measures_with_one_message(
     command = (samples, "--against", "digits", "--extractor", "pixels", "--cache-dir", tmp_path)
     for number, messages in (("0", 1), ("1", 0)):
         monkeypatch.setenv("RANK", number)
-        for option in ("--kid", "--precision-recall"):
+        for option in ("--kid", "--precision-recall", "--by-class"):
             code, out, err = run(*command, option)
             assert (code, out) == (2, "")
             assert err.count("works in one process") == err.count("error: ") == messages

@@ -16,6 +16,7 @@ from dpdm_cli.evaluation.distances.kernel_distance import kernel_distance
 from dpdm_cli.evaluation.distances.manifolds import compare_manifolds
 from dpdm_cli.evaluation.features.extractors import PixelExtractor
 from dpdm_cli.evaluation.features.kept_features import KeptFeatures
+from dpdm_cli.evaluation.measuring import Measuring
 from dpdm_cli.reporter import SilentReporter
 
 
@@ -77,18 +78,22 @@ def test_reference_statistics_are_computed_once_and_kept_among_private_files(
     cache = tmp_path / "cache"
     first = scoring.fid(synth, "digits", extractor="pixels", cache_dir=cache)
     files = sorted(path.relative_to(cache).parts[:2] for path in cache.rglob("*.npz"))
-    assert files == [("private", "fid")] * 2
+    assert files == [("private", "fid")] * 2 * 3  # of all images, and of the yardstick's two halves
     counted: list[int] = []
-    plain = scoring._Measuring.statistics
+    plain = Measuring.statistics
 
-    def counting(*args: object) -> FeatureStatistics:
+    def counting(*args: object) -> dict[str, FeatureStatistics]:
         statistics = plain(*args)  # type: ignore[arg-type]
-        counted.append(statistics.count)
+        counted.append(sum(each.count for each in statistics.values()))
         return statistics
 
-    monkeypatch.setattr(scoring._Measuring, "statistics", counting)
+    monkeypatch.setattr(Measuring, "statistics", counting)
     assert scoring.fid(synth, "digits", extractor="pixels", cache_dir=cache) == first
     assert counted == [12]
+    # As many real images as there are synthetic ones make the yardstick.
+    more = write_images(tmp_path / "more", 15, 1)
+    scoring.fid(more, "digits", extractor="pixels", cache_dir=cache)
+    assert counted == [12, 15, 30, 30]
 
 
 def test_a_change_of_one_reference_pixel_is_noticed(synth: Path, tmp_path: Path) -> None:
@@ -105,12 +110,17 @@ def test_a_change_of_one_reference_pixel_is_noticed(synth: Path, tmp_path: Path)
 def test_damaged_cache_files_are_computed_anew(synth: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     before = scoring.fid(synth, "digits", extractor="pixels", cache_dir=cache)
-    one, two = sorted(cache.rglob("*.npz"))
-    one.write_bytes(one.read_bytes()[:-200])
-    two.write_bytes(b"no archive")
+    files = sorted(cache.rglob("*.npz"))
+    for file in files[::2]:
+        file.write_bytes(file.read_bytes()[:-200])
+    for file in files[1::2]:
+        file.write_bytes(b"no archive")
     assert scoring.fid(synth, "digits", extractor="pixels", cache_dir=cache) == before
-    with np.load(two, allow_pickle=False) as mended:
-        assert int(mended["count"]) in (359, 1438)
+    counts = []
+    for file in files:
+        with np.load(file, allow_pickle=False) as mended:
+            counts.append(int(mended["count"]))
+    assert sorted(counts) == [12] * 4 + [359, 1438]
 
 
 def test_a_cache_that_cannot_be_written_costs_no_score(synth: Path, tmp_path: Path) -> None:
@@ -262,10 +272,12 @@ def test_images_too_small_for_scattering_are_refused(tmp_path: Path) -> None:
         scoring.fid(small, "digits", extractor="scattering", cache_dir=tmp_path)
 
 
-@pytest.mark.parametrize("asked", ["kid", "precision_recall"])
+@pytest.mark.parametrize("asked", ["kid", "precision_recall", "by_class"])
 def test_the_further_measures_are_for_one_process(
     asked: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="--kid or --precision-recall works in one process"):
+    with pytest.raises(
+        UsageError, match="--kid, --precision-recall or --by-class works in one process"
+    ):
         scoring.fid("x", "digits", extractor="pixels", **{asked: True})  # type: ignore[arg-type]

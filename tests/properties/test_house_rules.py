@@ -14,11 +14,21 @@ PACKAGE = Path(dpdm_cli.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-SHARED = {"choices", "compute", "errors", "files", "keywords", "reporter", "signals", "stored"}
+SHARED = {
+    "choices",
+    "compute",
+    "errors",
+    "files",
+    "keywords",
+    "reporter",
+    "results",
+    "signals",
+    "stored",
+}
 CORE = {*SHARED, "data", "diffusion", "privacy", "checkpoint"}
 KNOWN = {
-    **{name: set() for name in ("choices", "errors", "keywords")},
-    **{name: {"errors"} for name in ("reporter", "signals", "stored")},
+    **{name: set() for name in ("choices", "errors", "keywords", "reporter", "results")},
+    **{name: {"errors"} for name in ("signals", "stored")},
     "files": {"errors", "stored"},
     "compute": {"errors"},
     "privacy": {"compute", "errors", "stored"},

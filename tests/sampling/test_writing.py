@@ -107,8 +107,8 @@ def test_only_batches_that_were_put_whole_count_and_another_sink_sees_them(
     sink.flush()
     sink.close()
     again = open_sink(format, tmp_path, what)
-    assert [again.has(s, min(s + 7, what.n)) for s in range(0, what.n, 7)] == [
-        False, True, False, False, False,
+    assert [again.whole(s, min(s + 7, what.n)) for s in range(0, what.n, 7)] == [
+        0, 7, 0, 0, 0,
     ]  # fmt: skip
     assert np.array_equal(again.read(9), images[9])
     again.close()
@@ -129,8 +129,8 @@ def test_a_damaged_png_makes_its_batch_incomplete(tmp_path: Path, damage: str) -
         flipped = content[:45] + bytes([content[45] ^ 1]) + content[46:]
         victim.write_bytes({"cut": content[:-5], "flipped": flipped, "emptied": b""}[damage])
     sink = open_sink("png", tmp_path, what)
-    assert not sink.has(7, 14)
-    assert sink.has(0, 7)
+    assert sink.whole(7, 14) == 1
+    assert sink.whole(0, 7) == 7
     sink.close()
 
 
@@ -148,9 +148,9 @@ def test_damage_to_raw_pixels_or_a_cut_journal_makes_the_batch_incomplete(
     raw.write_bytes(content)
     journal.write_bytes(journal.read_bytes()[:-20])  # within the line of 14
     again = open_sink(format, tmp_path, what)
-    assert [again.has(s, s + 7) for s in (0, 7, 14)] == [True, False, False]
+    assert [again.whole(s, s + 7) for s in (0, 7, 14)] == [7, 0, 0]
     again.put(14, images[14:21])
-    assert open_sink(format, tmp_path, what).has(14, 21)
+    assert open_sink(format, tmp_path, what).whole(14, 21) == 7
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -244,8 +244,8 @@ def test_a_full_disk_raises_and_what_was_written_stays_whole(
             put_and_wait(sink)
     sink.close()
     again = open_sink(format, tmp_path, what)
-    assert again.has(0, 7)
-    assert not again.has(7, 14)
+    assert again.whole(0, 7) == 7
+    assert again.whole(7, 14) < 7
     assert not list(tmp_path.rglob("*.part"))
     again.close()
 

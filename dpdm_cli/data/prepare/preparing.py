@@ -32,7 +32,8 @@ from dpdm_cli.data.reading import ReadingOptions, reading_of
 from dpdm_cli.errors import DataError, InterruptedRunError, ResourceError, UsageError
 from dpdm_cli.files import disk_errors, expanded
 from dpdm_cli.keywords import keywords_shown
-from dpdm_cli.reporter import Reporter, SilentReporter
+from dpdm_cli.reporter import Reporter, heard
+from dpdm_cli.results import Result
 from dpdm_cli.signals import stop_requests
 from dpdm_cli.stored import Json, optional
 
@@ -43,8 +44,8 @@ _WORTH_PROCESSES = 2_000  # files; below, starting them takes longer
 _GOES_ON = "Free space and repeat the command, which goes on where it was, or choose another OUT."
 
 
-@dataclass(frozen=True, kw_only=True)
-class PrepareResult:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class PrepareResult(Result):
     """A prepared file.
 
     Attributes:
@@ -60,6 +61,12 @@ class PrepareResult:
     pairs: tuple[tuple[str, str], ...]
     was_there: bool
     held_out: PrepareResult | None = None
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        n, channels, height, width = self.facts.shape
+        return f"{n:,} images of {height}x{width} pixels, {channels} channels, in {self.path}"
 
     def to_dict(self) -> Json:
         """For JSON."""
@@ -116,7 +123,7 @@ def prepare(
         hold_out: this share of the images, or of the persons where these are known, goes into a second file, `held_out`
             of the result, to test on what is made of the first. See `held_out` of `holding_out`.
         seed: of which are held out.
-        reporter: gets remarks and progress.
+        reporter: gets remarks and progress; by default warnings are Python's, and a notebook shows progress.
         options: how files are read (labels, label_column, file_column, person_column, layout, window), see `Reading`.
 
     Raises:
@@ -127,7 +134,7 @@ def prepare(
         ResourceError: not enough space on the disk, or what `load_images` raises; what was written stays.
         InterruptedRunError: on SIGINT or SIGTERM, when what is decoded is saved.
     """
-    reporter = reporter or SilentReporter()
+    reporter = heard(reporter)
     path = expanded(out)
     paths = [path]
     if hold_out is not None:

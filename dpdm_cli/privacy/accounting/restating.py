@@ -5,6 +5,7 @@ runs. By dp-accounting, imported on first use.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from dpdm_cli.errors import PrivacyError
@@ -37,11 +38,16 @@ def replace_one_epsilon(plan: PrivacyPlan) -> float:
     return _pld(plan, loss_of)
 
 
-def person_epsilon(plan: PrivacyPlan, images: int) -> float:
+def person_epsilon(
+    plan: PrivacyPlan, images: int, advance: Callable[[], object] = lambda: None
+) -> float:
     """Epsilon of a whole plan for a person with up to so many images, all of them added or removed together.
 
     A step includes Binomial(images, q) of them, and its sum moves by at most that many times C: a mixture of Gaussians
     (Ganesh 2024, arXiv 2401.10294), by dp-accounting's PLD.
+
+    Args:
+        advance: called when one of the plan's parts is understood; the steps' may take a minute.
 
     Raises:
         UsageError: images below 1 or no whole number.
@@ -56,6 +62,11 @@ def person_epsilon(plan: PrivacyPlan, images: int) -> float:
     from dp_accounting.pld import privacy_loss_distribution as losses
 
     def loss_of(q: float, sigma: float, interval: float) -> Any:
+        loss = loss_of_one(q, sigma, interval)
+        advance()
+        return loss
+
+    def loss_of_one(q: float, sigma: float, interval: float) -> Any:
         if q == 1:  # all of them, always: one release that much louder
             return losses.from_gaussian_mechanism(
                 sigma / count, value_discretization_interval=interval

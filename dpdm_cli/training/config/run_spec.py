@@ -14,6 +14,7 @@ from dpdm_cli.privacy.accounting.claims import check_plan_file, claim, round_up
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.public_inputs import PublicInputs
 from dpdm_cli.privacy.statement import NOT_PRIVATE
+from dpdm_cli.results import Result
 from dpdm_cli.training.config.network import network_config, with_side
 from dpdm_cli.training.config.planning import (
     check_batch_size,
@@ -27,8 +28,8 @@ from dpdm_cli.training.config.request import RunRequest
 from dpdm_cli.training.config.settings import TrainSettings
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunSpec:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class RunSpec(Result):
     """What a run is, and nothing of what becomes of it. It holds no image.
 
     Attributes:
@@ -77,6 +78,16 @@ class RunSpec:
             values |= planned
             origins |= dict.fromkeys(planned, f"plan {self.request.plan_file}")
         return values, origins
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        plan = self.plan
+        claimed = "NOT PRIVATE"
+        if plan is not None:
+            claimed = f"epsilon {claim(plan).epsilon_text} at delta {plan.delta:g}"
+        what = f"{self.request.data} with {self.request.preset}"
+        return f"{what}: {self.steps:,} steps, N = {self.dataset_size:,}; {claimed}"
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON object: settings with their origins, the plan with its claim, the network with its size."""

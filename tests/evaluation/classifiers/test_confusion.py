@@ -39,7 +39,9 @@ def test_a_cell_shows_its_count_unless_there_are_many_classes() -> None:
 @pytest.mark.parametrize("count", [2, 10, 40])
 @pytest.mark.parametrize("name", ["w", "w" * 200])
 def test_nothing_is_printed_over_anything_else(count: int, name: str) -> None:
-    panel = Panel("logistic regression\nscattering: 100.0 %", 100 * torch.eye(count).long())
+    panel = Panel(
+        "logistic regression\nscattering: 100.0 %\nbalanced: 100.0 %", 100 * torch.eye(count).long()
+    )
     figure = draw_confusions([[panel] * 3, [panel]], [name] * count)
     figure.draw_without_rendering()
     assert len(figure.axes) == 6
