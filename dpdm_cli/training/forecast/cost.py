@@ -6,6 +6,7 @@ is counted is its time for this process, not the clock's: others at work beside 
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from dpdm_cli.training.config.run_spec import RunSpec
 from dpdm_cli.training.trainer import Trainer
 
 _STEPS = 1000  # of the grey run's own plan, never taken
-_TIMED = 2  # steps
+_TIMED = 4  # steps
 _SECONDS = 1.0  # that one of them is to take
 _WARM_ROWS = 512
 
@@ -139,12 +140,14 @@ def measure(
     # What was measured may differ between processes, and all hold the same images.
     full = trainer(processes.broadcast(lambda: held_rows), micro_batch, is_warm=True)
     full.step()
-    seen, taken, anywhere = 0, 0.0, 0
+    # The fastest: others at work, and memory that is touched for the first time, only ever add to it.
+    image, anywhere = math.inf, 0
     while not anywhere:  # the batches of a short run may all be empty
         for _ in range(_TIMED):
-            taken += clock.together(full.step) - clock.share * fixed
-            seen += full.images_seen
-        (anywhere,) = processes.all_reduce_max(seen)
+            taken = clock.together(full.step) - clock.share * fixed
+            if seen := full.images_seen:
+                image, anywhere = min(image, max(0.0, taken) / seen), 1
+        (anywhere,) = processes.all_reduce_max(anywhere)
     prior, warm_start = full.averaged.prior, 0.0
     if spec.plan is not None and prior is not None:
         grey = to_floats(_grey(spec, _WARM_ROWS).rows(torch.arange(_WARM_ROWS))).to(device)
@@ -156,8 +159,8 @@ def measure(
         over_rows()
         passes = spec.plan.warm_releases * spec.dataset_size / processes.size / _WARM_ROWS
         warm_start = once + passes * clock.together(over_rows)
-    share = batch / processes.size
-    image = max(0.0, taken) / max(1, seen)
+    # A process that drew nothing tells nobody.
+    of_images = batch / processes.size * image if image < math.inf else 0.0
 
     sampler = SamplerSettings.default(has_prior=prior is not None)
     short = replace(sampler, steps=2)
@@ -173,7 +176,7 @@ def measure(
     return Cost(
         device=_words(device, processes),
         warm_start=warm_start,
-        steps=spec.steps * (fixed + share * image),
+        steps=spec.steps * (fixed + of_images),
         previews=previews * grid,
         grid=grid,
         thousand=1000 / processes.size * grid / count,
