@@ -1,8 +1,7 @@
-"""`dpdm classify`: how well classifiers trained on synthetic images recognise real ones. Files
-in, figures out.
+"""`dpdm classify`: how well classifiers trained on synthetic images recognise real ones. Files in, figures out.
 
-The protocol keeps the real test images out of every decision: the epoch is chosen on synthetic
-images, and the test images are used once for each classifier, after that.
+The protocol keeps the real test images out of every decision: the epoch is chosen on synthetic images, and the test
+images are used once for each classifier, after that.
 """
 
 from __future__ import annotations
@@ -52,7 +51,6 @@ from dpdm_cli.reporter import Progress, Reporter, heard
 from dpdm_cli.stored import Json
 
 PICTURE = "confusion.png"
-
 _PRIVATE_BASELINES = ("dp-sgd", "scattering")
 
 
