@@ -72,7 +72,6 @@ def calibrate(
         Path | None,
         option("Write the plan to this file, for `dpdm train --plan`.", *OUT, default="none"),
     ] = None,
-    unit: Unit = None,
     plot: Annotated[
         Path | None,
         option(
@@ -81,6 +80,7 @@ def calibrate(
             default="none",
         ),
     ] = None,
+    unit: Unit = None,
     dataset_size: DatasetSize = None,
     public_metadata: PublicMetadata = False,
     batch_size: BatchSize = None,

@@ -39,6 +39,16 @@ def release(
             default="none",
         ),
     ] = None,
+    images_per_person: ImagesPerPerson = None,
+    base_model: Annotated[
+        str | None,
+        option(
+            "Name on Hugging Face's Hub of the public model whose weights this one started from, for the card.",
+            "--base-model",
+            metavar="OWNER/NAME",
+            default="none",
+        ),
+    ] = None,
     runs: Annotated[
         int | None,
         option("How many runs were made on these images.", panel=SAID, default="not stated"),
@@ -77,16 +87,6 @@ def release(
             metavar="SPDX",
             panel=SAID,
             default="not stated",
-        ),
-    ] = None,
-    images_per_person: ImagesPerPerson = None,
-    base_model: Annotated[
-        str | None,
-        option(
-            "Name on Hugging Face's Hub of the public model whose weights this one started from, for the card.",
-            "--base-model",
-            metavar="OWNER/NAME",
-            default="none",
         ),
     ] = None,
     as_json: Json = False,

@@ -53,14 +53,6 @@ def sample(
             default="equal",
         ),
     ] = None,
-    mark: Annotated[
-        bool,
-        option(
-            "Say in each PNG file that a model made it, for machines (IPTC DigitalSourceType, as XMP; some 500 bytes).",
-            "--mark/--no-mark",
-            panel=OUTPUT,
-        ),
-    ] = True,
     seed: Annotated[
         int,
         option(
@@ -136,6 +128,14 @@ def sample(
             default="64, on CUDA 1000",
         ),
     ] = None,
+    mark: Annotated[
+        bool,
+        option(
+            "Say in each PNG file that a model made it, for machines (IPTC DigitalSourceType, as XMP; some 500 bytes).",
+            "--mark/--no-mark",
+            panel=OUTPUT,
+        ),
+    ] = True,
     shard: Annotated[
         str | None,
         option(
