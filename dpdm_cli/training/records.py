@@ -8,7 +8,7 @@ from torch import Tensor
 from dpdm_cli.choices import Unit
 from dpdm_cli.data import ImageSet
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
-from dpdm_cli.errors import UsageError
+from dpdm_cli.errors import PrivacyError, UsageError
 
 
 class People:
@@ -20,11 +20,18 @@ class People:
     Attributes:
         persons: as given.
         images_of: how many images each person has, int64 [P].
+
+    Raises:
+        PrivacyError: a person without an image, in whose place another one's would be taken.
     """
 
     def __init__(self, persons: Tensor) -> None:
         self.persons = persons
         self.images_of = torch.bincount(persons)
+        if (self.images_of == 0).any():
+            raise PrivacyError(
+                "some persons have no image", "number those who have from 0 on, without gaps"
+            )
         self._by_person = torch.argsort(persons, stable=True)
         self._first = torch.cumsum(self.images_of, 0) - self.images_of
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dpdm_cli.data import ImageSet
 from dpdm_cli.diffusion.keyed_noise import KeyedNoise
-from dpdm_cli.errors import DataError, UsageError
+from dpdm_cli.errors import DataError, PrivacyError, UsageError
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.training.config.settings import TrainSettings
 from dpdm_cli.training.records import People, people_in
@@ -45,6 +45,11 @@ def trainer_for(images: ImageSet, **plan: object) -> Trainer:
         ledger=Ledger(the_plan),
         device=torch.device("cpu"),
     )
+
+
+def test_nobody_stands_in_for_a_person_without_images() -> None:
+    with pytest.raises(PrivacyError, match="no image"):
+        People(torch.tensor([0, 0, 2]))
 
 
 def test_each_image_of_a_person_is_chosen_alike_and_none_of_others() -> None:
