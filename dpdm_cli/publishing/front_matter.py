@@ -63,7 +63,7 @@ def data_head(metadata: SampleMetadata, statement: Statement) -> list[str]:
     """Of the card of a set of images."""
     subject = "images" if metadata.dataset == "custom" else metadata.dataset
     task = "image-classification" if metadata.classes else "unconditional-image-generation"
-    loaded = {}
+    loaded: Json = {}
     if pattern := _pattern(metadata):
         config: Json = {"config_name": "default"}
         config["data_files"] = [{"split": TRAIN, "path": pattern}]
