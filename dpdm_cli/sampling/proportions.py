@@ -46,7 +46,7 @@ def check_shares(shares: Sequence[float]) -> tuple[float, ...]:
         if not is_number or not 0 < share <= 1 or (_exact(share) * _FINEST).denominator > 1:
             raise _unusable(str(share)[:80])
     found = tuple(map(float, shares))
-    total = sum(map(_exact, found), Fraction())
+    total = sum(map(_exact, found), Fraction(0))
     if abs(total - 1) > _SLACK:
         raise UsageError(
             f"the proportions sum to {float(total):g}, not to 1", "give the share of every class"

@@ -6,12 +6,12 @@ size allows.
 
 from __future__ import annotations
 
-import io
 import json
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
 from typing import IO, Any
 
@@ -86,7 +86,7 @@ class ImageTableWriter:
         classes, notes: see `schema_of`.
     """
 
-    def __init__(self, file: IO[bytes] | io.RawIOBase, classes: Sequence[str], notes: str) -> None:
+    def __init__(self, file: IO[bytes] | RawIOBase, classes: Sequence[str], notes: str) -> None:
         self._arrow, parquet = arrow()
         self._schema = schema_of(classes, notes)
         self._writer = parquet.ParquetWriter(
