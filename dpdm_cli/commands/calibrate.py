@@ -113,7 +113,7 @@ def calibrate(
         epsilon=epsilon,
         sigma=sigma,
         delta=delta,
-        unit=unit or "image",
+        unit=unit,
         accountant=accountant,
         profile=profile,
         clip_norm=clip_norm,
