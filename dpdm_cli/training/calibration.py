@@ -90,8 +90,8 @@ def calibrate(
         epsilon: to stay within: sigma is found. Either this or `sigma`.
         sigma: the other way round: what this noise multiplier claims.
         delta: below 1/N; by default the data set's.
-        unit: what the claim protects: image (by default), or person with all of their images. N and B then count persons, and N is
-            stated.
+        unit: what the claim protects: image (by default), or person with all of their images. N and B then count
+            persons, and N is stated.
         accountant: prv (by default), rdp or pld; where it may not claim, another does and a warning says why.
         profile: exact: q = B/N and the least noise. paper: q = 1/ceil(N/B), RDP with orders to 127 and a tolerance of
             0.01, as in the paper's tables (arXiv 2210.09929).
