@@ -159,7 +159,7 @@ def calibrate(
             epsilon=target,
             sigma=sigma,
             delta=delta,
-            unit=unit or "image",
+            unit=unit,
             accountant=accountant,
             profile=profile,
             clip_norm=clip_norm,

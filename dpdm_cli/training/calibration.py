@@ -82,7 +82,7 @@ def calibrate(
     epsilon: float | None = None,
     sigma: float | None = None,
     delta: float | None = None,
-    unit: Unit = "image",
+    unit: Unit | None = None,
     accountant: str | None = None,
     profile: Profile = "exact",
     clip_norm: float | None = None,
@@ -112,8 +112,8 @@ def calibrate(
         epsilon: to stay within: sigma is found. Either this or `sigma`.
         sigma: the other way round: what this noise multiplier claims.
         delta: below 1/N; by default the data set's.
-        unit: what the claim protects: image, or person with all of their images. N and B then count persons, and N is
-            stated.
+        unit: what the claim protects: image (by default), or person with all of their images. N and B then count
+            persons, and N is stated.
         accountant: prv (by default), rdp or pld; where it may not claim, another does and a warning says why.
         profile: exact: q = B/N and the least noise. paper: q = 1/ceil(N/B), RDP with orders to 127 and a tolerance of
             0.01, as in the paper's tables (arXiv 2210.09929).
@@ -151,7 +151,7 @@ def calibrate(
             f"N must be at least 1, found {dataset_size}",
             "give the public number of images with --dataset-size",
         )
-    if profile == "paper" and unit != "image":
+    if profile == "paper" and unit == "person":
         raise UsageError(
             "--profile paper is the paper's plan, whose claim is for one image",
             "leave out --unit, or use --profile exact",

@@ -86,6 +86,7 @@ def test_the_settings_of_a_plan_are_the_plans(plan: Path) -> None:
     expected: dict[str, Any] = {
         "epsilon": round_up(claim(PLAN).epsilon, 4),
         "delta": 3e-5,
+        "unit": "image",
         "clip_norm": 0.7,
         "noise_multiplicity": 5,
         "batch_size": 77,
