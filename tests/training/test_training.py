@@ -326,7 +326,7 @@ def test_out_of_memory_ends_the_run_and_keeps_the_saved_state(
 @pytest.mark.parametrize(
     ("what", "when"),
     [
-        ("trainer.placed", "while the network was set up"),
+        ("trainer.to_device", "while the network was set up"),
         ("trainer.Trainer.check", "while the training step was checked"),
         ("run.draw_grid", "while the model was written and drawn from"),
     ],
