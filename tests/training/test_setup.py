@@ -19,7 +19,7 @@ def train_unlike(out: Path, odd: int, changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("odd", [0, 1])
-@pytest.mark.parametrize("changes", [{"log_losses": True}, {"resume": True}])
+@pytest.mark.parametrize("changes", [{"log_losses": True}, {"resume": True}, {"preview": 2}])
 def test_options_that_decide_which_calls_follow_are_compared_before_any(
     odd: int, changes: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -30,6 +30,7 @@ def test_options_that_decide_which_calls_follow_are_compared_before_any(
         # Not that one has lost the other, as after the time limit.
         assert isinstance(found, ResourceError), found
         assert found.message == (
-            "the data, --non-private, --resume or --log-losses of process 1 of 2 differ from those of process 0"
+            "the data, --non-private, --resume, --log-losses or --preview of process 1 of 2 differ from those of "
+            "process 0"
         )
     assert not (tmp_path / "run").exists()

@@ -172,14 +172,16 @@ def measure(
     def draw() -> None:
         generate(full.averaged, indices, labels, shape, short, seed=0)
 
-    grid = clock.together(draw) * sampler.evaluations / short.evaluations
+    as_many = sampler.evaluations / short.evaluations
+    grid = clock.together(draw) * as_many
+    image_again = clock.together(draw) * as_many / count  # without what is set up once
     return Cost(
         device=_words(device, processes),
         warm_start=warm_start,
         steps=spec.steps * (fixed + of_images),
         previews=previews * grid,
         grid=grid,
-        thousand=1000 / processes.size * grid / count,
+        thousand=1000 / processes.size * image_again,
         memory=_peak(device, held),
         tuning=empty.tuning,
     )
