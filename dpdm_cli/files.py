@@ -255,7 +255,7 @@ def refuse_run(path: Path) -> None:
     if os.path.isfile(path / MODEL):
         drawn = sorted(found.parent for found in path.glob("*/metadata.json"))
         raise DataError(
-            f"{path} is a run, a model and no images",
+            f"{path} is a training run, not images",
             f"give the images that were drawn from it: {drawn[0]}"
             if drawn
             else f"draw images from it and give those: dpdm sample {path} -n 10000",
@@ -276,7 +276,7 @@ def refuse_samples(path: Path) -> None:
     if os.path.isfile(path / "metadata.json") or any(path.glob(".sampling*.json")):
         run = path.absolute().parent
         raise DataError(
-            f"{path} is a set of images that were drawn, and no model",
+            f"{path} is a set of synthetic images, not a model",
             f"give the run that they were drawn from: {path.parent}"
             if (run / MODEL).is_file()
             else "give the run, or the model.safetensors, that they were drawn from",
@@ -293,6 +293,6 @@ def _is_unfinished_run(path: Path) -> bool:
 
 def _unfinished_run(path: Path) -> DataError:
     return DataError(
-        f"{path} is a run that is not finished",
+        f"{path} is a training run that is not finished",
         "complete it first: repeat its `dpdm train` with --resume",
     )

@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -112,7 +113,7 @@ class Console:
 
     def note(self, text: str) -> None:
         if not self.quiet:
-            self._say(escape(text))
+            self._say(text)
 
     def detail(self, text: str) -> None:
         if self.verbose:
@@ -120,7 +121,7 @@ class Console:
 
     def warn(self, text: str) -> None:
         if self.speaks:
-            self._say(f"[yellow]warning:[/] {escape(text)}")
+            self._say(text, heading="warning:", style="yellow")
 
     def error(self, error: DpdmError) -> None:
         who = ""
@@ -129,16 +130,27 @@ class Console:
                 return  # the same in all processes
         elif are_several() and not getattr(error, "is_of_others", False):
             who = f"process {rank()}: "
-        self._say(f"[red]error:[/] {who}{escape(error.message)}")
+        self._say(who + error.message, heading="error:", style="red")
         if error.hint:
-            self._say(f"  {escape(error.hint)}")
+            self._say(f"  {error.hint}")
 
-    def _say(self, markup: str) -> None:
+    def _say(self, text: str, heading: str = "", style: str = "none") -> None:
         """One line of a log; on a terminal as many as it takes, none of which ends within a word."""
+        text = f"{heading} {text}" if heading else text
         if self.err.is_terminal:
-            self.err.print(markup, overflow="ignore", crop=False)
-        else:
-            self.err.print(markup, soft_wrap=True)
+            indent = " " * (len(text) - len(text.lstrip()))
+            text = "\n".join(
+                textwrap.fill(
+                    line,
+                    self.err.width,
+                    subsequent_indent=indent,
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
+                for line in text.split("\n")
+            )
+        said = escape(text.removeprefix(heading))
+        self.err.print(f"[{style}]{heading}[/]{said}", soft_wrap=True)
 
     @contextmanager
     def progress(self, title: str, total: int, unit: str, done: int = 0) -> Iterator[Progress]:

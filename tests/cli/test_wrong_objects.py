@@ -59,7 +59,7 @@ def test_a_run_where_images_are_wanted(
     monkeypatch.chdir(trained.parent)
     code, said = run(*(word.format(trained) for word in words))
     assert code == 3
-    assert f"error: {trained} is a run, a model and no images\n" in said
+    assert f"error: {trained} is a training run, not images\n" in said
     assert f"dpdm sample {trained} -n 10000" in said
     draw(trained, trained / "synth", n=3)
     code, said = run(*(word.format(trained) for word in words))
@@ -79,7 +79,7 @@ def test_images_where_a_run_is_wanted(
         draw(trained, synth, n=3)
         code, said = run(*(word.format(synth) for word in words))
         assert code == 3
-        assert f"error: {synth} is a set of images that were drawn, and no model\n" in said
+        assert f"error: {synth} is a set of synthetic images, not a model\n" in said
         assert advice in said
 
 
@@ -90,7 +90,7 @@ def test_a_run_that_is_not_finished(
     monkeypatch.chdir(unfinished.parent)
     code, said = run(*(word.format(unfinished) for word in words))
     assert code == 3
-    assert f"error: {unfinished} is a run that is not finished\n" in said
+    assert f"error: {unfinished} is a training run that is not finished\n" in said
     assert "--resume" in said
 
 

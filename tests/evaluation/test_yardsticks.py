@@ -93,11 +93,11 @@ def test_table_and_json_show_recalls_and_the_largest_class_beside_accuracies(
     for what, found in (("synthetic", 12), ("real training", 5), ("test", 5)):
         assert f"fewer than 30 {what} images of ill ({found}):" in err
     values = json.loads(command(*words, "--json")[1])
-    assert values["test_counts"] == [45, 5]
+    assert (values["classes"], values["test_counts"]) == (["ill", "well"], [5, 45])
     for name in ("logreg", "mlp", "cnn"):
         recalls = values["recall"][name]
         assert values["balanced_accuracy"][name] == pytest.approx(sum(recalls) / 2)
-        assert values[name] == pytest.approx(0.9 * recalls[0] + 0.1 * recalls[1])
+        assert values[name] == pytest.approx(0.1 * recalls[0] + 0.9 * recalls[1])
 
 
 def test_of_many_classes_the_worst_recalls_are_shown(tmp_path: Path) -> None:
