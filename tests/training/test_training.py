@@ -53,7 +53,9 @@ def test_a_run_leaves_a_model_a_statement_a_picture_and_a_manifest(finished: Tra
     assert stored == finished.statement.to_json()
     assert stored["private"] is True
     assert 0 < stored["epsilon"] <= 10
-    assert stored["steps_taken"] == stored["steps"] == 6
+    assert finished.statement.ledger.steps == stored["plan"]["steps"] == 6
+    assert stored["checks_before_training"] == "passed"
+    assert stored["trust_model"]["machines"] == ["cpu"]
     Image.open(finished.folder / "samples.png").verify()
 
 
