@@ -194,7 +194,7 @@ LabelColumn = Annotated[
         "--label-column",
         metavar="NAME",
         panel=DATA,
-        default="label, class or diagnosis",
+        default="class, label or diagnosis",
     ),
 ]
 FileColumn = Annotated[

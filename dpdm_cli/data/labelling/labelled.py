@@ -30,7 +30,8 @@ METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """What Hugging Face calls the table of a folder of images."""
 
 FILE_COLUMNS = ("file_name", "filename", "image", "path")
-LABEL_COLUMNS = ("label", "class", "diagnosis")
+LABEL_COLUMNS = ("class", "label", "diagnosis")
+"""Names before numbers: who writes both, as `dpdm sample` does into a zip, numbers its classes in the column `label`."""
 
 _MOST_BYTES = 1 << 30
 
