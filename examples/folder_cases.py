@@ -3,7 +3,8 @@
 python folder_cases.py FOLDER OUT
 
 FOLDER is made by make_folders.py. Each command is shown as it would be typed; all run in this process, which saves the
-seconds that each would take to start. A few images of 16x16 and a few steps are too little for samples of any use.
+seconds that each would take to start. A few images of 16x16, a tiny network and a few steps are too little for samples
+of any use.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from dpdm_cli.commands.app import app
 
+TINY = Path(__file__).parent / "reproduce" / "tiny.toml"
 CLASSES = "--classes 0,1,2,3,4,5,6,7,8,9"
 CASES = {
     # No folders, no classes. A table beside the images that nobody names is not used, and said to be there.
@@ -39,7 +41,7 @@ PREPARE = (
 )
 TRAIN = (
     "--dataset-size 300 --image-size 16 --channels 1 --eps 10 --delta 1e-5 --batch-size 64 --steps 3 "
-    "--warm-start none --init none --accountant rdp --out {out}/{name}/run"
+    "--warm-start none --init none --accountant rdp --config {tiny} --out {out}/{name}/run"
 )
 SAMPLE = "sample {out}/{name}/run -n 20 --steps 5 --out {out}/{name}/synth --quiet"
 
@@ -48,7 +50,7 @@ def main(data: Path, out: Path) -> None:
     dpdm(PREPARE.format(data=data, out=out))
     for name, source in CASES.items():
         print(f"--- {name}", flush=True)
-        places = {"data": data, "out": out, "name": name}
+        places = {"data": data, "out": out, "name": name, "tiny": TINY}
         dpdm(f"train {source} {TRAIN}".format(**places))
         dpdm(SAMPLE.format(**places))
     test = f"--test {out}/scans-held-out.safetensors --model logreg --epochs 2"
