@@ -168,7 +168,8 @@ def test_fid_is_the_figure_of_one_process_printed_and_kept_once(
         assert {**four, "fid": 0} == {**one, "fid": 0}
         assert ("features of digits" in err) == (again == 0)
         assert others == [(0, "", "")] * 3
-    assert len(list((tmp_path / "four").rglob("*.npz"))) == 2
+    # Of both splits, and of the two parts of each that are compared.
+    assert len(list((tmp_path / "four").rglob("*.npz"))) == 6
 
 
 def test_fid_of_images_that_can_not_be_read_fails_in_all(tmp_path: Path) -> None:

@@ -275,7 +275,7 @@ def test_the_statement_says_what_the_warm_start_was_and_cannot_leave_it_out() ->
     assert checked(statement).releases == 3
     for name, value in (("warm_start", "none"), ("warm_sigma", 3.0)):
         with pytest.raises(PrivacyError):
-            checked({**statement, name: value})
+            checked({**statement, "plan": {**statement["plan"], name: value}})
 
 
 @pytest.mark.slow

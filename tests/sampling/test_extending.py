@@ -98,7 +98,7 @@ def test_images_that_were_changed_are_not_extended(
 ) -> None:
     out = tmp_path / "out"
     images = draw(checkpoint, out, n=20, format=format).images
-    victim = next(out.glob("*/*.png")) if format == "png" else images
+    victim = next(out.rglob("train/*/*.png")) if format == "png" else images
     victim.write_bytes(victim.read_bytes()[:-1])
     before = contents(out)
     with pytest.raises(errors.DamagedFileError, match="aren't those that were drawn"):

@@ -176,7 +176,7 @@ def test_a_process_killed_while_the_first_publishes_is_a_failure_that_resuming_m
             verify([out])
     done = launch(2, partial(children.run, resume=True), out)
     assert done[0] == done[1]
-    assert done[0]["statement"]["steps_taken"] == children.PLAN.steps
+    assert done[0]["statement"]["ledger"]["releases"] == children.PLAN.releases
     verify([out])
 
 
