@@ -219,7 +219,7 @@ def test_inception_features_of_two_processes_are_those_of_one(
     (alone,) = launch(1, compared_by_inception, tmp_path, tmp_path / "one")
     first, second = launch(2, compared_by_inception, tmp_path, tmp_path / "two")
     assert second == []
-    assert [count for count, *_ in first] == [count for count, *_ in alone] == [13, 18]
+    assert [count for count, *_ in first] == [count for count, *_ in alone] == [13, 18, 9, 9]
     for (_, mean, scatter), (_, other_mean, other_scatter) in zip(first, alone, strict=True):
         np.testing.assert_allclose(mean, other_mean, rtol=1e-9)
         np.testing.assert_allclose(scatter, other_scatter, rtol=1e-6, atol=1e-9 * scatter.max())

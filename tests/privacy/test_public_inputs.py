@@ -21,7 +21,8 @@ ALL = [
 
 
 def test_every_combination_survives_storage_and_no_two_read_alike() -> None:
-    assert len({public.text for public in ALL}) == len(ALL) == 3**3 * 4
+    for record in ("image", "person"):
+        assert len({public.text_for(record) for public in ALL}) == len(ALL) == 3**3 * 4
     for public in ALL:
         assert PublicInputs.from_dict(json.loads(json.dumps(public.to_dict()))) == public
 
@@ -31,7 +32,9 @@ def test_each_figure_stands_beside_its_source_and_a_declared_one_takes_a_claim_a
         for name, source in public.to_dict().items():
             group = next((g for g in public.words.split("; ") if NAMES[name] in g), "")
             assert (SOURCES[source] in group) if source in SOURCES else not group
-        assert ("Nothing is claimed" in public.text) == ("declared" in public.to_dict().values())
+        assert ("Nothing is claimed" in public.text_for("image")) == (
+            "declared" in public.to_dict().values()
+        )
 
 
 @pytest.mark.parametrize(
@@ -62,7 +65,7 @@ def test_what_is_no_such_object_is_a_damaged_file(values: object) -> None:
 def test_a_statement_says_so_and_is_held_to_it(public: PublicInputs) -> None:
     statement = private_statement(tiny.ledger(tiny.plan(), 5), public).to_json()
     assert statement["public_inputs"] == public.to_dict()
-    assert public.text in statement["text"]
+    assert public.text_for("image") in statement["text"]
     checked(statement)
     for other in ALL:
         if other != public:

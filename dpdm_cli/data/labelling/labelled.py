@@ -31,7 +31,7 @@ METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 FILE_COLUMNS = ("file_name", "filename", "image", "path")
 LABEL_COLUMNS = ("class", "label", "diagnosis")
-"""Names before numbers: who writes both, as `dpdm sample` does into a zip, numbers its classes in the column `label`."""
+"""Names before numbers: who writes both, as `dpdm sample` does into a zip, numbers the classes in `label`."""
 
 _MOST_BYTES = 1 << 30
 
