@@ -23,7 +23,7 @@ from dpdm_cli.training.forecast.found import found_in
 from dpdm_cli.training.preview import check_preview
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class DryRun(RunSpec):
     """A run that was not made.
 
