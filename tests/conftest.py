@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,16 @@ def _module_leaves_process_as_it_was() -> Iterator[None]:
 def _test_leaves_process_as_it_was() -> Iterator[None]:
     with _process_as_it_was():
         yield
+
+
+@pytest.fixture(autouse=True)
+def _runs_are_not_timed_beforehand(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hundreds of tiny runs each spent seconds on their forecast; tests marked `forecast` look at it."""
+    run = sys.modules.get("dpdm_cli.training.run")
+    if run is not None and request.node.get_closest_marker("forecast") is None:
+        monkeypatch.setattr(run, "foresee", partial(run.foresee, timed=False))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

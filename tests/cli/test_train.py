@@ -121,6 +121,7 @@ def test_from_real_digits_to_scores_through_the_commands_alone(
     assert distance["fid"]["train"] > 0  # type: ignore[index]
 
 
+@pytest.mark.forecast
 def test_without_a_terminal_progress_is_plain_lines_with_epsilon(
     tmp_path: Path, config: Path
 ) -> None:

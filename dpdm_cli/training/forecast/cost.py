@@ -231,7 +231,7 @@ def duration(seconds: float) -> str:
 
 
 def _grey(spec: RunSpec, rows: int) -> ImageSet:
-    """Grey images of the run's shape; however many there are, one is held."""
+    """Grey images of the run's shape, each of a person of its own; however many there are, one is held."""
     network = spec.network
     shape = rows, network.image_channels, network.image_size, network.image_size
     classes = tuple(str(label) for label in range(network.classes))
@@ -240,6 +240,7 @@ def _grey(spec: RunSpec, rows: int) -> ImageSet:
         images=torch.full((1, 1, 1, 1), 127, dtype=torch.uint8).expand(shape),
         labels=torch.zeros(1, dtype=torch.int64).expand(rows) if classes else None,
         classes=classes,
+        persons=torch.arange(rows),
     )
 
 

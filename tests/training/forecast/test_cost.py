@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from support import trained
@@ -36,9 +37,9 @@ def a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
 
 
-def spec(**changes: Any) -> RunSpec:
+def spec(data: str = "digits", **changes: Any) -> RunSpec:
     asked = {name: trained.TINY[name] for name in ("width", "multipliers", "embedding", "device")}
-    return dry_run("digits", preset="small", **asked, **changes)
+    return dry_run(data, preset="small", **asked, **changes)
 
 
 @pytest.mark.usefixtures("a_clock")
@@ -61,6 +62,16 @@ def test_the_steps_take_what_each_does_for_the_expected_batch(asked: dict[str, A
     assert found.steps == pytest.approx(expected, rel=0.05)
     assert (found.warm_start > 0) == bool(run.plan and run.plan.warm_releases)
     assert found.seconds == pytest.approx(found.steps + found.warm_start + found.grid)
+
+
+@pytest.mark.usefixtures("a_clock")
+def test_a_run_of_persons_is_timed_by_grey_ones(tmp_path: Path) -> None:
+    people = tmp_path / "people.npz"
+    images, persons = np.zeros((60, 8, 8), np.uint8), np.arange(60) // 3
+    np.savez(people, images=images, persons=persons)
+    asked = {"steps": 40, "batch_size": 10, "unit": "person", "dataset_size": 20}
+    run = spec(str(people), public_metadata=True, delta=1e-3, warm_start="none", **asked)
+    assert cost.measure(run, CPU).steps == pytest.approx(40 * (FIXED + IMAGE * 10), rel=0.05)
 
 
 @pytest.mark.usefixtures("a_clock")
