@@ -271,6 +271,7 @@ def test_what_was_found_is_shown_on_the_screen_and_nowhere_else(tmp_path: Path) 
     assert all(b"found 40" not in f.read_bytes() for f in out.rglob("*") if f.is_file())
 
 
+@pytest.mark.forecast
 def test_a_run_begins_with_its_forecast_and_under_a_plan_says_what_is_from_where(
     plan: Path, config: Path, tmp_path: Path
 ) -> None:
