@@ -145,6 +145,13 @@ def value_of(values: Mapping[str, object], name: str, what: str, read: Callable[
         ) from error
 
 
+def json_object(value: object) -> Json:
+    """A value that is to be a JSON object. Raises ValueError: it is another."""
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object")
+    return value
+
+
 def optional(read: Callable[[Any], T]) -> Callable[[Any], T | None]:
     """As `read`, and None for None."""
     return lambda value: None if value is None else read(value)

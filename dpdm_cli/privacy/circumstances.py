@@ -10,7 +10,7 @@ import re
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
 
-from dpdm_cli.stored import Json, check_keys, understood, value_of
+from dpdm_cli.stored import Json, check_keys, json_object, understood, value_of
 
 NOT_STATED = "not stated"
 """In the place of what only a person can say."""
@@ -191,7 +191,7 @@ class Circumstances:
         """
 
         def part(name: str, *keys: str) -> Json:
-            found: Json = value_of(values, name, what, _object)
+            found: Json = value_of(values, name, what, json_object)
             check_keys(found, keys, f"{what}: {name}")
             return found
 
@@ -241,9 +241,3 @@ def is_short_line(text: object) -> bool:
         and text == text.strip()
         and text != NOT_STATED
     )
-
-
-def _object(value: object) -> Json:
-    if not isinstance(value, dict):
-        raise ValueError("no JSON object")
-    return value

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dpdm_cli.errors import DamagedFileError, DataError, ResourceError, UsageError
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.stored import Json, json_text, optional, parse_json, understood
+from dpdm_cli.stored import Json, json_object, json_text, optional, parse_json, understood
 
 _MOST_BYTES = 1_000_000
 _WRITE_ONE = "write one with `dpdm calibrate --out plan.json`"
@@ -59,14 +59,8 @@ class PlanFile:
             {**claimed, "plan": plan},
             "the plan file",
             plan=PrivacyPlan.from_dict,
-            risk=optional(_object),
+            risk=optional(json_object),
         )
-
-
-def _object(value: object) -> Json:
-    if not isinstance(value, dict):
-        raise ValueError("no JSON object")
-    return value
 
 
 def read_plan_file(path: str | Path) -> PlanFile:
