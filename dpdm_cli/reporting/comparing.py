@@ -192,12 +192,11 @@ def compare(
                 keep=False,
                 reporter=reporter,
             )
-            confusion = scored.scores[model].confusion
-            recalls = [row[i] / sum(row) for i, row in enumerate(confusion) if sum(row)]
+            score = scored.scores[model]
             scores = Scores(
                 samples=place,
-                accuracy=scored.scores[model].accuracy,
-                balanced=100 * sum(recalls) / len(recalls),
+                accuracy=score.accuracy,
+                balanced=score.balanced_accuracy,
                 distance=far.scores["train"].fid,
                 n=far.n,
             )

@@ -159,11 +159,10 @@ def private_figures(
         f"features of {len(ours.images):,} synthetic and {len(theirs.images):,} real images"
     )
     mine, yours = _features(network, ours.images), _features(network, theirs.images)
-    counts = _test_counts(scored)
     return PrivateFigures(
         against=against,
-        test_counts=counts,
-        majority=100 * max(counts.values(), default=0) / max(1, sum(counts.values())),
+        test_counts=dict(zip(scored.classes, scored.test_counts, strict=True)) if scored else {},
+        majority=scored.majority.share if scored else 0.0,
         accuracies=_accuracies(scored),
         features=network.name,
         distance=_distance(mine, yours),
@@ -242,32 +241,21 @@ def _neighbours(
     return tuple(found)
 
 
-def _test_counts(scored: ClassifyResult | None) -> dict[str, int]:
-    """Test images of each class, which every confusion matrix has in its rows."""
-    if scored is None:
-        return {}
-    rows = next(iter(scored.scores.values())).confusion
-    return {name: sum(row) for name, row in zip(scored.classes, rows, strict=True)}
-
-
 def _accuracies(scored: ClassifyResult | None) -> tuple[Accuracy, ...]:
     if scored is None:
         return ()
-    found = []
-    for name, score in scored.scores.items():
-        recalls = {
-            scored.classes[label]: 100 * row[label] / sum(row)
-            for label, row in enumerate(score.confusion)
-            if sum(row)
-        }
-        found.append(
-            Accuracy(
-                title=TITLES[name],
-                accuracy=score.accuracy,
-                balanced=sum(recalls.values()) / len(recalls),
-                recalls=recalls,
-                classes=scored.classes,
-                confusion=tuple(map(tuple, score.confusion)),
-            )
+    return tuple(
+        Accuracy(
+            title=TITLES[name],
+            accuracy=score.accuracy,
+            balanced=score.balanced_accuracy,
+            recalls={
+                each: recall
+                for each, recall in zip(scored.classes, score.recalls, strict=True)
+                if recall is not None
+            },
+            classes=scored.classes,
+            confusion=tuple(map(tuple, score.confusion)),
         )
-    return tuple(found)
+        for name, score in scored.scores.items()
+    )
