@@ -16,41 +16,11 @@ ROUGH = 0.01
 
 def claim_sections(statement: Statement) -> list[str]:
     """Privacy, attack risk, and circumstances, each with a heading."""
-    plan, about = statement.plan, statement.about
-    by = ", ".join(f"{k.upper()} {v}" for k, v in sorted(statement.epsilon_by.items()))
-    claimed: dict[str, object] = {
-        "mechanism": MECHANISM,
-        "epsilon": statement.epsilon,
-        "delta": plan.delta,
-        "neighbouring data sets": plan.adjacency,
-        "what is protected": plan.unit,
-        "N, public": plan.dataset_size,
-        "sampling": "Poisson",
-        "q, sampling rate": plan.sample_rate,
-        "steps planned": plan.steps,
-        "steps taken": statement.ledger.steps,
-        "noise multiplier sigma": plan.sigma,
-        "clip norm C": plan.clip_norm,
-        f"noisy copies of {plan.unit} K": plan.noise_multiplicity,
-        "divisor": plan.divisor,
-        "warm start": plan.warm_start,
-        "noise on each sum of the warm start": plan.warm_sigma,
-        "SHA-256 of the network it started from": statement.init_from,
-        "taken as known to everybody": statement.public_inputs.words_for(plan.record),
-        "epsilon by accountant": by,
-        "budget by part": budget_words(statement.risk),
-        "head of the ledger": f"`{statement.ledger.head}`",
-    }
-    made: dict[str, object] = {
-        "selection": about.selection_text,
-        "trust": about.trust_text,
-        "trained with dpdm": ", ".join(about.versions) or NOT_RECORDED,
-        "begun on": about.begun or NOT_RECORDED,
-        "checks of the private step before training": about.checks or NOT_RECORDED,
-    }
+    claimed = claimed_rows(statement)
+    claimed["head of the ledger"] = f"`{claimed['head of the ledger']}`"
     said = {
-        name: NOT_STATED if text is None else literal(text)
-        for name, text in asdict(about.said).items()
+        name: text if text == NOT_STATED else literal(text)
+        for name, text in said_rows(statement).items()
     }
     return [
         "## Privacy",
@@ -71,13 +41,59 @@ def claim_sections(statement: Statement) -> list[str]:
         "",
         "## How it was made",
         "",
-        *_table(made),
+        *_table(made_rows(statement)),
         "",
         "Said by whoever publishes it, and checked by nobody:",
         "",
         *_table(said),
         "",
     ]
+
+
+def claimed_rows(statement: Statement) -> dict[str, object]:
+    """What is claimed, and for which mechanism, by what it is."""
+    plan = statement.plan
+    by = ", ".join(f"{k.upper()} {v}" for k, v in sorted(statement.epsilon_by.items()))
+    return {
+        "mechanism": MECHANISM,
+        "epsilon": statement.epsilon,
+        "delta": plan.delta,
+        "neighbouring data sets": plan.adjacency,
+        "what is protected": plan.unit,
+        "N, public": plan.dataset_size,
+        "sampling": "Poisson",
+        "q, sampling rate": plan.sample_rate,
+        "steps planned": plan.steps,
+        "steps taken": statement.ledger.steps,
+        "noise multiplier sigma": plan.sigma,
+        "clip norm C": plan.clip_norm,
+        f"noisy copies of {plan.unit} K": plan.noise_multiplicity,
+        "divisor": plan.divisor,
+        "warm start": plan.warm_start,
+        "noise on each sum of the warm start": plan.warm_sigma,
+        "SHA-256 of the network it started from": statement.init_from,
+        "taken as known to everybody": statement.public_inputs.words_for(plan.record),
+        "epsilon by accountant": by,
+        "budget by part": budget_words(statement.risk),
+        "head of the ledger": statement.ledger.head,
+    }
+
+
+def made_rows(statement: Statement) -> dict[str, str]:
+    """How a run was made and chosen."""
+    about = statement.about
+    return {
+        "selection": about.selection_text,
+        "trust": about.trust_text,
+        "trained with dpdm": ", ".join(about.versions) or NOT_RECORDED,
+        "begun on": about.begun or NOT_RECORDED,
+        "checks of the private step before training": about.checks or NOT_RECORDED,
+    }
+
+
+def said_rows(statement: Statement) -> dict[str, str]:
+    """What the publisher says, in words that somebody chose: to be escaped where they are shown."""
+    return {name: text or NOT_STATED for name, text in asdict(statement.about.said).items()}
 
 
 def risk_words(risk: Risk) -> dict[str, str]:

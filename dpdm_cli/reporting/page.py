@@ -15,11 +15,15 @@ from dpdm_cli import __version__
 from dpdm_cli.privacy.accounting.attack_risk import AttackRisk
 from dpdm_cli.privacy.accounting.claims import round_up
 from dpdm_cli.privacy.statement import Statement
+from dpdm_cli.publishing.claim_sections import claimed_rows, made_rows, risk_words, said_rows
 from dpdm_cli.reporting.budget import BudgetPart
 from dpdm_cli.reporting.pictures import data_uri, shown_width, strip
 from dpdm_cli.reporting.private_figures import PrivateFigures
 from dpdm_cli.sampling.png import Pixels
 from dpdm_cli.sampling.sample_metadata import SampleMetadata
+
+_BESIDE_THE_PICTURE = ("mu of Gaussian DP", "epsilon without amplification")
+"""Figures of the risk that no bar shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,28 +97,15 @@ class Page:
     @property
     def plan(self) -> dict[str, str]:
         """The mechanism, for those who know it."""
-        plan, statement = self.statement.plan, self.statement
-        rows = {
-            "protected": plan.unit,
-            "neighbouring data sets": plan.adjacency.replace("-", " "),
-            "N, public": f"{plan.dataset_size:,}",
-            "taken as known to everybody": statement.public_inputs.words,
-            "q, sampling rate (Poisson)": f"{plan.sample_rate!r}",
-            "steps": f"{plan.steps:,} planned and claimed, {statement.ledger.steps:,} taken",
-            "noise multiplier sigma": f"{plan.sigma!r}",
-            "clip norm C": f"{plan.clip_norm:g}",
-            "noisy copies of an image K": f"{plan.noise_multiplicity}",
-            "warm start": plan.warm_start,
-        }
-        if plan.warm_sigma is not None:
-            rows["noise on each sum of the warm start"] = f"{plan.warm_sigma!r}"
-        by = ", ".join(f"{name.upper()} {bound}" for name, bound in statement.epsilon_by.items())
-        return {
-            **rows,
-            "started from": statement.init_from or "random weights",
-            "epsilon by accountant": by,
-            "head of the ledger": statement.ledger.head,
-        }
+        claimed = claimed_rows(self.statement)
+        rows = {name: value for name, value in claimed.items() if value is not None}
+        rows |= {name: risk_words(self.statement.risk)[name] for name in _BESIDE_THE_PICTURE}
+        return {name: str(value) for name, value in rows.items()}
+
+    @property
+    def circumstances(self) -> dict[str, str]:
+        """How the run was made and chosen, and what its publisher says."""
+        return {**made_rows(self.statement), **said_rows(self.statement)}
 
     @property
     def by_epsilon_alone(self) -> tuple[float, str]:
@@ -150,6 +141,7 @@ def render(page: Page) -> str:
         page=page,
         statement=page.statement,
         version=__version__,
+        record=page.statement.plan.record,
         whose="images that are not published" if page.dataset == "custom" else page.dataset,
         strip=strip,
         uri=data_uri,
