@@ -226,11 +226,50 @@ def composed_pld_deltas(
     """
     together = _composed_loss(parts, pld_interval(parts, delta, interval), _gaussian_loss)
     slack = _rounding(sum(steps for *_, steps in parts))
-    with quiet():
-        found = [float(value) + slack for value in together.get_delta_for_epsilon(list(epsilons))]
+    found = [
+        max(pair) + slack
+        for pair in zip(*(_hockey_sticks(pmf, epsilons) for pmf in _pmfs(together)), strict=True)
+    ]
     if not all(math.isfinite(value) and value >= 0 for value in found):
         raise NotComputable(f"it answered {found}")
     return [min(1.0, value) for value in found]
+
+
+def _pmfs(loss: Any) -> list[Any]:
+    """dp-accounting's distributions of the loss when a record is removed and when one is added."""
+    return [loss._pmf_remove.to_dense_pmf(), loss._pmf_add.to_dense_pmf()]
+
+
+def _hockey_sticks(pmf: Any, epsilons: Sequence[float]) -> list[float]:
+    """The mass at infinity plus the sum of p (1 - e^(epsilon - loss)) over losses above epsilon, for each epsilon.
+
+    That is dp-accounting's `get_delta_for_epsilon`, which walks over the losses in Python. Here the losses between
+    two epsilons are summed at once and those above are carried over. Nothing is subtracted, so that every
+    delta is as exact as a sum of positive numbers.
+
+    Args:
+        pmf: dense.
+        epsilons: rising.
+    """
+    import numpy
+
+    losses = (numpy.arange(pmf.size) + pmf._lower_loss) * pmf._discretization
+    at = numpy.asarray(epsilons, float)
+    # Segment k holds the losses above epsilon k, up to the next.
+    first = numpy.searchsorted(losses, at, side="right")
+    kept, mass = losses[first[0] :], pmf._probs[first[0] :]
+    segment = numpy.repeat(numpy.arange(len(at)), numpy.diff(first, append=pmf.size))
+    nearer = at[segment] - kept
+    above = numpy.bincount(segment, -numpy.expm1(nearer) * mass, len(at))
+    tilted = numpy.bincount(segment, numpy.exp(nearer) * mass, len(at))
+
+    deltas, delta, carried = [], float(pmf._infinity_mass), 0.0
+    for k in reversed(range(len(at))):
+        step = float(at[k + 1] - at[k]) if k + 1 < len(at) else 0.0
+        delta += float(above[k]) - math.expm1(-step) * carried
+        carried = float(tilted[k]) + math.exp(-step) * carried
+        deltas.append(delta)
+    return deltas[::-1]
 
 
 def _gaussian_loss(q: float, sigma: float, interval: float) -> Any:

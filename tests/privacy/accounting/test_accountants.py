@@ -19,10 +19,12 @@ from support.accounting import (
     rdp_epsilon,
 )
 
+from dpdm_cli.privacy.accounting import accountants
 from dpdm_cli.privacy.accounting import claims as accounting
 from dpdm_cli.privacy.accounting.accountants import (
     ORDERS,
     NotComputable,
+    composed_pld_deltas,
     rdp_of_one_step,
 )
 from dpdm_cli.privacy.accounting.claims import (
@@ -229,3 +231,26 @@ def test_claims_fall_with_sigma_and_delta_and_rise_with_rate_and_steps(
         claim(plan_with(**{**base, **worse})).epsilon
         > claim(plan_with(**{**base, **better})).epsilon
     )
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ((1.0, 0.9997773, 1), (256 / 60_000, 0.4442786, 300)),
+        ((64 / 719, 1.2, 150),),
+        ((0.5, 20.0, 3),),
+        ((1.0, 0.3, 1),),
+    ],
+)
+def test_deltas_are_those_of_dp_accounting_of_the_same_distribution(
+    parts: tuple[tuple[float, float, int], ...],
+) -> None:
+    # On a loss of the grid, between two, equal ones, far beyond the last loss.
+    epsilons = [0.0, 1e-4, 0.5, 0.50003, 0.50003, 3.0, 20.0, 300.0]
+    interval = accountants.pld_interval(parts, 1e-5, 1e-4)
+    loss = accountants._composed_loss(parts, interval, accountants._gaussian_loss)
+    with accountants.quiet():
+        theirs = loss.get_delta_for_epsilon(epsilons)
+    slack = accountants._rounding(sum(steps for *_, steps in parts))
+    ours = composed_pld_deltas(parts, epsilons, 1e-5)
+    assert ours == pytest.approx([min(1.0, value + slack) for value in theirs], rel=1e-11)
