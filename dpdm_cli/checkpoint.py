@@ -213,13 +213,17 @@ class _Description:
         )
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image, (C, H, W)."""
+        config = self.network
+        return config.image_channels, config.image_size, config.image_size
+
+    @property
     def gaussian_prior(self) -> GaussianPrior | None:
         """One of the right shape, without its values."""
         if self.prior is None:
             return None
-        config = self.network
-        shape = config.image_channels, config.image_size, config.image_size
-        return GaussianPrior(shape, config.classes, self.prior.coefficients, self.prior.directions)
+        return GaussianPrior(self.shape, self.network.classes, **asdict(self.prior))
 
 
 def load_model(path: Path) -> Model:
@@ -284,8 +288,9 @@ def _check_shapes(path: Path, described: _Description, tensors: dict[str, Tensor
     """Compare with the network and prior the description asks for, before any of their memory is allocated."""
     with torch.device("meta"):
         expected = {n: _form(t) for n, t in UNet(described.network).state_dict().items()}
-        if prior := described.gaussian_prior:
-            expected |= {_PRIOR + name: _form(t) for name, t in prior.state_dict().items()}
+    if prior := described.prior:
+        forms = GaussianPrior.forms(described.shape, described.network.classes, **asdict(prior))
+        expected |= {_PRIOR + n: (torch.Size(form), torch.float32) for n, form in forms.items()}
     if sum(4 * math.prod(s) for s, _ in expected.values()) > _MOST_BYTES:
         raise ValueError("larger than any network of ours")
     found = {name: _form(tensor) for name, tensor in tensors.items()}

@@ -9,6 +9,7 @@ network starts from everything that means and covariances can express, and learn
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 
 import torch
@@ -52,6 +53,20 @@ class GaussianPrior(nn.Module):
         self.register_buffer("directions", torch.eye(d, k).repeat(labels, 1, 1))
         self.register_buffer("variances", torch.full((labels, k), 1 / 3))
         self.register_buffer("elsewhere", torch.tensor(1 / 3))
+
+    @staticmethod
+    def forms(
+        shape: tuple[int, int, int], classes: int, coefficients: int, directions: int
+    ) -> dict[str, tuple[int, ...]]:
+        """The shape of each tensor in `state_dict`, of one with these arguments, that is not made for it."""
+        labels, d = classes + 1, min(coefficients, math.prod(shape))
+        k = min(d, directions)
+        return {
+            "means": (labels, d),
+            "directions": (labels, d, k),
+            "variances": (labels, k),
+            "elsewhere": (),
+        }
 
     def posterior_mean(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
         """The best estimate of the clean images, mu + S (S + sigma^2)^-1 (x - mu).

@@ -100,7 +100,7 @@ class UNet(nn.Module):
         pixels = config.image_channels * config.patch**2
         resolution = config.image_size // config.patch
 
-        self.classes = nn.Embedding(config.classes + 1, width) if config.classes else None
+        self.classes = _embedding(config.classes + 1, width) if config.classes else None
         self.noise = nn.ModuleList([_linear(width, embedding), _linear(embedding, embedding)])
         self.stem = _conv(pixels * (2 if config.sees_prior else 1), width)
 
@@ -256,6 +256,17 @@ def _conv(inputs: int, outputs: int, kernel: int = 3, scale: float = 1.0) -> nn.
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:
     return _initialised(nn.Linear(inputs, outputs), 1.0)
+
+
+def _embedding(rows: int, width: int) -> nn.Embedding:
+    """From a standard Gaussian.
+
+    Where shapes alone are asked for nothing is drawn: torch would load its compiler for it, which takes seconds.
+    """
+    weight = torch.empty(rows, width)
+    if not weight.is_meta:
+        nn.init.normal_(weight)
+    return nn.Embedding(rows, width, _weight=weight)
 
 
 def _initialised(layer: Layer, scale: float) -> Layer:

@@ -189,3 +189,15 @@ def test_a_basis_that_no_memory_is_worth_is_refused_before_it_is_made() -> None:
         GaussianPrior((3, 1024, 1024), 10, 1024, 1024)
     with pytest.raises(UsageError, match="no warm start for such images"):
         new_prior((3, 1024, 1024), 10)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("most", [1, 10, 500])
+@pytest.mark.parametrize("directions", [1, 8, 600])
+def test_its_tensors_have_the_shapes_it_is_said_to_have(
+    shape: tuple[int, int, int], most: int, directions: int
+) -> None:
+    made = GaussianPrior(shape, 2, most, directions).state_dict()
+    forms = GaussianPrior.forms(shape, 2, most, directions)
+    assert {name: tuple(tensor.shape) for name, tensor in made.items()} == forms
+    assert all(tensor.dtype == torch.float32 for tensor in made.values())
