@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 class _Stream(io.TextIOWrapper):
@@ -59,11 +60,16 @@ def main() -> None:
     from dpdm_cli.commands.app import app
     from dpdm_cli.commands.console import errors_reported
 
-    with errors_reported():
-        try:
-            app()
-        finally:
-            _flush()
+    try:
+        with errors_reported():
+            try:
+                app()
+            finally:
+                _flush()
+    except SystemExit as ended:
+        if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
+            _end_without_destructors(ended)
+        raise
 
 
 def _flush() -> None:
@@ -73,6 +79,19 @@ def _flush() -> None:
     except OSError:
         _write_nowhere(sys.stdout.fileno())
         raise
+
+
+def _end_without_destructors(ended: SystemExit) -> None:
+    """End this process, one of several, as Python would, but for the destructors of C++.
+
+    There a thread that torch keeps for the other processes may still stand, and abort one that has done all its work
+    (torch's issue 190489); torchrun takes the whole run for failed then.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
 
 
 def _write_nowhere(stream: int) -> None:

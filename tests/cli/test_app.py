@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -56,6 +57,28 @@ def test_python_dash_m_is_the_same_command() -> None:
         [sys.executable, "-m", "dpdm_cli", "--version"], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == f"dpdm {__version__}"
+
+
+@pytest.mark.parametrize("processes", ["1", "2", "a few"])
+@pytest.mark.parametrize(("command", "code"), [("--version", 0), ("no-such-command", 2)])
+def test_one_of_several_processes_ends_as_one_alone_does(
+    processes: str, command: str, code: int
+) -> None:
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import atexit, sys\nfrom dpdm_cli.__main__ import main\n"
+            f"atexit.register(print, 'cleaned up')\nsys.argv = ['dpdm', {command!r}]\nmain()",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "WORLD_SIZE": processes},
+    )
+    assert result.returncode == code
+    assert result.stdout == (f"dpdm {__version__}\n" if code == 0 else "") + "cleaned up\n"
+    assert bool(result.stderr) == bool(code)
 
 
 def test_every_command_offers_json_and_quiet() -> None:
