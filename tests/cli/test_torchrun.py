@@ -56,7 +56,7 @@ def plan(tmp_path: Path) -> Path:
 
 def started(plan: Path, *program: str, more: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     command = [*program, "train", "digits", "--preset", "small", "--config", "tiny.toml"]
-    command += ["--plan", "plan.json", "--micro-batch", "1", "--out", "run", "--log-losses", *more]
+    command += ["--plan", "plan.json", "--micro-batch", "4", "--out", "run", "--log-losses", *more]
     command.append("--quiet")  # no forecast, whose steps are not those that wait
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "DPDM_TIMEOUT": "60"}
     variables["PYTHONPATH"] = str(Path(__file__).parents[2])

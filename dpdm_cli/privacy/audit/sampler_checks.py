@@ -33,7 +33,7 @@ _BATCH = 50.0, 250.0  # records in a step, at least, and as many more as make pa
 _EMPTY_STEPS = 500
 _HELD_STEPS = 3, 400  # among many or few records: at least, at most
 _HELD_DRAWS = 400, 50_000  # of them, in all and in one step
-_MICRO_BATCH = 8  # so that batches are cut into several
+_MICRO_BATCH = 32  # so that most batches are cut into several
 _PAIR_BY_PAIR = 1000  # records, to bound the time
 _TAILS = (0.05, 0.25)
 
