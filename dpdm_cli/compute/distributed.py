@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -136,7 +136,7 @@ class Processes:
         """
         if self._store is None:
             return make()
-        answer: dict[str, Any] = {}
+        answer: dict[str, object] = {}
         failure: Exception | None = None
         if self.is_first:
             try:
@@ -159,10 +159,10 @@ class Processes:
             return read()
         tensors: dict[str, Tensor] = {}
 
-        def described() -> tuple[dict[str, Any], T]:
+        def described() -> tuple[dict[str, tuple[str, list[int]]], T]:
             nonlocal tensors
             tensors, facts = read()
-            return {k: [str(v.dtype)[6:], list(v.shape)] for k, v in tensors.items()}, facts
+            return {k: (str(v.dtype)[6:], list(v.shape)) for k, v in tensors.items()}, facts
 
         shapes, facts = self.broadcast(described)
         for name, (dtype, shape) in shapes.items():
@@ -243,17 +243,18 @@ class Processes:
     def _lost(self, error: Exception) -> DpdmError:
         """Why the others do not answer: what the first of them that failed has said, or else what the network says."""
         until = time.monotonic() + _WAIT_FOR_REASON
-        said: list[dict[str, Any]] = []
+        said: list[tuple[_Failure, int]] = []
 
         def ask() -> None:
             while not self._store.check([_FAILED]) and time.monotonic() < until:
                 time.sleep(0.05)
             if self._store.check([_FAILED]):
-                said.append(json.loads(self._store.get(_FAILED)))
+                told = json.loads(self._store.get(_FAILED))
+                said.append((told["error"], told["rank"]))
 
         _in_time(ask)
         if said:
-            lost = _error(said[0]["error"], said[0]["rank"])
+            lost = _error(*said[0])
         else:
             first_line = (str(error).splitlines() or [repr(error)])[0]
             lost = ResourceError(
@@ -299,14 +300,19 @@ def _in_time(act: Callable[[], object]) -> None:
     thread.join(2 * _WAIT_FOR_REASON)
 
 
-def _described(error: BaseException) -> dict[str, Any]:
-    known = foreseen(error)
-    if known is None:
-        return {
-            "kind": "ResourceError",
-            "message": f"{type(error).__name__}: {error}",
-            "hint": "see its traceback",
-        }
+class _Failure(TypedDict):
+    """An error as the other processes are told of it."""
+
+    kind: str
+    message: str
+    hint: str
+    exit_code: int
+
+
+def _described(error: BaseException) -> _Failure:
+    known = foreseen(error) or ResourceError(
+        f"{type(error).__name__}: {error}", "see its traceback"
+    )
     return {
         "kind": type(known).__name__,
         "message": known.message,
@@ -315,7 +321,7 @@ def _described(error: BaseException) -> dict[str, Any]:
     }
 
 
-def _error(told: dict[str, Any], rank: int) -> DpdmError:
+def _error(told: _Failure, rank: int) -> DpdmError:
     """An error of another process, to be raised in this one."""
     if told["kind"] == "InterruptedRunError":
         again: DpdmError = InterruptedRunError(

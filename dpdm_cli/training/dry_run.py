@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 from dpdm_cli.choices import Preset
 from dpdm_cli.compute.device import resolve_device, set_precision
@@ -14,6 +14,7 @@ from dpdm_cli.data.decoding import Fit
 from dpdm_cli.data.named import NAMED
 from dpdm_cli.keywords import keywords_shown
 from dpdm_cli.reporter import Reporter, SilentReporter
+from dpdm_cli.stored import Json
 from dpdm_cli.training.config.network import blank_images
 from dpdm_cli.training.config.request import TrainOptions, request_run
 from dpdm_cli.training.config.run_spec import RunSpec, resolve
@@ -33,7 +34,7 @@ class DryRun(RunSpec):
 
     forecast: Forecast
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """A JSON object: the run's, and the forecast."""
         return {**super().to_dict(), "forecast": self.forecast.to_dict()}
 

@@ -11,7 +11,7 @@ from posixpath import splitext
 from typing import Any
 
 from dpdm_cli.errors import DamagedFileError, DataError, ResourceError, UsageError
-from dpdm_cli.stored import parse_json
+from dpdm_cli.stored import Json, parse_json
 
 _DELIMITED = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 _MOST_ROWS, _MOST_BYTES = (
@@ -180,7 +180,7 @@ def _no_parquet(name: str, error: Exception) -> DataError:
     return DataError(f"{name} cannot be read as parquet: {str(error)[:200]}", "Write it again.")
 
 
-def _objects(name: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _objects(name: str, text: str) -> Iterator[tuple[int, Json]]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:

@@ -23,7 +23,7 @@ from dpdm_cli.data.collecting import check_memory
 from dpdm_cli.data.images import check_labels, renamed
 from dpdm_cli.data.layout import Entry
 from dpdm_cli.errors import DamagedFileError, DataError, UsageError
-from dpdm_cli.stored import parse_json
+from dpdm_cli.stored import Json, parse_json
 
 NOTES = "dpdm"
 """The key of what a file says of all its images."""
@@ -61,7 +61,7 @@ def schema_of(classes: Sequence[str], notes: str) -> Any:
     """
     pa, _ = arrow()
     columns = {"image": pa.struct({"bytes": pa.binary(), "path": pa.string()})}
-    features: dict[str, Any] = {"image": {"_type": "Image"}}
+    features: Json = {"image": {"_type": "Image"}}
     if classes:
         columns["label"] = pa.int64()
         features["label"] = {"names": [*classes], "_type": "ClassLabel"}

@@ -15,6 +15,7 @@ from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.privacy.public_inputs import PublicInputs
 from dpdm_cli.privacy.statement import NOT_PRIVATE
 from dpdm_cli.results import Result
+from dpdm_cli.stored import Json
 from dpdm_cli.training.config.network import network_config, with_side
 from dpdm_cli.training.config.planning import (
     check_batch_size,
@@ -89,10 +90,10 @@ class RunSpec(Result):
         what = f"{self.request.data} with {self.request.preset}"
         return f"{what}: {self.steps:,} steps, N = {self.dataset_size:,}; {claimed}"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """A JSON object: settings with their origins, the plan with its claim, the network with its size."""
         values, origins = self._settings()
-        privacy: dict[str, Any] = {"claim": NOT_PRIVATE, "steps": self.steps}
+        privacy: Json = {"claim": NOT_PRIVATE, "steps": self.steps}
         if self.plan is not None and self.public_inputs is not None:
             claimed = claim(self.plan)
             privacy = {
