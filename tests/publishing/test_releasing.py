@@ -47,13 +47,8 @@ from dpdm_cli.sampling.sample_metadata import _seal_of
 from dpdm_cli.sampling.writing import FORMATS
 
 MARKED = "zaphod-the-marked"
-
-
 USER = "trillian-the-user"
-
-
 STATED_SIZE = 1777
-
 
 STATED: dict[str, Any] = {
     "dataset_size": STATED_SIZE,
@@ -61,7 +56,6 @@ STATED: dict[str, Any] = {
     "image_size": 8,
     "channels": 1,
 }
-
 
 TINY = {"width": 8, "embedding": 8, "batch_size": 32, "steps": 3, "log_losses": True}
 
