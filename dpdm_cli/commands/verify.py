@@ -140,7 +140,23 @@ def _page(result: Verification) -> rich.console.Group:
             f"[bold]{escape(answer.question)}:[/] epsilon {round_up(answer.epsilon, 4):.4f} "
             f"({escape(answer.source)})."
         )
-    return rich.console.Group(*lines)
+    return rich.console.Group(*map(_hanging, lines))
+
+
+def _hanging(line: str) -> rich.console.RenderableType:
+    """A line that keeps its indent where it is broken, and that of its text behind a dash."""
+    from rich.padding import Padding
+    from rich.table import Table
+
+    words = line.lstrip(" ")
+    if not words:
+        return line
+    shown: rich.console.RenderableType = words
+    if words.startswith("- "):
+        item = Table.grid(padding=(0, 1))
+        item.add_row("-", words.removeprefix("- "))
+        shown = item
+    return Padding(shown, (0, 0, 0, len(line) - len(words)), expand=False)
 
 
 def _factor(epsilon: float) -> str:
