@@ -43,7 +43,10 @@ REASONS = {
 }
 """Why a claim is not by the accountant that its plan names."""
 
-PROCEDURAL_STARTS = frozenset({"4af557d7b10dafbe41138a7d10a38f5358ebfb4aef7a3218a11bb4c3049c640a"})
+PROCEDURAL_STARTS = (
+    "4af557d7b10dafbe41138a7d10a38f5358ebfb4aef7a3218a11bb4c3049c640a",
+    "630d0d07de7ff197d2ca32257828d6c8acbba7b63110386f694b9ccaff0ab02c",
+)
 """SHA-256 of the networks that have shipped with this package, trained on images drawn by a program."""
 
 NOT_PRIVATE = "NOT PRIVATE: trained without clipping and without noise. Nothing is claimed about the training images."

@@ -2,10 +2,10 @@
 
     python examples/pretraining/evaluate.py procedural-grey.safetensors mnist --images 3000
 
-Class means and covariances of the first 55,000 training images are released with the noise that a tenth of epsilon 10
-pays for; the denoising loss is that of 2,000 held-out ones. With `--images`, so many are drawn (Heun, 15 steps), and
-classifiers that are trained on them are tested on the last 5,000. These are public sets: the training images are looked
-at here, and nothing is accounted.
+Images are resized to what the network was trained on, or to `--size`. Class means and covariances of the first 55,000
+training images are released with the noise that a tenth of epsilon 10 pays for; the denoising loss is that of 2,000
+held-out ones. With `--images`, so many are drawn (Heun, 15 steps), and classifiers that are trained on them are tested
+on the last 5,000. These are public sets: the training images are looked at here, and nothing is accounted.
 """
 
 from __future__ import annotations
@@ -38,15 +38,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("start", type=Path, help="weights that pretrain.py made")
     parser.add_argument("dataset", choices=("mnist", "fashion-mnist"))
+    parser.add_argument("--size", type=int, help="of the images; by default that of pre-training")
     parser.add_argument("--images", type=int, default=0, help="to draw for classifiers")
     arguments = parser.parse_args()
     weights, facts = read_tensors(arguments.start, "start")
     shape = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["network"].items()}
+    size = shape["image_size"] = arguments.size or shape["image_size"]
     network, nothing = UNet(UNetConfig(**shape)), UNet(UNetConfig(**shape))
     network.load_state_dict(weights)
     torch.nn.init.zeros_(nothing.head.weight)
 
-    whole = load_images(arguments.dataset)
+    whole = load_images(arguments.dataset, image_size=size)
     assert whole.labels is not None
     images, labels = whole.images, whole.labels
     shown = ImageSet(
@@ -61,7 +63,7 @@ def main() -> None:
         warm_start="moments",
         warm_sigma=WARM_SIGMA,
     )
-    prior = new_prior((1, 28, 28), len(whole.classes))
+    prior = new_prior((1, size, size), len(whole.classes))
     learn_prior(prior, shown, Ledger(plan))
 
     def denoiser(of: UNet) -> Denoiser:
@@ -85,13 +87,13 @@ def main() -> None:
     classes = torch.arange(arguments.images) % len(whole.classes)
     drawn = torch.cat(
         [
-            generate(denoiser(network), i, classes[i], (1, 28, 28), SAMPLER, seed=0)
+            generate(denoiser(network), i, classes[i], (1, size, size), SAMPLER, seed=0)
             for i in torch.arange(arguments.images).split(64)
         ]
     )
     for name, epochs in EPOCHS.items():
         generator = torch.Generator().manual_seed(0)
-        model = build_classifier(name, (1, 28, 28), len(whole.classes), generator)
+        model = build_classifier(name, (1, size, size), len(whole.classes), generator)
         fit(model, drawn, classes, generator=generator, epochs=epochs)
         score = accuracy(predict(model, images[TRAINED:]), labels[TRAINED:])
         print(f"{name} on {arguments.images:,} images drawn: {score:.1f} %")

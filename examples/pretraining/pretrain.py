@@ -34,7 +34,7 @@ from dpdm_cli.diffusion.unet import UNet, UNetConfig
 from dpdm_cli.privacy.ledger import Ledger
 from dpdm_cli.privacy.plan import PrivacyPlan
 from dpdm_cli.training.config.network import network_config
-from dpdm_cli.training.config.settings import preset_settings
+from dpdm_cli.training.config.settings import preset_settings, where_large
 from dpdm_cli.training.warm_start import learn_prior, new_prior
 
 FAMILIES = 32
@@ -104,7 +104,8 @@ class Pretraining:
     """
 
     def __init__(self, size: int, steps: int, seed: int, device: torch.device = CPU) -> None:
-        settings = replace(preset_settings("small", "mnist", 10.0), init="procedural")
+        of_side, _ = where_large("small", size)
+        settings = replace(preset_settings("small", "mnist", 10.0), init="procedural", **of_side)
         blank = torch.zeros(1, 1, size, size, dtype=torch.uint8)
         images = ImageSet(name="blank", images=blank, labels=None, classes=())
         self.config: UNetConfig = network_config(images, settings)

@@ -76,9 +76,10 @@ def test_training_goes_on_as_if_it_had_never_stopped(
         pretrain.Pretraining(size=8, steps=6, seed=1).restore(tmp_path / "state")
 
 
-def test_it_makes_the_network_that_ships() -> None:
-    _, facts = read_tensors(shipped_start(1), "start")
-    config = pretrain.Pretraining(size=28, steps=1, seed=0).config
+@pytest.mark.parametrize(("size", "patch"), [(28, 2), (64, 4)])
+def test_it_makes_the_networks_that_ship(size: int, patch: int) -> None:
+    _, facts = read_tensors(shipped_start(1, patch), "start")
+    config = pretrain.Pretraining(size=size, steps=1, seed=0).config
     assert {k: tuple(v) if isinstance(v, list) else v for k, v in facts["network"].items()} == (
         vars(config)
     )

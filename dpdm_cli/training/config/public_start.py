@@ -30,7 +30,8 @@ from dpdm_cli.training.config.settings import TrainSettings, where_started
 
 _OF_CLASSES = "classes."
 _MAY_DIFFER = {"classes", "image_size"}
-_SHIPPED = {1: "procedural-grey.safetensors"}  # by number of colours
+_SHIPPED = {(1, 2): "procedural-grey.safetensors", (1, 4): "procedural-grey-4.safetensors"}
+"""By number of colours and patch."""
 
 
 @dataclass(frozen=True)
@@ -113,27 +114,26 @@ def check_start(init: str, plan: PrivacyPlan | None) -> None:
         )
 
 
-def shipped_start(channels: int) -> Path:
-    """Where the network lies that was trained on images drawn by a program, with so many colours.
+def shipped_start(channels: int, patch: int) -> Path:
+    """Where a network lies that was trained on images drawn by a program, with so many colours and such patches.
 
     Raises:
         UsageError: there is none.
     """
-    if channels not in _SHIPPED:
-        raise UsageError(
-            "there is no procedural start for colour images yet", "leave out --init procedural"
-        )
-    return Path(str(resources.files(__package__))) / "starts" / _SHIPPED[channels]
+    if (channels, patch) not in _SHIPPED:
+        what = f"with patches of {patch}x{patch}" if channels == 1 else "for colour images"
+        raise UsageError(f"there is no procedural start {what} yet", "leave out --init procedural")
+    return Path(str(resources.files(__package__))) / "starts" / _SHIPPED[channels, patch]
 
 
 def read_procedural(shape: UNetConfig) -> PublicStart:
     """The procedural start for a network of `shape`. All classes begin alike: nothing is known of any.
 
     Raises:
-        UsageError: there is none for these colours or this network.
+        UsageError: there is none for these colours, patches or this network.
         DataError, DamagedFileError: the package is not whole.
     """
-    path = shipped_start(shape.image_channels)
+    path = shipped_start(shape.image_channels, shape.patch)
     weights, facts = read_tensors(path, "start")
     network = understood(UNetConfig, facts.get("network"), str(path))
     for name, ours in asdict(shape).items():

@@ -129,8 +129,9 @@ PROCEDURAL = {
 }
 
 
+@pytest.mark.parametrize(("image_size", "patch"), [(12, 2), (40, 4)])
 def test_the_procedural_start_is_named_as_no_data_and_verified(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    image_size: int, patch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = {}
 
@@ -138,13 +139,13 @@ def test_the_procedural_start_is_named_as_no_data_and_verified(
         begun.update({name: tensor.clone() for name, tensor in self.state().items()})
 
     monkeypatch.setattr(Trainer, "check", check)
-    result = run(tmp_path / "run", **PROCEDURAL)
-    shipped = sha256_of(shipped_start(1))
+    result = run(tmp_path / "run", **{**PROCEDURAL, "image_size": image_size, "patch": patch})
+    shipped = sha256_of(shipped_start(1, patch))
     assert shipped in PROCEDURAL_STARTS
     assert result.statement.init_from == shipped
     assert f"drawn by a program; no data (SHA-256 {shipped})" in result.statement.text
     verify([tmp_path / "run"])
-    weights, _ = read_tensors(shipped_start(1), "start")
+    weights, _ = read_tensors(shipped_start(1, patch), "start")
     for name, tensor in weights.items():
         assert torch.equal(begun[f"network/{name}"], tensor), name
         assert torch.equal(begun[f"average/{name}"], tensor), name
@@ -163,7 +164,7 @@ def test_with_classes_it_begins_as_the_same_network_without() -> None:
 
 
 def load_shape(classes: int) -> UNetConfig:
-    facts = read_tensors(shipped_start(1), "start")[1]["network"]
+    facts = read_tensors(shipped_start(1, 2), "start")[1]["network"]
     shape = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
     return UNetConfig(**{**shape, "classes": classes, "image_size": 20})
 
@@ -200,7 +201,9 @@ def test_small_begins_from_the_procedural_start_where_there_is_one() -> None:
     changes = where_started("small")
     assert changes["init"] == "procedural"
     origin = "preset small, where there is a procedural start"
-    assert settled("mnist") == {name: (value, origin) for name, value in changes.items()}
+    for size in (None, 32, 40, 64):
+        found = settled("mnist", image_size=size)
+        assert found == {name: (value, origin) for name, value in changes.items()}
     assert settled("mnist", learning_rate=1e-3)["learning_rate"] == (1e-3, "flag")
     assert settled("mnist", learning_rate=1e-3)["init"] == ("procedural", origin)
 
@@ -213,6 +216,7 @@ def test_small_begins_from_the_procedural_start_where_there_is_one() -> None:
         ("mnist", {"warm_start": "none"}),
         ("mnist", {"private": False}),
         ("mnist", {"width": 16}),
+        ("mnist", {"image_size": 80}),
         ("digits", {}),
     ],
     ids=str,
