@@ -15,6 +15,8 @@ from dpdm_cli.commands.app import app
 from dpdm_cli.privacy.accounting.restating import person_epsilon
 from dpdm_cli.privacy.plan import PrivacyPlan
 
+pytestmark = pytest.mark.slow
+
 PERSONS, IMAGES = 40, 80
 TINY = [
     *("--preset", "small", "--eps", "8", "--delta", "1e-3", "--steps", "4", "--batch-size", "10"),

@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 from dpdm_cli.commands.app import app
 
+pytestmark = pytest.mark.slow
+
 SHORT = ["--steps", "4", "--batch-size", "32", "--device", "cpu", "--json", "--quiet"]
 
 

@@ -46,6 +46,8 @@ from dpdm_cli.sampling.png import XMP_MARK
 from dpdm_cli.sampling.sample_metadata import _seal_of
 from dpdm_cli.sampling.writing import FORMATS
 
+pytestmark = pytest.mark.slow
+
 MARKED = "zaphod-the-marked"
 USER = "trillian-the-user"
 STATED_SIZE = 1777

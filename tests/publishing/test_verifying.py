@@ -22,6 +22,8 @@ from dpdm_cli.publishing import verifying
 from dpdm_cli.training.folder.run_folder import RunFolder
 from dpdm_cli.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 TINY = {"width": 8, "embedding": 8, "batch_size": 32, "steps": 4, "epsilon": 10.0}
 
 

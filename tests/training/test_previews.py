@@ -18,6 +18,8 @@ from dpdm_cli.sampling import grids
 from dpdm_cli.training import run as training
 from dpdm_cli.training.folder.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["previews/step-0000002.png", "previews/step-0000004.png", "previews/step-0000006.png"]
 
 
