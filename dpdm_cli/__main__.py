@@ -67,6 +67,7 @@ def main() -> None:
             finally:
                 _flush()
     except SystemExit as ended:
+        # Also where it is no number, which was this command's message then.
         if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
             _end_without_destructors(ended)
         raise

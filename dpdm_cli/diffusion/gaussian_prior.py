@@ -45,10 +45,8 @@ class GaussianPrior(nn.Module):
         self, shape: tuple[int, int, int], classes: int, coefficients: int, directions: int
     ) -> None:
         super().__init__()
-        labels = classes + 1
         self.low = LowFrequencies(shape, coefficients)
-        d = self.low.size
-        k = min(d, directions)
+        labels, d, k = self.forms(shape, classes, coefficients, directions)["directions"]
         self.register_buffer("means", torch.zeros(labels, d))
         self.register_buffer("directions", torch.eye(d, k).repeat(labels, 1, 1))
         self.register_buffer("variances", torch.full((labels, k), 1 / 3))
