@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,6 +64,32 @@ def _runs_are_not_timed_beforehand(
     run = sys.modules.get("dpdm_cli.training.run")
     if run is not None and request.node.get_closest_marker("forecast") is None:
         monkeypatch.setattr(run, "foresee", partial(run.foresee, timed=False))
+
+
+@pytest.fixture(scope="module")
+def _checked_steps() -> set[str]:
+    """The steps, by all that makes them, that this file's runs have checked."""
+    return set()
+
+
+@pytest.fixture(autouse=True)
+def _a_step_is_checked_once_in_a_file(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _checked_steps: set[str]
+) -> None:
+    """A second of checks begins each run; tests marked `check` break the step, or look at what its checks do."""
+    trainer = sys.modules.get("dpdm_cli.training.trainer")
+    if trainer is None or request.node.get_closest_marker("check"):
+        return
+    whole = trainer.check_before_training
+
+    def check(denoiser: Any, config: Any, plan: Any, **how: Any) -> None:
+        told = how.pop("progress")
+        step = repr((config, plan.to_dict(), how))
+        if step not in _checked_steps:
+            whole(denoiser, config, plan, progress=told, **how)
+            _checked_steps.add(step)
+
+    monkeypatch.setattr(trainer, "check_before_training", check)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
