@@ -6,11 +6,11 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.untimed import untimed
 
 
 @pytest.fixture(scope="session")
@@ -61,9 +61,10 @@ def _runs_are_not_timed_beforehand(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hundreds of tiny runs each spent seconds on their forecast; tests marked `forecast` look at it."""
-    run = sys.modules.get("dpdm_cli.training.run")
-    if run is not None and request.node.get_closest_marker("forecast") is None:
-        monkeypatch.setattr(run, "foresee", partial(run.foresee, timed=False))
+    if request.node.get_closest_marker("forecast") is None:
+        for name in ("dpdm_cli.training.run", "dpdm_cli.training.dry_run"):
+            if module := sys.modules.get(name):
+                monkeypatch.setattr(module, "foresee", untimed(module.foresee))
 
 
 @pytest.fixture(scope="module")

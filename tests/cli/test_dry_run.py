@@ -227,6 +227,7 @@ def test_durations_have_one_digit_and_a_unit(seconds: float, text: str) -> None:
     assert preset_remark._roughly(seconds) == text
 
 
+@pytest.mark.forecast
 def test_a_dry_run_forecasts_minutes_memory_and_images(timed: list[RunSpec]) -> None:
     code, text, _ = run("--dry-run")
     assert code == 0
