@@ -93,6 +93,11 @@ def _a_step_is_checked_once_in_a_file(
     monkeypatch.setattr(trainer, "check_before_training", check)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow files first, so that no process is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests marked `gpu` run where there is a CUDA device, and nowhere else."""
     if item.get_closest_marker("gpu"):

@@ -127,6 +127,7 @@ def test_quiet_prints_no_result(samples: Path, tmp_path: Path) -> None:
     assert "warning" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "resize"),
     [((), "clean"), (("--resize", "legacy_tensorflow"), "legacy_tensorflow")],

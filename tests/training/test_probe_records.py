@@ -23,6 +23,8 @@ from dpdm_cli.training.config.settings import TrainSettings
 from dpdm_cli.training.probe_records import ProbeRecords, off_zero
 from dpdm_cli.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 
 def trainer(*, precision: str = "float32", micro_batch: int = 4, **plan: object) -> Trainer:
     """As a run starts it: fresh weights, behind whose zeros hardly a gradient shows."""

@@ -12,6 +12,8 @@ from support.processes_launcher import launch
 
 from dpdm_cli.errors import ResourceError
 
+pytestmark = pytest.mark.slow
+
 
 def train_unlike(out: Path, odd: int, changes: dict[str, Any]) -> None:
     """Train with other options in one of the processes."""

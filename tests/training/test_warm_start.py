@@ -22,6 +22,8 @@ from dpdm_cli.training.folder.run_folder import RunFolder
 from dpdm_cli.training.trainer import Trainer
 from dpdm_cli.training.warm_start import covariances_from, learn_prior, new_prior
 
+pytestmark = pytest.mark.slow
+
 SIDE = 8
 
 

@@ -24,6 +24,8 @@ from dpdm_cli.training.config.settings import preset_settings, where_started
 from dpdm_cli.training.dry_run import dry_run
 from dpdm_cli.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> str:
