@@ -8,8 +8,9 @@ import importlib
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from html import escape
 from typing import Any, Protocol
 
@@ -23,8 +24,18 @@ class DpdmWarning(UserWarning):
 class Progress(Protocol):
     """One running task of known length."""
 
-    def advance(self, count: int = 1, **fields: str) -> None:
-        """Add `count` units of work; `fields` are shown beside the bar, already formatted."""
+    def advance(self, count: int = 1, **fields: object) -> None:
+        """Add `count` units of work; `fields` are shown beside the bar, as `str` of them when they are."""
+
+
+@dataclass(frozen=True)
+class WhenShown:
+    """A field that takes its time: worked out when it is shown, and not otherwise."""
+
+    text: Callable[[], str]
+
+    def __str__(self) -> str:
+        return self.text()
 
 
 class Reporter(Protocol):
@@ -54,7 +65,7 @@ class Reporter(Protocol):
 class SilentProgress:
     """A task that shows nothing."""
 
-    def advance(self, count: int = 1, **fields: str) -> None:
+    def advance(self, count: int = 1, **fields: object) -> None:
         """Nothing to show."""
 
 
@@ -104,12 +115,12 @@ class NotebookProgress:
     def __init__(self, title: str, total: int, unit: str, done: int) -> None:
         self._title, self._total, self._unit = title, total, unit
         self._done = self._first = done
-        self._fields: dict[str, str] = {}
+        self._fields: dict[str, object] = {}
         self._start = time.monotonic()
         self._shown_at = -_SECONDS_BETWEEN_UPDATES
         self._handle: Any = None
 
-    def advance(self, count: int = 1, **fields: str) -> None:
+    def advance(self, count: int = 1, **fields: object) -> None:
         """Add to what is done; what is shown follows twice a second."""
         self._done, self._fields = self._done + count, fields
         if time.monotonic() - self._shown_at >= _SECONDS_BETWEEN_UPDATES:

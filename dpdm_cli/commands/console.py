@@ -62,7 +62,7 @@ class BarProgress:
     def __init__(self, bars: rich.progress.Progress, task: rich.progress.TaskID) -> None:
         self._bars, self._task = bars, task
 
-    def advance(self, count: int = 1, **fields: str) -> None:
+    def advance(self, count: int = 1, **fields: object) -> None:
         details = "  ".join(f"{name} {value}" for name, value in fields.items())
         self._bars.update(self._task, advance=count, details=details)
 
@@ -75,7 +75,7 @@ class LineProgress:
         self._total, self._done, self._first = total, done, done
         self._start = self._last = time.monotonic()
 
-    def advance(self, count: int = 1, **fields: str) -> None:
+    def advance(self, count: int = 1, **fields: object) -> None:
         self._done += count
         now = time.monotonic()
         if now - self._last < SECONDS_BETWEEN_LINES and self._done < self._total:

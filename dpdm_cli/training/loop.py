@@ -8,14 +8,14 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from dpdm_cli.compute.distributed import Processes
 from dpdm_cli.errors import InterruptedRunError, ResourceError
 from dpdm_cli.privacy.accounting.claims import claim, round_up, spent
 from dpdm_cli.privacy.plan import PrivacyPlan
-from dpdm_cli.reporter import Reporter
+from dpdm_cli.reporter import Reporter, WhenShown
 from dpdm_cli.signals import StopRequest
 from dpdm_cli.training.folder.run_folder import RunFolder
 from dpdm_cli.training.folder.run_state import RunState
@@ -90,7 +90,8 @@ def take_steps(
         while trainer.done < trainer.steps:
             trainer.step()
             rate = (trainer.done - first) * records_a_step / (time.monotonic() - started)
-            progress.advance(1, **{a_second: f"{rate:,.0f}", "epsilon": epsilon(trainer.done)})
+            so_far = WhenShown(partial(epsilon, trainer.done))
+            progress.advance(1, **{a_second: f"{rate:,.0f}", "epsilon": so_far})
             failed = _log_loss(folder.losses, trainer, processes) if log_losses else 0
             due = is_shown() or time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES
             signal_number, is_due, number = processes.all_reduce_max(

@@ -139,6 +139,7 @@ def test_tensors_with_too_few_canaries_are_named(tmp_path: Path) -> None:
         "no line in the ledger",
     ],
 )
+@pytest.mark.check
 def test_no_image_is_touched_by_a_step_that_fails_the_audit(
     mutant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

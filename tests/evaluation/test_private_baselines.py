@@ -145,7 +145,7 @@ def test_every_classifier_goes_through_all_steps_of_its_plan(name: str) -> None:
     class Counting(SilentProgress):
         steps = 0
 
-        def advance(self, count: int = 1, **fields: str) -> None:
+        def advance(self, count: int = 1, **fields: object) -> None:
             self.steps += count
 
     progress = Counting()

@@ -20,6 +20,7 @@ TINY: dict[str, Any] = {
     "noise_multiplicity": 2,
     "delta": 1e-4,
     "device": "cpu",
+    "micro_batch": 64,  # measured else, by each run
 }
 
 

@@ -23,7 +23,7 @@ from dpdm_cli.training.config.settings import TrainSettings
 from dpdm_cli.training.probe_records import ProbeRecords, off_zero
 from dpdm_cli.training.trainer import Trainer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.check]
 
 
 def trainer(*, precision: str = "float32", micro_batch: int = 4, **plan: object) -> Trainer:

@@ -105,7 +105,7 @@ def test_every_step_is_entered_in_the_ledger_and_reported() -> None:
         def __init__(self) -> None:
             self.count = 0
 
-        def advance(self, count: int = 1, **fields: str) -> None:
+        def advance(self, count: int = 1, **fields: object) -> None:
             self.count += count
 
     tasks: dict[str, Counting] = {}
