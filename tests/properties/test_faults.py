@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from support import fault_children
+from support.forkserver import server
 
 from dpdm_cli import verify
 from dpdm_cli.checkpoint import load_model, read_tensors
@@ -21,16 +22,6 @@ from dpdm_cli.privacy.accounting.claims import planned
 from dpdm_cli.privacy.plan_file import write_plan_file
 
 pytestmark = pytest.mark.slow
-
-context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(
-    [
-        "support.fault_children",
-        "opacus.accountants.analysis.prv",
-        "sklearn.datasets",
-        "torch._dynamo",
-    ]
-)
 
 FILES = 1 + fault_children.STEPS + 4
 """The notice, a state for each step, the model, the statement, the samples, the manifest."""
@@ -54,7 +45,7 @@ def child(out: Path, plan: Path, resume: bool, fault: str = "", number: int = 0)
 def start(
     out: Path, plan: Path, resume: bool, fault: str = "", number: int = 0
 ) -> multiprocessing.process.BaseProcess:
-    process = context.Process(target=fault_children.train, args=(out, plan, resume, fault, number))
+    process = server().Process(target=fault_children.train, args=(out, plan, resume, fault, number))
     process.start()
     return process
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import multiprocessing
 import os
 import resource
 import shutil
@@ -23,6 +22,7 @@ from dpdm_cli.privacy.plan_file import write_plan_file
 from dpdm_cli.sampling.writing import FORMATS
 from dpdm_cli.training import dry_run, run
 from support import fault_children
+from support.forkserver import server
 from support.trained import digits_folder
 from support.untimed import untimed
 
@@ -33,23 +33,6 @@ _PATIENCE = 10  # for what waits in the place of computing, or has little of a p
 
 SMALL = ["train", "digits", "--preset", "small", "--device", "cpu"]
 TRAIN = [*SMALL, "--config", "tiny.toml", "--plan", "plan.json"]
-
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(
-    [
-        "support.fault_children",
-        "dpdm_cli.evaluation.scoring",
-        "dpdm_cli.evaluation.classification",
-        "dpdm_cli.publishing.releasing",
-        "dpdm_cli.auditing.run",
-        "dpdm_cli.training.dry_run",
-        "dpdm_cli.data.prepare.preparing",
-        "opacus.accountants.analysis.prv",
-        "dp_accounting.pld.privacy_loss_distribution",
-        "sklearn.datasets",
-        "torch._dynamo",
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -95,7 +78,7 @@ def command(
     """
     with tempfile.TemporaryDirectory() as place:
         files = [Path(place) / name for name in ("out", "err")]
-        process = _context.Process(
+        process = server().Process(
             target=_run,
             args=(
                 [str(word) for word in words],

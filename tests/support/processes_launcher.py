@@ -6,7 +6,6 @@ They are forked from a server that has torch loaded; the store they meet at is t
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 import pickle
 import time
@@ -17,8 +16,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-_LOADED = ["pytest", "support.process_children", "torch._dynamo", "sklearn.datasets"]
-_LOADED += ["dpdm_cli.sampling.run", "dpdm_cli.evaluation.scoring", "dpdm_cli.commands.app"]
+from support.forkserver import server
 
 _DEFAULTS = {"OMP_NUM_THREADS": "1", "DPDM_TIMEOUT": "60"}
 
@@ -55,8 +53,7 @@ def launch(
         For each rank what the function gave or raised (with the traceback as a note), `Exited` when the process ended
         otherwise, or TimeoutError.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_LOADED)
+    context = server()
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     shared = {
         **_DEFAULTS,
