@@ -20,11 +20,9 @@ from dpdm_cli.data import load_images
 from dpdm_cli.privacy.accounting.claims import planned
 from dpdm_cli.privacy.plan_file import write_plan_file
 from dpdm_cli.sampling.writing import FORMATS
-from dpdm_cli.training import dry_run, run
 from support import fault_children
 from support.forkserver import server
 from support.trained import digits_folder
-from support.untimed import untimed
 
 SECONDS, BYTES = 20, 2 << 30
 """What a command on small files may take, of a processor's time and of memory that it can write to."""
@@ -130,8 +128,6 @@ def _run(
     os.chdir(at)
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
-    for module in (run, dry_run):
-        module.foresee = untimed(module.foresee)
     sys.argv = ["dpdm", *words]
     code = 1
     try:
